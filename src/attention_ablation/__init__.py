@@ -1,0 +1,3 @@
+"""Regenerate a deep-learning paper's tables with one command."""
+
+__version__ = "0.1.0"

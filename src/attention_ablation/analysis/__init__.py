@@ -1,0 +1,1 @@
+"""What is computed about networks and runs: complexity and statistics."""

@@ -1,0 +1,1 @@
+"""Attention gates: channel, spatial, and their arrangements."""

@@ -1,0 +1,66 @@
+"""A gate: attention applied to a feature map, alone or in one of Table 3's arrangements."""
+
+from torch import Tensor, nn
+
+from attention_ablation.attention.channel import ChannelAttention
+from attention_ablation.attention.spatial import SpatialAttention
+from attention_ablation.study.spec import Attention
+
+
+class Gate(nn.Module):
+    """One attention, applied: F -> sigmoid(A(F)) * F. Shape: (N, C, H, W) -> the same."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` weighted by its attention."""
+        weights: Tensor = self.attention(x).sigmoid()
+        return weights * x
+
+
+class ParallelGate(nn.Module):
+    """Both attentions see F; one sigmoid normalises their sum: F -> sigmoid(Ac(F) + As(F)) * F.
+
+    The raw outputs, (N, C, 1, 1) and (N, 1, H, W), are broadcast to a 3-D map for each image
+    (section 4.1, 'Arrangement'). Shape: (N, C, H, W) -> the same.
+    """
+
+    def __init__(self, channel: nn.Module, spatial: nn.Module) -> None:
+        super().__init__()
+        self.channel = channel
+        self.spatial = spatial
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` weighted by its attention."""
+        weights: Tensor = (self.channel(x) + self.spatial(x)).sigmoid()
+        return weights * x
+
+
+def build_gate(attention: Attention, channels: int) -> nn.Module:
+    """Return the gate that `attention` describes, for maps of `channels` channels.
+
+    CBAM is channel-first: F' = Mc(F) * F, F'' = Ms(F') * F' (equation 1). No attention at all
+    gives the identity, which has no parameters. Raises ValueError as the gates' parts do.
+    """
+    channel = spatial = None
+    if attention.pooling:
+        assert attention.reduction is not None
+        channel = ChannelAttention(
+            channels, pooling=attention.pooling, reduction=attention.reduction
+        )
+    if attention.descriptor:
+        assert attention.kernel is not None
+        spatial = SpatialAttention(
+            channels,
+            descriptor=attention.descriptor,
+            kernel=attention.kernel,
+            norm=bool(attention.norm),
+        )
+    if channel and spatial and attention.arrangement == "parallel":
+        return ParallelGate(channel, spatial)
+    gates = [Gate(part) for part in (channel, spatial) if part]
+    if attention.arrangement == "spatial-first":
+        gates.reverse()
+    return nn.Sequential(*gates) if gates else nn.Identity()

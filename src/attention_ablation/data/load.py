@@ -1,0 +1,100 @@
+"""Data sets in memory: composed once into a file, then read by every training."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attention_ablation.study.errors import UserError
+from attention_ablation.study.spec import ClutteredDigits, ImageNet, canonical_json, short_hash
+
+# Part of every prepared file's name: raise it when the composition changes.
+COMPOSITION = 1
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """images: (N, C, H, W) uint8, C 1 or 3. labels: (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "ImageSet":
+        """Return the set on another device."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set's two splits, its classes, and the training images' mean and spread (0 to 1)."""
+
+    train: ImageSet
+    validation: ImageSet
+    classes: int
+    mean: float
+    std: float
+    fingerprint: str
+
+
+def prepared_path(dataset: ClutteredDigits | ImageNet, folder: Path) -> Path | None:
+    """Return the file that `prepare` makes of a data set, None where it needs none."""
+    if not isinstance(dataset, ClutteredDigits):
+        return None
+    identity = canonical_json([COMPOSITION, dataset.model_dump()])
+    return folder / f"{dataset.name}_{short_hash(identity)}.npz"
+
+
+def prepare(dataset: ClutteredDigits | ImageNet, folder: Path) -> Path:
+    """Compose a data set into `folder` unless it is there, and return the file's path.
+
+    Raises UserError for a data set whose loader is not part of this version.
+    """
+    path = prepared_path(dataset, folder)
+    if path is None:
+        raise UserError(
+            f"data set '{dataset.name}': its loader is not part of this version; "
+            "choose a tier with 'cluttered-digits', such as quick."
+        )
+    if path.exists():
+        return path
+    # Imported here: scikit-learn costs a second, and only the first training composes.
+    from attention_ablation.data.digits import compose
+
+    assert isinstance(dataset, ClutteredDigits)
+    train = compose(dataset, "train", range(dataset.train_images))
+    validation = compose(dataset, "validation", range(dataset.validation_images))
+    arrays = {"train_" + k: v for k, v in vars(train).items()}
+    arrays |= {"validation_" + k: v for k, v in vars(validation).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}_{path.name}")
+    np.savez(part, **arrays)
+    os.replace(part, path)
+    return path
+
+
+def load(dataset: ClutteredDigits | ImageNet, folder: Path) -> ImageData:
+    """Return a data set in memory, composing it first where that was not done."""
+    path = prepare(dataset, folder)
+    digest = hashlib.sha256()
+    with np.load(path) as arrays:
+
+        def read(split: str) -> ImageSet:
+            images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+            digest.update(images)
+            digest.update(labels)
+            return ImageSet(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels))
+
+        train, validation = read("train"), read("validation")
+    pixels = train.images.numpy()
+    return ImageData(
+        train,
+        validation,
+        classes=int(train.labels.max()) + 1,
+        mean=float(pixels.mean() / 255),
+        std=float(pixels.std() / 255),
+        fingerprint=digest.hexdigest()[:16],
+    )

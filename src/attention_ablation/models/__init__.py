@@ -1,0 +1,1 @@
+"""Networks with an attention gate in every block."""

@@ -1,0 +1,55 @@
+"""From a spec's backbone and attention to an initialised network."""
+
+import hashlib
+import math
+
+import torch
+from torch import nn
+
+from attention_ablation.models.mobilenet import GatedMobileNet
+from attention_ablation.models.resnet import GatedResNet
+from attention_ablation.study.backbones import BACKBONES, ResNetShape
+from attention_ablation.study.spec import Attention, Backbone
+
+
+def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
+    """Return the network, its weights not yet initialised in the authors' way.
+
+    Shape: (N, 3, H, W) -> (N, classes). Build it under `torch.device("meta")` to count it.
+    Raises ValueError where a gate does not fit the backbone's channels.
+    """
+    shape = BACKBONES[backbone.name]
+    if isinstance(shape, ResNetShape):
+        return GatedResNet(
+            shape, attention, width=backbone.width, stride=backbone.stride, classes=classes
+        )
+    return GatedMobileNet(shape, attention, width=backbone.width, classes=classes)
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, seed: int) -> None:
+    """Initialise as the authors' code does, each weight from a stream of its own.
+
+    Convolutions: Kaiming normal, fan-out. Linear layers of gates: Kaiming uniform with slope
+    sqrt(5), torch's default; the classifier: Kaiming normal, fan-in. BatchNorm keeps the 1 (the
+    spatial gate's the 0) it was made with. Biases: 0.
+
+    A weight's stream depends on the seed and on its name only, so two networks of one seed start
+    equal wherever their shapes agree, and their difference is the module's.
+    """
+    for name, module in model.named_modules():
+        generator = torch.Generator().manual_seed(_stream(seed, name))
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+            )
+        elif isinstance(module, nn.Linear) and name in ("fc", "classifier"):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+        if getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+
+def _stream(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1

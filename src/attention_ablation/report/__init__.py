@@ -1,0 +1,1 @@
+"""From run folders to what a person reads: runs.csv, tables and curves."""

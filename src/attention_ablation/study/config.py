@@ -1,0 +1,220 @@
+"""The user's files, typed: config.yaml, a study's study.yaml and rows.csv, a tier's YAML."""
+
+import csv
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError
+
+from attention_ablation.study.errors import UserError, invalid, unknown
+from attention_ablation.study.spec import Attention, ClassificationRecipe, Model
+
+ModelType = TypeVar("ModelType", bound=Model)
+METRICS = ("params_m", "gflops", "top1_error", "top5_error")
+Metric = Literal["params_m", "gflops", "top1_error", "top5_error"]
+
+
+def _no_duplicates(values: list[Any]) -> list[Any]:
+    repeated = [value for i, value in enumerate(values) if value in values[:i]]
+    if repeated:
+        raise ValueError(f"expected each value once, got {repeated[0]!r} twice; remove one")
+    return values
+
+
+Seeds = Annotated[
+    list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_no_duplicates)
+]
+
+
+class Config(Model):
+    """What to regenerate: config.yaml."""
+
+    study: str = Field(description="A folder in workflow/studies: rows, tables, printed values.")
+    tier: str = Field(description="A file in workflow/tiers: data sets, recipes and seeds.")
+    tables: Literal["all"] | Annotated[list[str], AfterValidator(_no_duplicates)] = Field(
+        "all", description="The study's tables to regenerate, e.g. [table1, table3], or all."
+    )
+    seeds: Seeds | None = Field(
+        None, description="Seeds, one training each, e.g. [0, 1, 2]; null takes the tier's."
+    )
+    results: str = Field("results", description="Folder for runs, tables and figures.")
+
+
+class ClassificationTier(Model):
+    """How a tier trains classification rows."""
+
+    width: float = Field(1.0, gt=0, description="Factor on every network's channels.")
+    stride: Literal["v1", "v1.5"] = "v1"
+    reduction: int | None = Field(
+        None, ge=1, description="Reduction of every MLP; null leaves the study's."
+    )
+    recipe: ClassificationRecipe
+
+
+class Tier(Model):
+    """The size at which a study runs: workflow/tiers/<name>.yaml."""
+
+    title: str
+    limits: str = Field(description="What this tier can and cannot say; printed under tables.")
+    seeds: Seeds
+    classification: ClassificationTier
+
+
+class Row(Model):
+    """A line of a table: rows.csv. Printed values keep their digits, so they stay strings."""
+
+    table: str
+    label: str
+    backbone: str
+    attention: str
+    printed: dict[Metric, str] = Field(description="What the paper prints, by metric.")
+
+    @property
+    def key(self) -> str:
+        """The row's name within its table: backbone, and attention where there is one."""
+        return self.backbone if self.attention == "none" else f"{self.backbone}+{self.attention}"
+
+
+class Table(Model):
+    """A table of the paper: its title, place, and columns."""
+
+    title: str
+    section: str
+    columns: list[Metric]
+    group_by: Literal["backbone"] | None = Field(
+        None, description="Within what a best cell is sought; the whole table where null."
+    )
+
+
+class Panel(Model):
+    """One pair of axes of an error-curve figure."""
+
+    title: str
+    table: str
+    rows: list[str]
+
+
+class Figure(Model):
+    """Training and validation error against epoch, a panel for each backbone."""
+
+    title: str
+    section: str
+    panels: list[Panel] = Field(min_length=1)
+
+
+class Discrepancy(Model):
+    """Printed complexity cells that no network reproduces, named and explained."""
+
+    table: str
+    rows: list[str] = Field(min_length=1)
+    metrics: list[Literal["params_m", "gflops"]] = Field(min_length=1)
+    explanation: str
+
+
+class StudyFile(Model):
+    """A paper's tables and figures as data: study.yaml."""
+
+    title: str
+    citation: str
+    attentions: dict[str, Attention]
+    tables: dict[str, Table]
+    figures: dict[str, Figure] = {}
+    discrepancies: dict[str, Discrepancy] = {}
+
+
+class Study(StudyFile):
+    """A study with its rows."""
+
+    name: str
+    rows: list[Row]
+
+    def table_rows(self, table: str) -> list[Row]:
+        """Return the rows of one table, in the paper's order."""
+        return [row for row in self.rows if row.table == table]
+
+
+def load_config(path: Path) -> Config:
+    """Read config.yaml. Raises UserError for whatever is not right in it."""
+    return parse(Config, read_yaml(path), path)
+
+
+def load_tier(folder: Path, name: str, where: object) -> Tier:
+    """Read the tier `name` below `folder`; `where` is the file that names it."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown("tier", name, sorted(p.stem for p in folder.glob("*.yaml")), where)
+    return parse(Tier, read_yaml(path), path)
+
+
+def load_study(folder: Path, name: str, where: object) -> Study:
+    """Read the study `name` below `folder` and check every name that it mentions."""
+    path = folder / name
+    if not (path / "study.yaml").is_file():
+        raise unknown("study", name, sorted(p.parent.name for p in folder.glob("*/study.yaml")), where)
+    file = parse(StudyFile, read_yaml(path / "study.yaml"), path / "study.yaml")
+    rows = _read_rows(path / "rows.csv", file)
+    study = Study(name=name, rows=rows, **{k: getattr(file, k) for k in StudyFile.model_fields})
+    _check_references(study, path / "study.yaml")
+    return study
+
+
+def parse(model: type[ModelType], data: Any, where: object) -> ModelType:
+    """Validate `data` against `model`, turning findings into a UserError about `where`."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected keys with values, got {data!r}.")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise invalid(error, model, where) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file. Raises UserError where there is none or it does not parse."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: this is not valid YAML: {error}") from None
+
+
+def _read_rows(path: Path, study: StudyFile) -> list[Row]:
+    rows: dict[tuple[str, str], Row] = {}
+    columns = ["table", "label", "backbone", "attention", *METRICS]
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != columns:
+            raise UserError(f"{path}: expected the columns {','.join(columns)} in line 1.")
+        for record in reader:
+            where = f"{path} line {reader.line_num}"
+            if None in record or None in record.values():
+                raise UserError(f"{where}: expected {len(columns)} cells, separated by commas.")
+            printed = {metric: record.pop(metric) for metric in METRICS}
+            row = parse(Row, {**record, "printed": {k: v for k, v in printed.items() if v}}, where)
+            for metric, value in row.printed.items():
+                if not value.replace(".", "", 1).isdigit():
+                    raise UserError(f"{where}: {metric}: expected a number, got '{value}'.")
+            if row.table not in study.tables:
+                raise unknown("table", row.table, study.tables, where)
+            if row.attention not in study.attentions:
+                raise unknown("attention", row.attention, study.attentions, where)
+            if (row.table, row.key) in rows:
+                raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
+            rows[row.table, row.key] = row
+    return list(rows.values())
+
+
+def _check_references(study: Study, where: Path) -> None:
+    mentions = [
+        (f"figures.{name}", panel.table, panel.rows)
+        for name, figure in study.figures.items()
+        for panel in figure.panels
+    ] + [(f"discrepancies.{name}", d.table, d.rows) for name, d in study.discrepancies.items()]
+    for place, table, rows in mentions:
+        if table not in study.tables:
+            raise unknown("table", table, study.tables, f"{where}: {place}")
+        keys = [row.key for row in study.table_rows(table)]
+        for key in rows:
+            if key not in keys:
+                raise unknown("row", key, keys, f"{where}: {place}: {table}")

@@ -1,0 +1,123 @@
+"""From config, study and tier to rows, and from rows to runs: equal specs are one run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attention_ablation.study.backbones import BACKBONES
+from attention_ablation.study.config import (
+    Config,
+    Panel,
+    Row,
+    Study,
+    Tier,
+    load_config,
+    load_study,
+    load_tier,
+    parse,
+)
+from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.spec import Attention, Backbone, Run, Spec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study at a tier: which rows are wanted, and the run of every row and seed."""
+
+    config: Config
+    study: Study
+    tier: Tier
+    seeds: list[int]
+    tables: list[str]
+    specs: dict[tuple[str, str], Spec]
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """Every distinct run, by its folder below `results/<tier>/runs`."""
+        runs = [run for table, key in self.specs for run in self.row_runs(table, key)]
+        return {run.path: run for run in runs}
+
+    @property
+    def figures(self) -> list[str]:
+        """The figures all of whose panels show rows of the selected tables."""
+        return [
+            name
+            for name, figure in self.study.figures.items()
+            if all(panel.table in self.tables for panel in figure.panels)
+        ]
+
+    def rows(self, table: str) -> list[Row]:
+        """Return the rows of a selected table."""
+        return self.study.table_rows(table)
+
+    def row_runs(self, table: str, key: str) -> list[Run]:
+        """Return a row's runs, one for each seed."""
+        return [Run(seed=seed, spec=self.specs[table, key]) for seed in self.seeds]
+
+    def table_runs(self, table: str) -> list[Run]:
+        """Return the runs that a table shows."""
+        return [run for row in self.rows(table) for run in self.row_runs(table, row.key)]
+
+    def panel_runs(self, panel: Panel) -> list[Run]:
+        """Return the runs that a figure's panel shows."""
+        return [run for key in panel.rows for run in self.row_runs(panel.table, key)]
+
+    @property
+    def summary(self) -> str:
+        """One line: how many rows, trainings and shared rows."""
+        distinct = len(set(map(Spec.canonical, self.specs.values())))
+        rows, seeds = len(self.specs), len(self.seeds)
+        return (
+            f"{self.config.study}, tier {self.config.tier}: {len(self.tables)} tables with "
+            f"{rows} rows need {distinct} trainings a seed ({rows - distinct} rows share another "
+            f"row's); {seeds} seed{'s' * (seeds > 1)}, {distinct * seeds} trainings in all."
+        )
+
+
+def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Plan:
+    """Expand a config (its file, its keys, or itself); `root` holds `workflow/`.
+
+    Raises UserError for any mistake in the config, the study or the tier.
+    """
+    where = config if isinstance(config, Path) else "config.yaml"
+    if isinstance(config, Path):
+        config = load_config(config)
+    elif isinstance(config, dict):
+        config = parse(Config, config, where)
+    study = load_study(root / "workflow/studies", config.study, where)
+    tier = load_tier(root / "workflow/tiers", config.tier, where)
+    tables = list(study.tables) if config.tables == "all" else config.tables
+    for table in tables:
+        if table not in study.tables:
+            raise unknown("table", table, study.tables, where)
+    specs = {
+        (row.table, row.key): _spec(row, study, tier, root)
+        for table in tables
+        for row in study.table_rows(table)
+    }
+    return Plan(config, study, tier, config.seeds or tier.seeds, tables, specs)
+
+
+def full_size_spec(study: Study, row: Row) -> tuple[Backbone, Attention]:
+    """Return a row's network as the paper has it, whatever the tier."""
+    return Backbone(name=row.backbone), study.attentions[row.attention]
+
+
+def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec:
+    where = f"{root / 'workflow/studies' / study.name / 'rows.csv'}: {row.table}: {row.label}"
+    if row.backbone not in BACKBONES:
+        raise unknown("backbone", row.backbone, BACKBONES, where)
+    sized = tier.classification
+    backbone = Backbone(name=row.backbone, width=sized.width, stride=sized.stride)
+    attention = study.attentions[row.attention]
+    if attention.reduction is not None:
+        if sized.reduction is not None:
+            attention = attention.model_copy(update={"reduction": sized.reduction})
+        channels = min(BACKBONES[row.backbone].gated_channels(sized.width))
+        if attention.reduction and attention.reduction > channels:
+            raise UserError(
+                f"{where}: expected a reduction of at most {channels}, the fewest channels at a "
+                f"gate of {row.backbone} at width {sized.width:g}, got {attention.reduction}; "
+                "lower the reduction or raise the width."
+            )
+    return Spec(backbone=backbone, attention=attention, recipe=sized.recipe)

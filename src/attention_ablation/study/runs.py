@@ -1,0 +1,75 @@
+"""A run's folder: what is written there, read back and listed.
+
+`spec.json` (what to do), `history.csv` (a row per epoch), `metrics.json` (what came out; its
+presence means that the run ended by itself), `failure.json` (why it did not), `train.log`.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from attention_ablation.study.errors import UserError, invalid
+from attention_ablation.study.spec import Run
+
+SPEC, HISTORY, METRICS, FAILURE = "spec.json", "history.csv", "metrics.json", "failure.json"
+
+
+def read_run(path: Path) -> Run:
+    """Read a `spec.json` and check that its folder's name is the run's own.
+
+    Raises UserError where the file is missing, is not a spec, or was edited.
+    """
+    try:
+        run = Run.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such spec; plan the run with snakemake.") from None
+    except ValidationError as error:
+        raise invalid(error, Run, path) from None
+    if not path.parent.as_posix().endswith(run.path):
+        raise UserError(
+            f"{path}: expected it in a folder named {run.path}, the hash of its content; it was "
+            "edited or moved. Delete the folder, or change the recipe in the tier instead."
+        )
+    return run
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one, never a part."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+    os.replace(part, path)
+
+
+def read_outcome(folder: Path) -> dict[str, Any]:
+    """Return a run's metrics, its failure, or `{"status": "missing"}`.
+
+    `status` is one of completed, diverged (the loss was not finite), failed, missing.
+    """
+    for name in (METRICS, FAILURE):
+        try:
+            outcome: dict[str, Any] = json.loads((folder / name).read_text())
+        except FileNotFoundError:
+            continue
+        except json.JSONDecodeError:
+            return {"status": "failed", "reason": f"{name} is not valid JSON"}
+        return outcome
+    return {"status": "missing"}
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run's folder against a second process; the lock dies with its holder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{folder} is being trained by another process; waiting for it.", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

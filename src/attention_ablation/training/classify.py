@@ -1,0 +1,83 @@
+"""What a step and an evaluation are in image classification."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from attention_ablation.data.load import ImageSet, load
+from attention_ablation.models.build import build, initialise
+from attention_ablation.study.spec import Run
+
+EVALUATION_BATCH = 250
+Batch = tuple[Tensor, Tensor]
+
+
+class Classification:
+    """A network and its data, in memory on the device, so that no batch waits for Python.
+
+    Sums over images are kept on the device as (loss, top-1 errors, top-5 errors, images); reading
+    them is left to the caller, because it waits for the device.
+    """
+
+    columns = ("loss", "top1_error", "top5_error")
+
+    def __init__(self, run: Run, device: torch.device, data_folder: Path) -> None:
+        self.recipe = run.spec.recipe
+        self.seed = run.seed
+        self.device = device
+        data = load(self.recipe.dataset, data_folder)
+        self.fingerprint = data.fingerprint
+        self.train_set, self.validation_set = data.train.to(device), data.validation.to(device)
+        self.mean, self.std = data.mean, data.std
+        self.model = build(run.spec.backbone, run.spec.attention, data.classes)
+        initialise(self.model, run.seed)
+        # Tensors stay (N, C, H, W) and lie in memory as N, H, W, C, which convolutions prefer.
+        self.model.to(device, memory_format=torch.channels_last)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch; a last batch that is not full is left out."""
+        return len(self.train_set.labels) // self.recipe.batch_size
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the epoch's batches in an order that depends on the seed and the epoch only."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.train_set.labels), generator=generator).to(self.device)
+        for step in range(self.steps_per_epoch):
+            size = self.recipe.batch_size
+            yield self._batch(self.train_set, order[step * size : (step + 1) * size])
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss to minimise and the batch's sums."""
+        images, labels = batch
+        logits = self.model(images)
+        loss = cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        return loss, _sums(logits.detach(), labels, loss.detach())
+
+    @torch.inference_mode()
+    def evaluate(self) -> Tensor:
+        """Return the sums over the validation set, every image once."""
+        self.model.eval()
+        sums = torch.zeros(4, device=self.device)
+        everything = torch.arange(len(self.validation_set.labels), device=self.device)
+        for indices in everything.split(EVALUATION_BATCH):
+            images, labels = self._batch(self.validation_set, indices)
+            logits = self.model(images)
+            sums += _sums(logits, labels, cross_entropy(logits, labels))
+        return sums
+
+    def _batch(self, images: ImageSet, indices: Tensor) -> Batch:
+        pixels = images.images[indices].float().div_(255).sub_(self.mean).div_(self.std)
+        colour = pixels.expand(-1, 3, -1, -1)
+        return colour.contiguous(memory_format=torch.channels_last), images.labels[indices]
+
+
+def _sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hit = best == labels[:, None]  # (N, 5)
+    images = len(labels)
+    top1, top5 = images - hit[:, 0].sum(), images - hit.sum()
+    return torch.stack([loss.float() * images, top1, top5, torch.full_like(top1, images)])

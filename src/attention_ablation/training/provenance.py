@@ -1,0 +1,49 @@
+"""Where a number comes from: code, packages and hardware of a run."""
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+import attention_ablation
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Return the facts that `metrics.json` records beside the numbers."""
+    return {
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "attention_ablation": attention_ablation.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git says of the code's own repository, None where it is not in one."""
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=Path(attention_ablation.__file__).parent,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

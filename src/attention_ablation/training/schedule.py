@@ -1,0 +1,42 @@
+"""The learning rate as a function of the step, so that nothing has to be stored to resume."""
+
+import math
+
+from attention_ablation.study.spec import CosineSchedule, OneCycleSchedule, StepSchedule
+
+# One-cycle's first and last learning rate, as shares of the highest (torch's defaults).
+INITIAL_SHARE, FINAL_SHARE = 1 / 25, 1 / 25 / 10_000
+
+
+def learning_rate(
+    schedule: StepSchedule | OneCycleSchedule | CosineSchedule,
+    highest: float,
+    step: int,
+    steps_per_epoch: int,
+    epochs: int,
+) -> float:
+    """Return the learning rate of a step.
+
+    Args:
+        schedule: its kind and settings.
+        highest: the recipe's learning rate.
+        step: steps done so far, from 0.
+        steps_per_epoch: steps in an epoch.
+        epochs: epochs in all.
+    """
+    if isinstance(schedule, StepSchedule):
+        return highest * schedule.gamma ** (step // steps_per_epoch // schedule.every)
+    total = steps_per_epoch * epochs
+    if isinstance(schedule, CosineSchedule):
+        warmup = steps_per_epoch * schedule.warmup_epochs
+        if step < warmup:
+            return highest * step / warmup
+        return _cosine(highest, 0.0, (step - warmup) / max(1, total - warmup))
+    peak = schedule.warmup * total - 1
+    if step <= peak:
+        return _cosine(highest * INITIAL_SHARE, highest, step / peak if peak > 0 else 1.0)
+    return _cosine(highest, highest * FINAL_SHARE, (step - peak) / max(1.0, total - 1 - peak))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
