@@ -12,7 +12,7 @@ class ChannelPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the two pooled maps, maximum first as in the authors' code."""
-        return torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
+        return torch.cat([x.max(dim=1, keepdim=True).values, x.mean(dim=1, keepdim=True)], dim=1)
 
 
 def pointwise_descriptor(channels: int) -> nn.Sequential:

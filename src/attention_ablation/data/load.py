@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.spec import ClutteredDigits, ImageNet, canonical_json, short_hash
-
-# Part of every prepared file's name: raise it when the composition changes.
-COMPOSITION = 1
+from attention_ablation.study.spec import ClutteredDigits, ImageNet
 
 
 @dataclass(frozen=True)
@@ -40,31 +37,22 @@ class ImageData:
     fingerprint: str
 
 
-def prepared_path(dataset: ClutteredDigits | ImageNet, folder: Path) -> Path | None:
-    """Return the file that `prepare` makes of a data set, None where it needs none."""
-    if not isinstance(dataset, ClutteredDigits):
-        return None
-    identity = canonical_json([COMPOSITION, dataset.model_dump()])
-    return folder / f"{dataset.name}_{short_hash(identity)}.npz"
-
-
 def prepare(dataset: ClutteredDigits | ImageNet, folder: Path) -> Path:
     """Compose a data set into `folder` unless it is there, and return the file's path.
 
     Raises UserError for a data set whose loader is not part of this version.
     """
-    path = prepared_path(dataset, folder)
-    if path is None:
+    if not isinstance(dataset, ClutteredDigits):
         raise UserError(
             f"data set '{dataset.name}': its loader is not part of this version; "
             "choose a tier with 'cluttered-digits', such as quick."
         )
+    path = folder / dataset.prepared
     if path.exists():
         return path
     # Imported here: scikit-learn costs a second, and only the first training composes.
     from attention_ablation.data.digits import compose
 
-    assert isinstance(dataset, ClutteredDigits)
     train = compose(dataset, "train", range(dataset.train_images))
     validation = compose(dataset, "validation", range(dataset.validation_images))
     arrays = {"train_" + k: v for k, v in vars(train).items()}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from attention_ablation.models.mobilenet import GatedMobileNet
-from attention_ablation.models.resnet import GatedResNet
+from attention_ablation.models.resnet import BasicBlock, Bottleneck, GatedResNet
 from attention_ablation.study.backbones import BACKBONES, ResNetShape
 from attention_ablation.study.spec import Attention, Backbone
 
@@ -27,12 +27,13 @@ def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, seed: int) -> None:
+def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False) -> None:
     """Initialise as the authors' code does, each weight from a stream of its own.
 
     Convolutions: Kaiming normal, fan-out. Linear layers of gates: Kaiming uniform with slope
     sqrt(5), torch's default; the classifier: Kaiming normal, fan-in. BatchNorm keeps the 1 (the
-    spatial gate's the 0) it was made with. Biases: 0.
+    spatial gate's the 0) it was made with; `zero_init_residual` starts the last one of every residual
+    block at 0. Biases: 0.
 
     A weight's stream depends on the seed and on its name only, so two networks of one seed start
     equal wherever their shapes agree, and their difference is the module's.
@@ -49,6 +50,8 @@ def initialise(model: nn.Module, seed: int) -> None:
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        if zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
+            nn.init.zeros_(module.last_norm.weight)
 
 
 def _stream(seed: int, name: str) -> int:

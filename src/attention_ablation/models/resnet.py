@@ -18,6 +18,12 @@ class BasicBlock(resnet.BasicBlock):  # type: ignore[misc]
 
     gate: nn.Module
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The BatchNorm before the gate."""
+        norm: nn.BatchNorm2d = self.bn2
+        return norm
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output."""
         out = self.relu(self.bn1(self.conv1(x)))
@@ -31,6 +37,12 @@ class Bottleneck(resnet.Bottleneck):  # type: ignore[misc]
     """1x1, 3x3 and 1x1 convolutions, the gate, then the shortcut. (N, C, H, W) -> (N, 4C', ...)."""
 
     gate: nn.Module
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The BatchNorm before the gate."""
+        norm: nn.BatchNorm2d = self.bn3
+        return norm
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output."""
@@ -73,11 +85,11 @@ class GatedResNet(resnet.ResNet):  # type: ignore[misc]
         self.bn1 = nn.BatchNorm2d(self._stem)
         blocks = [m for m in self.modules() if isinstance(m, BasicBlock | Bottleneck)]
         for block in blocks:
-            last = block.conv3 if shape.bottleneck else block.conv2
-            block.gate = build_gate(attention, last.out_channels)
+            channels = block.last_norm.num_features
+            block.gate = build_gate(attention, channels)
             if shape.bottleneck and stride == "v1":
                 block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-        self.fc = nn.Linear(last.out_channels, classes)
+        self.fc = nn.Linear(channels, classes)
 
     def _make_layer(
         self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False

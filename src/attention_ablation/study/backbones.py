@@ -37,6 +37,11 @@ class ResNetShape:
         """Output channels of a block over its stage's channels."""
         return 4 if self.bottleneck else 1
 
+    @property
+    def convolutions(self) -> int:
+        """Convolutions in the blocks."""
+        return sum(self.depths) * (3 if self.bottleneck else 2)
+
     def stage_channels(self, width: float) -> list[int]:
         """Channels of the four stages, before the bottleneck's expansion."""
         return [int(channels * self.widen * width) for channels in STAGE_CHANNELS]
@@ -55,6 +60,11 @@ class MobileNetShape:
     """MobileNet v1 with its width multiplier alpha."""
 
     alpha: float = 1.0
+
+    @property
+    def convolutions(self) -> int:
+        """The stem, and two in each block."""
+        return 1 + 2 * len(MOBILENET_BLOCKS)
 
     def gated_channels(self, width: float) -> list[int]:
         """Channels at every gate: after the stem and after both convolutions of each block."""

@@ -1,10 +1,11 @@
 """From config, study and tier to rows, and from rows to runs: equal specs are one run."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attention_ablation.study.backbones import BACKBONES
+from attention_ablation.study.backbones import BACKBONES, ResNetShape
 from attention_ablation.study.config import (
     Config,
     Panel,
@@ -31,11 +32,26 @@ class Plan:
     tables: list[str]
     specs: dict[tuple[str, str], Spec]
 
-    @property
+    @cached_property
     def runs(self) -> dict[str, Run]:
         """Every distinct run, by its folder below `results/<tier>/runs`."""
         runs = [run for table, key in self.specs for run in self.row_runs(table, key)]
         return {run.path: run for run in runs}
+
+    @property
+    def folder(self) -> Path:
+        """Where this study's tables and figures go at this tier."""
+        return self.runs_folder.parent / self.study.name
+
+    @property
+    def runs_folder(self) -> Path:
+        """Where the runs of this tier go, whatever the study."""
+        return Path(self.config.results) / self.config.tier / "runs"
+
+    @property
+    def data_folder(self) -> Path:
+        """Where composed data sets go, whatever the tier."""
+        return Path(self.config.results) / "data"
 
     @property
     def figures(self) -> list[str]:
@@ -101,6 +117,20 @@ def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Pl
 def full_size_spec(study: Study, row: Row) -> tuple[Backbone, Attention]:
     """Return a row's network as the paper has it, whatever the tier."""
     return Backbone(name=row.backbone), study.attentions[row.attention]
+
+
+def relative_cost(spec: Spec) -> int:
+    """Return a rough cost of a step, to start the longest trainings first.
+
+    Small networks are bound by the number of operations: a gate's branch costs about as much as
+    two convolutions, and grouped convolutions cost half as much again.
+    """
+    shape = BACKBONES[spec.backbone.name]
+    grouped = isinstance(shape, ResNetShape) and shape.groups > 1
+    pools = len(spec.attention.pooling.split("&")) if spec.attention.pooling else 0
+    branches = pools + (2 if spec.attention.descriptor else 0)
+    gates = len(shape.gated_channels(spec.backbone.width))
+    return shape.convolutions * (3 if grouped else 2) // 2 + gates * branches
 
 
 def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec:

@@ -20,6 +20,9 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+# The way of composing; raised when it changes, so that no run reads images of the old way.
+COMPOSITION = 1
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -134,6 +137,11 @@ class ClutteredDigits(Model):
             )
         return self
 
+    @property
+    def prepared(self) -> str:
+        """Name of the file that holds the composed images, made once and read by every run."""
+        return f"{self.name}_{short_hash(canonical_json([COMPOSITION, self.model_dump()]))}.npz"
+
 
 class ImageNet(Model):
     """ILSVRC 2012: 1,281,167 training and 50,000 validation images of 1,000 classes."""
@@ -141,6 +149,11 @@ class ImageNet(Model):
     name: Literal["imagenet"]
     image_size: int = Field(224, ge=32, description="Side of the crop, px.")
     resize: int = Field(256, ge=32, description="Shorter side before the evaluation crop, px.")
+
+
+    @property
+    def prepared(self) -> None:
+        """No file is composed: the images are read where they lie."""
 
 
 Dataset = Annotated[ClutteredDigits | ImageNet, Field(discriminator="name")]
@@ -188,6 +201,21 @@ class ClassificationRecipe(Model):
     label_smoothing: Fraction = 0.0
     schedule: Schedule
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    zero_init_residual: bool = Field(
+        False,
+        description="Start the last BatchNorm of each residual block at 0 (Goyal et al. 2017); "
+        "the authors' code does not, and short trainings of deep networks need it.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_step(self) -> Self:
+        images = getattr(self.dataset, "train_images", self.batch_size)
+        if images < self.batch_size:
+            raise ValueError(
+                f"expected a batch_size of at most dataset.train_images ({images}), "
+                f"got {self.batch_size}"
+            )
+        return self
 
 
 class Spec(Model):

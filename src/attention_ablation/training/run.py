@@ -19,7 +19,14 @@ from attention_ablation.training.schedule import learning_rate
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(run: Run, folder: Path, data_folder: Path, device: torch.device) -> dict[str, Any]:
+def train(
+    run: Run,
+    folder: Path,
+    data_folder: Path,
+    device: torch.device,
+    *,
+    started: float | None = None,
+) -> dict[str, Any]:
     """Train a run, write its history and metrics into `folder`, and return the metrics.
 
     History, a row per epoch: epoch; lr (of the epoch's first step); train_ and validation_ loss,
@@ -28,12 +35,15 @@ def train(run: Run, folder: Path, data_folder: Path, device: torch.device) -> di
     (training, end to end) and compute_images_per_second.
 
     A loss that is not finite ends the run; its status is then 'diverged', which is a result.
-    Equal runs give equal numbers on one machine, apart from the times.
+    Equal runs give equal numbers on one machine with as many threads, apart from the times.
+    `started` is the `perf_counter` at which the process began; the metrics' startup_seconds are
+    those from then until imports are done and the data are in memory.
     """
-    settle(run.seed, device)
     began = time.perf_counter()
+    settle(run.seed, device)
     facts = provenance(device)
     task = Classification(run, device, data_folder)
+    ready = time.perf_counter()
     loop = Loop(task, device)
     history: list[dict[str, float]] = []
     (folder / FAILURE).unlink(missing_ok=True)
@@ -55,7 +65,8 @@ def train(run: Run, folder: Path, data_folder: Path, device: torch.device) -> di
         "status": "diverged" if diverged else "completed",
         "epochs": len(history),
         **{k: v if math.isfinite(v) else None for k, v in results.items()},
-        "seconds": time.perf_counter() - began,
+        "startup_seconds": ready - (began if started is None else started),
+        "seconds": time.perf_counter() - (began if started is None else started),
         "compute_seconds": sum(row["compute_seconds"] for row in history),
         "images_per_second": history[-1]["images_per_second"],
         "dataset_fingerprint": task.fingerprint,
@@ -148,6 +159,7 @@ def settle(seed: int, device: torch.device) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 10 %
     torch.set_flush_denormal(True)  # denormals slow a CPU tenfold
 
 

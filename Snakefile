@@ -1,0 +1,47 @@
+"""Regenerate a study's tables and figures: config.yaml -> runs -> runs.csv, tables, figures.
+
+`make tables` runs this on one machine; see the README for tiers, tables and clusters.
+"""
+
+import json
+import shlex
+
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+from attention_ablation.study.errors import UserError
+from attention_ablation.study.expand import load_plan, relative_cost
+
+
+configfile: "config.yaml"
+
+
+try:
+    PLAN = load_plan(dict(config))
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+# What the render verb needs to see the same plan, whatever `--config` changed.
+SETTINGS = " ".join(
+    f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in config.items()
+)
+
+if workflow.is_main_process:
+    logger.info(PLAN.summary)
+
+
+include: "workflow/rules/train.smk"
+include: "workflow/rules/render.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{PLAN.folder}/runs.csv",
+        expand(f"{PLAN.folder}/tables/{{table}}.md", table=PLAN.tables),
+        expand(f"{PLAN.folder}/figures/{{figure}}.svg", figure=PLAN.figures),
+
+
+onerror:
+    # Some trainings failed; the tables still show what there is, with dashes for the rest.
+    shell(f"attention-ablation render {SETTINGS}")

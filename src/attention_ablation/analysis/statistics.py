@@ -1,0 +1,27 @@
+"""When a difference between rows is more than the spread between seeds."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+CONFIDENCE = 0.95
+
+
+def resolved_best(values: Mapping[str, Sequence[float]]) -> str | None:
+    """Return the row with the lowest mean, if it is resolved against the next one.
+
+    It is where the t-interval (95 %) of the difference, paired by seed, excludes 0. None with
+    fewer than two seeds, fewer than two rows, or differences without any spread to judge by.
+
+    Args:
+        values: for each row its values, in the same order of seeds.
+    """
+    if len(values) < 2 or min(map(len, values.values())) < 2:
+        return None
+    from scipy.stats import ttest_rel  # takes most of a second; one seed does not need it
+
+    first, second = sorted(values, key=lambda row: float(np.mean(values[row])))[:2]
+    if np.ptp(np.subtract(values[first], values[second])) == 0:
+        return None
+    interval = ttest_rel(values[first], values[second]).confidence_interval(CONFIDENCE)
+    return first if interval.high < 0 else None

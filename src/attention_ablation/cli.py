@@ -1,0 +1,190 @@
+"""The verbs that the workflow calls, and a person may: train, render, complexity, prepare, schema."""
+
+import time
+
+STARTED = time.perf_counter()
+
+import argparse  # noqa: E402
+import csv  # noqa: E402
+import gc  # noqa: E402
+import json  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import yaml  # noqa: E402
+
+from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml  # noqa: E402
+from attention_ablation.study.errors import UserError, unknown  # noqa: E402
+from attention_ablation.study.expand import Plan, load_plan  # noqa: E402
+
+# Heavy modules (torch, pandas, matplotlib) are imported inside the verbs that need them.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns the exit code: 0, 1 for a run that failed, 2 for a user's mistake."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.verb(options) or 0)
+    except UserError as error:
+        print(f"attention-ablation: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="attention-ablation", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    train = verbs.add_parser("train", help="train one run, whose spec.json is given")
+    train.add_argument("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
+    train.add_argument("--data", type=Path, default=Path("results/data"), metavar="FOLDER")
+    train.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any")
+    train.add_argument("--threads", type=int, default=1, help="CPU threads; default: 1")
+    train.set_defaults(verb=_train)
+
+    render = verbs.add_parser("render", help="write runs.csv, tables and figures from what is there")
+    render.add_argument("names", nargs="*", help="runs, table1, figure4 ...; default: everything")
+    render.add_argument("--config", type=Path, default=Path("config.yaml"), metavar="FILE")
+    render.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config"
+    )
+    render.set_defaults(verb=_render)
+
+    complexity = verbs.add_parser("complexity", help="count parameters and GFLOPs; compare")
+    complexity.add_argument("--study", default="cbam")
+    complexity.add_argument("--format", choices=["text", "csv"], default="text")
+    complexity.set_defaults(verb=_complexity)
+
+    prepare = verbs.add_parser("prepare", help="compose a data set into a file")
+    prepare.add_argument("dataset", help="a recipe's 'dataset', as JSON")
+    prepare.add_argument("folder", type=Path)
+    prepare.set_defaults(verb=_prepare)
+
+    schema = verbs.add_parser("schema", help="write the JSON schemas of config, study and tier files")
+    schema.add_argument("folder", type=Path, nargs="?", default=Path("workflow/schemas"))
+    schema.set_defaults(verb=_schema)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from attention_ablation.study.runs import FAILURE, METRICS, held, read_outcome, read_run, write_json
+
+    run, folder = read_run(options.spec), options.spec.parent
+    with held(folder):
+        # Another process may have finished it while this one waited.
+        if (folder / METRICS).exists() and read_outcome(folder)["status"] != "failed":
+            print(f"{folder}: finished already, nothing to do.")
+            return 0
+        try:
+            _train_here(options, run, folder)
+        except Exception as error:
+            write_json(folder / FAILURE, {"status": "failed", "reason": _reason(error)})
+            raise
+    return 0
+
+
+def _train_here(options: argparse.Namespace, run: Any, folder: Path) -> None:
+    # Importing makes millions of objects that stay; the collector would look at them many times.
+    gc.disable()
+    import torch
+
+    from attention_ablation.training.run import train
+
+    gc.freeze()
+    gc.enable()
+    torch.set_num_threads(options.threads)
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    train(run, folder, options.data, torch.device(device), started=STARTED)
+
+
+def _reason(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}" if not isinstance(error, UserError) else str(error)
+    return text.strip().splitlines()[0][:300]
+
+
+def _render(options: argparse.Namespace) -> None:
+    plan = _plan(options)
+    names = options.names or ["runs", *plan.tables, *plan.figures]
+    valid = ["runs", *plan.tables, *plan.figures]
+    for name in names:
+        if name not in valid:
+            raise unknown("table or figure", name, valid, options.config)
+    from attention_ablation.report.collect import collect, write_runs
+
+    frame = collect(plan)
+    for name in names:
+        if name == "runs":
+            write_runs(plan, frame)
+        elif name in plan.tables:
+            from attention_ablation.report.tables import write_table
+
+            write_table(plan, name, frame)
+        else:
+            from attention_ablation.report.curves import write_figure
+
+            write_figure(plan, name)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    config = read_yaml(options.config)
+    for setting in options.set:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set: expected KEY=VALUE, got '{setting}'.")
+        config[key] = yaml.safe_load(value)
+    return load_plan(config)
+
+
+def _complexity(options: argparse.Namespace) -> int:
+    study = load_study(Path("workflow/studies"), options.study, "--study")
+    from attention_ablation.analysis.complexity import MISMATCH, complexity_rows
+
+    columns = [
+        *("table", "row", "label", "backbone", "attention", "params", "params_m_paper"),
+        *("gflops", "gflops_paper", "verdict"),
+    ]
+    records = [
+        [
+            *(row.table, row.key, row.label, row.backbone, row.attention, ours.params),
+            *(row.printed.get("params_m", ""), f"{ours.gflops:.6f}", row.printed.get("gflops", "")),
+            verdict,
+        ]
+        for row, ours, verdict in complexity_rows(study)
+    ]
+    if options.format == "csv":
+        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *records])
+    else:
+        from tabulate import tabulate
+
+        chosen = [columns.index(name) for name in columns if name not in ("label", "backbone", "attention")]
+        shown = [[f"{r[5]:,}" if i == 5 else r[i] for i in chosen] for r in records]
+        headings = ["table", "row", "params", "paper (M)", "GFLOPs", "paper", "verdict"]
+        align = ["left", "left", *["right"] * 4, "left"]
+        print(tabulate(shown, headings, disable_numparse=True, colalign=align))
+        for name, discrepancy in study.discrepancies.items():
+            print(f"\n{name}: {discrepancy.explanation}")
+    return int(any(record[-1] == MISMATCH for record in records))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from pydantic import TypeAdapter
+
+    from attention_ablation.data.load import prepare
+    from attention_ablation.study.spec import Dataset
+
+    dataset: Any = TypeAdapter(Dataset).validate_json(options.dataset)
+    print(prepare(dataset, options.folder))
+
+
+def _schema(options: argparse.Namespace) -> None:
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name, model in (("config", Config), ("study", StudyFile), ("tier", Tier)):
+        text = json.dumps(model.model_json_schema(), indent=2)
+        (options.folder / f"{name}.schema.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

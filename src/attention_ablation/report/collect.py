@@ -1,0 +1,38 @@
+"""From run folders to one frame: a row for every run that the plan asks for."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from attention_ablation.study.expand import Plan
+from attention_ablation.study.runs import read_outcome
+
+RUNS_CSV = "runs.csv"
+
+
+def collect(plan: Plan) -> pd.DataFrame:
+    """Return the plan's runs, indexed by folder: who shows them, spec, status and metrics.
+
+    `status` is completed, diverged, failed or missing; a run is never left out for it.
+    """
+    shown: dict[str, list[str]] = {path: [] for path in plan.runs}
+    for table, key in plan.specs:
+        for run in plan.row_runs(table, key):
+            shown[run.path].append(f"{table}:{key}")
+    records = [_record(plan.runs_folder, path, run) for path, run in plan.runs.items()]
+    frame = pd.json_normalize(records).set_index("run")
+    frame.insert(0, "rows", pd.Series({path: " ".join(rows) for path, rows in shown.items()}))
+    return frame
+
+
+def write_runs(plan: Plan, frame: pd.DataFrame) -> None:
+    """Write `runs.csv`: every spec key a column, then status and metrics."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(plan.folder / RUNS_CSV)
+
+
+def _record(folder: Path, path: str, run: Any) -> dict[str, Any]:
+    spec = run.spec.model_dump(mode="json")
+    outcome = read_outcome(folder / path)
+    return {"run": path, "seed": run.seed, **spec, "status": outcome.pop("status"), **outcome}

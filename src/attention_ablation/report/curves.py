@@ -1,0 +1,71 @@
+"""Error curves: training and validation top-1 error against epoch (the paper's Figure 4)."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attention_ablation.study.config import Panel
+from attention_ablation.study.expand import Plan
+from attention_ablation.study.runs import HISTORY
+
+# Okabe and Ito's colours: told apart with any colour vision, and in grey.
+COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7")
+STYLES = {"train": (0, (3, 2)), "validation": "solid"}
+# The same input gives the same file, so that a diff shows a change and nothing else.
+mpl.rcParams["svg.hashsalt"] = "attention-ablation"
+mpl.rcParams["svg.fonttype"] = "none"
+
+
+def write_figure(plan: Plan, name: str) -> None:
+    """Write `figures/<name>.svg` and `.png`, from the histories that are there."""
+    entry = plan.study.figures[name]
+    figure = Figure(figsize=(5.2 * len(entry.panels), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(entry.panels), squeeze=False)[0]
+    for ax, panel in zip(axes, entry.panels, strict=True):
+        _draw(plan, panel, ax)
+    recipe = plan.tier.classification.recipe
+    figure.suptitle(f"{entry.title}: {plan.study.title}", fontsize=11)
+    seeds = len(plan.seeds)
+    spread = f", mean and range of {seeds} seeds" if seeds > 1 else ", one seed"
+    figure.supxlabel(
+        f"tier {plan.config.tier}: {recipe.dataset.name}, {recipe.epochs} epochs{spread}",
+        fontsize=8,
+        color="0.35",
+    )
+    folder = plan.folder / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    figure.savefig(folder / f"{name}.png", dpi=160)
+
+
+def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:
+    for key, colour in zip(panel.rows, COLOURS, strict=False):
+        row = next(row for row in plan.rows(panel.table) if row.key == key)
+        history = _histories(plan, panel.table, key)
+        if history.empty:
+            ax.plot([], [], color=colour, label=f"{row.label}: no run")
+            continue
+        for split, style in STYLES.items():
+            by_epoch = history.groupby("epoch")[f"{split}_top1_error"]
+            mean = by_epoch.mean()
+            label = f"{row.label}, {split}"
+            ax.plot(mean.index, mean, color=colour, linestyle=style, lw=1.6, label=label)
+            if len(plan.seeds) > 1:
+                ax.fill_between(
+                    mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.15, lw=0
+                )
+    ax.set(title=panel.title, xlabel="epoch", ylabel="top-1 error (%)", ylim=(0, None))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.grid(color="0.9")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=8, frameon=False)
+
+
+def _histories(plan: Plan, table: str, key: str) -> pd.DataFrame:
+    paths = [Path(plan.runs_folder, run.path, HISTORY) for run in plan.row_runs(table, key)]
+    # A file without a line is a training that has only just started.
+    frames = [pd.read_csv(path) for path in paths if path.exists() and path.stat().st_size]
+    return pd.concat(frames) if frames else pd.DataFrame()

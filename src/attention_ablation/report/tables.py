@@ -1,0 +1,246 @@
+"""The paper's tables: ours beside the paper's, as CSV, Markdown and LaTeX."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from attention_ablation.analysis.statistics import resolved_best
+from attention_ablation.study.config import Metric, Row
+from attention_ablation.study.expand import Plan
+
+HEADINGS: dict[Metric, str] = {
+    "params_m": "Params (M)",
+    "gflops": "GFLOPs",
+    "top1_error": "Top-1 error (%)",
+    "top5_error": "Top-5 error (%)",
+}
+ERRORS: tuple[Metric, ...] = ("top1_error", "top5_error")
+COMPLEXITY_CSV = "complexity.csv"
+DASH = "–"
+# Daggers tell cells with a named discrepancy from the footnotes' other signs.
+MARKS = ("†", "‡", "§", "¶")
+
+
+def table_frame(plan: Plan, table: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a table's numbers, a line for each row, in the columns of its CSV.
+
+    `seeds` counts completed runs; errors are their mean and sample standard deviation in percent.
+    A row with a diverged run says 'diverged k/n' in place of a mean over the rest.
+    """
+    complexity = _complexity(plan)
+    records = []
+    for row in plan.rows(table):
+        outcomes = runs.loc[[run.path for run in plan.row_runs(table, row.key)]]
+        done = outcomes[outcomes["status"] == "completed"]
+        diverged = int((outcomes["status"] == "diverged").sum())
+        record: dict[str, Any] = {
+            "row": row.key,
+            "label": row.label,
+            "backbone": row.backbone,
+            "attention": row.attention,
+            "seeds": len(done),
+        }
+        for metric in HEADINGS:
+            if metric in ERRORS:
+                values = done.get(f"validation_{metric}", pd.Series(dtype=float)).astype(float)
+                record[metric] = round(values.mean(), 4)
+                record[f"{metric}_sd"] = round(values.std(), 4)
+                if diverged:
+                    record[metric] = f"diverged {diverged}/{len(outcomes)}"
+                    record[f"{metric}_sd"] = float("nan")
+            else:
+                record[metric] = complexity.get((table, row.key, metric), float("nan"))
+            record[f"{metric}_paper"] = row.printed.get(metric, "")
+        records.append(record)
+    return pd.DataFrame(records)
+
+
+def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
+    """Write `tables/<table>.csv`, `.md` and `.tex`."""
+    folder = plan.folder / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = table_frame(plan, table, runs)
+    frame.to_csv(folder / f"{table}.csv", index=False)
+    (folder / f"{table}.md").write_text(_markdown(plan, table, frame, runs))
+    (folder / f"{table}.tex").write_text(_latex(plan, table, frame, runs))
+
+
+def _complexity(plan: Plan) -> dict[tuple[str, str, str], float]:
+    path = plan.folder / COMPLEXITY_CSV
+    if not path.exists():
+        return {}
+    frame = pd.read_csv(path)
+    cells: dict[tuple[str, str, str], float] = {}
+    for line in frame.itertuples():
+        cells[str(line.table), str(line.row), "params_m"] = float(line.params) / 1e6  # type: ignore[arg-type]
+        cells[str(line.table), str(line.row), "gflops"] = float(line.gflops)  # type: ignore[arg-type]
+    return cells
+
+
+def _display(
+    plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame, bold: str
+) -> pd.DataFrame:
+    """Return the table as text; `bold` is the format of the best cells."""
+    rows = plan.rows(table)
+    columns: dict[str, list[str]] = {"Architecture": [row.label for row in rows]}
+    ours_best, paper_best = _best_ours(plan, table, runs), _best_printed(plan, table)
+    marks = _marks(plan, table)
+    for metric in plan.study.tables[table].columns:
+        ours, paper = [], []
+        for row, line in zip(rows, frame.to_dict("records"), strict=True):
+            text = _cell(metric, line, _decimals(plan, metric))
+            ours.append(bold.format(text) if (metric, row.key) in ours_best else text)
+            printed = row.printed.get(metric, DASH)
+            printed = bold.format(printed) if (metric, row.key) in paper_best else printed
+            paper.append(printed + marks.get((metric, row.key), ""))
+        columns[HEADINGS[metric]] = ours
+        columns[f"{HEADINGS[metric]}, paper"] = paper
+    return pd.DataFrame(columns)
+
+
+def _cell(metric: Metric, line: dict[Any, Any], decimals: int) -> str:
+    value, spread = line[metric], line.get(f"{metric}_sd")
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return DASH
+    return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if pd.notna(spread) else "")
+
+
+def _decimals(plan: Plan, metric: Metric) -> int:
+    if metric in ERRORS:
+        # An error of n images has steps of 100/n percent: no digit below that.
+        images = getattr(plan.tier.classification.recipe.dataset, "validation_images", 50_000)
+        return 2 if images >= 10_000 else 1
+    return 2 if metric == "params_m" else 3
+
+
+def _groups(plan: Plan, table: str) -> list[list[Row]]:
+    rows = plan.rows(table)
+    if plan.study.tables[table].group_by is None:
+        return [rows]
+    names = dict.fromkeys(row.backbone for row in rows)
+    return [[row for row in rows if row.backbone == name] for name in names]
+
+
+def _best_ours(plan: Plan, table: str, runs: pd.DataFrame) -> set[tuple[str, str]]:
+    best = set()
+    for group in _groups(plan, table):
+        for metric in ERRORS:
+            values = {}
+            for row in group:
+                outcomes = runs.loc[[run.path for run in plan.row_runs(table, row.key)]]
+                if (outcomes["status"] == "completed").all():
+                    values[row.key] = outcomes[f"validation_{metric}"].astype(float).tolist()
+            # A row that is not complete leaves the winner open.
+            if len(values) == len(group) and (winner := resolved_best(values)):
+                best.add((metric, winner))
+    return best
+
+
+def _best_printed(plan: Plan, table: str) -> set[tuple[str, str]]:
+    best = set()
+    for group in _groups(plan, table):
+        for metric in ERRORS:
+            printed = {row.key: float(row.printed[metric]) for row in group if metric in row.printed}
+            if len(printed) > 1:
+                best.add((metric, min(printed, key=lambda key: printed[key])))
+    return best
+
+
+def _discrepancies(plan: Plan, table: str) -> dict[str, str]:
+    return {
+        name: mark
+        for name, mark in zip(
+            (n for n, d in plan.study.discrepancies.items() if d.table == table), MARKS, strict=False
+        )
+    }
+
+
+def _marks(plan: Plan, table: str) -> dict[tuple[str, str], str]:
+    return {
+        (metric, key): mark
+        for name, mark in _discrepancies(plan, table).items()
+        for key in plan.study.discrepancies[name].rows
+        for metric in plan.study.discrepancies[name].metrics
+    }
+
+
+def _notes(plan: Plan, table: str, frame: pd.DataFrame) -> list[str]:
+    recipe = plan.tier.classification.recipe
+    seeds = len(plan.seeds)
+    notes = [
+        f"Tier {plan.config.tier} ({plan.tier.title}): data set {recipe.dataset.name}, "
+        f"{recipe.dataset.image_size} px, {recipe.epochs} epochs, "
+        f"n = {seeds} seed{'s' * (seeds > 1)}, error of the last epoch on the validation set"
+        + (", mean ± standard deviation." if seeds > 1 else "."),
+    ]
+    short = [f"{line.label} n = {line.seeds}" for line in frame.itertuples() if line.seeds != seeds]
+    if short:
+        notes.append(f"Runs are missing, failed or diverged: {'; '.join(short)}.")
+    notes.append(
+        "Bold: the best. In our columns only where the paired 95 % interval to the next row "
+        "excludes 0" + ("." if seeds > 1 else "; one seed resolves nothing, so none is.")
+    )
+    if "params_m" in plan.study.tables[table].columns:
+        notes.append("Params and GFLOPs: counted on the full-size network, 224 px, 1000 classes.")
+    for name, mark in _discrepancies(plan, table).items():
+        notes.append(f"{mark} {name}: {plan.study.discrepancies[name].explanation}")
+    return [*notes, " ".join(plan.tier.limits.split())]
+
+
+def _title(plan: Plan, table: str) -> str:
+    entry = plan.study.tables[table]
+    return f"{entry.title} (section {entry.section})"
+
+
+def _markdown(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> str:
+    display = _display(plan, table, frame, runs, "**{}**")
+    body = display.to_markdown(
+        index=False, disable_numparse=True, colalign=["left"] + ["right"] * (display.shape[1] - 1)
+    )
+    number = table.removeprefix("table")
+    notes = "\n".join(f"- {note}" for note in _notes(plan, table, frame))
+    return f"**Table {number}. {_title(plan, table)}**\n\n{body}\n\n{notes}\n"
+
+
+def _latex(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> str:
+    def escape(text: str) -> str:
+        for plain, tex in LATEX.items():
+            text = text.replace(plain, tex)
+        return text
+
+    display = _display(plan, table, frame, runs, "<<{}>>").map(escape)
+    display.columns = [escape(name) for name in display.columns]
+    body = display.style.hide(axis="index").to_latex(
+        column_format="l" + "r" * (display.shape[1] - 1),
+        hrules=True,
+        caption=escape(_title(plan, table)),
+        label=f"tab:{plan.study.name}-{table}",
+        position_float="centering",
+    )
+    notes = "\\\\\n".join(escape(note) for note in _notes(plan, table, frame))
+    end = "\\end{table}"
+    note_block = f"\\par\\smallskip\\begin{{minipage}}{{\\linewidth}}\\footnotesize\n{notes}\n"
+    return "% Needs \\usepackage{booktabs}.\n" + body.replace(
+        end, f"{note_block}\\end{{minipage}}\n{end}"
+    )
+
+
+# `<<` and `>>` stand for bold until everything else is escaped.
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "±": r"$\pm$",
+    DASH: "--",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
+    "§": r"$^\S$",
+    "¶": r"$^\P$",
+    "<<": r"\textbf{",
+    ">>": "}",
+}

@@ -1,0 +1,67 @@
+"""Specs, data sets and trainings. A run is addressed by its content: see study/spec.py."""
+
+
+def run_of(wildcards):
+    return PLAN.runs[f"{wildcards.run}/seed-{wildcards.seed}"]
+
+
+def composed_data(wildcards):
+    prepared = run_of(wildcards).spec.recipe.dataset.prepared
+    return f"{PLAN.data_folder}/{prepared}" if prepared else []
+
+
+DATASETS = {
+    run.spec.recipe.dataset.prepared: run.spec.recipe.dataset for run in PLAN.runs.values()
+}
+
+
+wildcard_constraints:
+    run="[^/]+",
+    seed=r"\d+",
+
+
+localrules:
+    spec,
+
+
+rule spec:
+    output:
+        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/spec.json",
+    params:
+        text=lambda wildcards: run_of(wildcards).canonical(),
+    shell:
+        "printf '%s\\n' {params.text:q} > {output}"
+
+
+rule data:
+    output:
+        f"{PLAN.data_folder}/{{prepared}}",
+    params:
+        dataset=lambda wildcards: DATASETS[wildcards.prepared].model_dump_json(),
+        folder=PLAN.data_folder,
+    log:
+        f"{PLAN.data_folder}/{{prepared}}.log",
+    priority: 10_000
+    shell:
+        "attention-ablation prepare {params.dataset:q} {params.folder} > {log} 2>&1"
+
+
+# Inputs are `ancient`: their content is in the run's id, so their age says nothing. Checkpoints
+# and other by-products stay in the folder, undeclared, because Snakemake deletes declared files.
+rule train:
+    input:
+        spec=ancient(f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/spec.json"),
+        data=ancient(composed_data),
+    output:
+        metrics=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
+        history=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/history.csv",
+    params:
+        data=PLAN.data_folder,
+    log:
+        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/train.log",
+    threads: 1
+    # The longest first, so that no core is left alone with one at the end.
+    priority: lambda wildcards: relative_cost(run_of(wildcards).spec)
+    shell:
+        "OMP_NUM_THREADS={threads} attention-ablation train {input.spec} --data {params.data}"
+        " --threads {threads} > {log} 2>&1"
