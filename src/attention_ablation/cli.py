@@ -1,4 +1,4 @@
-"""The verbs that the workflow calls, and a person may: train, render, complexity, prepare, schema."""
+"""The verbs that the workflow calls, and a person may."""
 
 import time
 
@@ -39,15 +39,23 @@ def _parser() -> argparse.ArgumentParser:
     train = verbs.add_parser("train", help="train one run, whose spec.json is given")
     train.add_argument("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
     train.add_argument("--data", type=Path, default=Path("results/data"), metavar="FOLDER")
-    train.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any")
+    train.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
+    )
     train.add_argument("--threads", type=int, default=1, help="CPU threads; default: 1")
     train.set_defaults(verb=_train)
 
-    render = verbs.add_parser("render", help="write runs.csv, tables and figures from what is there")
+    render = verbs.add_parser(
+        "render", help="write runs.csv, tables and figures from what is there"
+    )
     render.add_argument("names", nargs="*", help="runs, table1, figure4 ...; default: everything")
     render.add_argument("--config", type=Path, default=Path("config.yaml"), metavar="FILE")
     render.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the config",
     )
     render.set_defaults(verb=_render)
 
@@ -61,14 +69,23 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("folder", type=Path)
     prepare.set_defaults(verb=_prepare)
 
-    schema = verbs.add_parser("schema", help="write the JSON schemas of config, study and tier files")
+    schema = verbs.add_parser(
+        "schema", help="write the JSON schemas of config, study and tier files"
+    )
     schema.add_argument("folder", type=Path, nargs="?", default=Path("workflow/schemas"))
     schema.set_defaults(verb=_schema)
     return parser
 
 
 def _train(options: argparse.Namespace) -> int:
-    from attention_ablation.study.runs import FAILURE, METRICS, held, read_outcome, read_run, write_json
+    from attention_ablation.study.runs import (
+        FAILURE,
+        METRICS,
+        held,
+        read_outcome,
+        read_run,
+        write_json,
+    )
 
     run, folder = read_run(options.spec), options.spec.parent
     with held(folder):
@@ -91,7 +108,6 @@ def _train_here(options: argparse.Namespace, run: Any, folder: Path) -> None:
 
     from attention_ablation.training.run import train
 
-    gc.freeze()
     gc.enable()
     torch.set_num_threads(options.threads)
     device = options.device
@@ -159,7 +175,11 @@ def _complexity(options: argparse.Namespace) -> int:
     else:
         from tabulate import tabulate
 
-        chosen = [columns.index(name) for name in columns if name not in ("label", "backbone", "attention")]
+        chosen = [
+            columns.index(name)
+            for name in columns
+            if name not in ("label", "backbone", "attention")
+        ]
         shown = [[f"{r[5]:,}" if i == 5 else r[i] for i in chosen] for r in records]
         headings = ["table", "row", "params", "paper (M)", "GFLOPs", "paper", "verdict"]
         align = ["left", "left", *["right"] * 4, "left"]

@@ -17,7 +17,7 @@ class Gate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` weighted by its attention."""
         weights: Tensor = self.attention(x).sigmoid()
-        return weights * x
+        return x * weights  # in this order the product keeps the memory layout of x
 
 
 class ParallelGate(nn.Module):
@@ -35,7 +35,7 @@ class ParallelGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` weighted by its attention."""
         weights: Tensor = (self.channel(x) + self.spatial(x)).sigmoid()
-        return weights * x
+        return x * weights
 
 
 def build_gate(attention: Attention, channels: int) -> nn.Module:

@@ -25,6 +25,13 @@ def pointwise_descriptor(channels: int) -> nn.Sequential:
     )
 
 
+def zero_norm() -> nn.BatchNorm2d:
+    """Return the BatchNorm of the authors' code, whose output starts as 0 everywhere."""
+    norm = nn.BatchNorm2d(1, momentum=NORM_MOMENTUM)
+    nn.init.zeros_(norm.weight)
+    return norm
+
+
 class SpatialAttention(nn.Module):
     """Raw spatial attention: BN(conv_kxk(descriptor(F))), before the sigmoid.
 
@@ -52,9 +59,7 @@ class SpatialAttention(nn.Module):
         pool = descriptor == "pool"
         self.descriptor = ChannelPool() if pool else pointwise_descriptor(channels)
         self.conv = nn.Conv2d(2 if pool else 1, 1, kernel, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(1, momentum=NORM_MOMENTUM) if norm else nn.Identity()
-        if norm:
-            nn.init.zeros_(self.norm.weight)
+        self.norm = zero_norm() if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the raw attention of `x`."""

@@ -85,15 +85,16 @@ def compose(dataset: ClutteredDigits, split: Split, indices: range) -> DigitImag
 
 
 def _generator(seed: int, split: Split, index: int) -> np.random.Generator:
-    # A counter-based generator: every image has a stream of its own, at no cost for the ones before.
+    # Counter-based: every image has a stream of its own, at no cost for the ones before.
     key = [seed, int(split == "validation")]
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, index]))
 
 
 def _boxes(masks: NDArray[np.bool_]) -> NDArray[np.int16]:
-    def ends(hit: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        return hit.argmax(axis=1), hit.shape[1] - hit[:, ::-1].argmax(axis=1)
-
-    x0, x1 = ends(masks.any(axis=1))
-    y0, y1 = ends(masks.any(axis=2))
+    size = masks.shape[1]
+    corners = []
+    for axis in (1, 2):  # over rows for x, over columns for y
+        hit = np.asarray(masks.any(axis=axis))
+        corners.append((hit.argmax(axis=1), size - hit[:, ::-1].argmax(axis=1)))
+    (x0, x1), (y0, y1) = corners
     return np.stack([x0, y0, x1, y1], axis=1).astype(np.int16)

@@ -60,7 +60,7 @@ def prepare(dataset: ClutteredDigits | ImageNet, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{os.getpid()}_{path.name}")
     np.savez(part, **arrays)
-    os.replace(part, path)
+    part.replace(path)
     return path
 
 

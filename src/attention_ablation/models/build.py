@@ -32,8 +32,8 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
 
     Convolutions: Kaiming normal, fan-out. Linear layers of gates: Kaiming uniform with slope
     sqrt(5), torch's default; the classifier: Kaiming normal, fan-in. BatchNorm keeps the 1 (the
-    spatial gate's the 0) it was made with; `zero_init_residual` starts the last one of every residual
-    block at 0. Biases: 0.
+    spatial gate's the 0) it was made with; `zero_init_residual` starts the last one of
+    every residual block at 0. Biases: 0.
 
     A weight's stream depends on the seed and on its name only, so two networks of one seed start
     equal wherever their shapes agree, and their difference is the module's.
@@ -49,7 +49,7 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
         elif isinstance(module, nn.Linear):
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
         if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(module.bias)
         if zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
             nn.init.zeros_(module.last_norm.weight)
 

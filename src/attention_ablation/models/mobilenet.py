@@ -10,7 +10,13 @@ from attention_ablation.study.spec import Attention
 
 
 def gated_conv(
-    inputs: int, outputs: int, kernel: int, attention: Attention, *, stride: int = 1, groups: int = 1
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    attention: Attention,
+    *,
+    stride: int = 1,
+    groups: int = 1,
 ) -> nn.Sequential:
     """Return convolution, BatchNorm, ReLU and gate: (N, inputs, H, W) -> (N, outputs, H/s, W/s)."""
     conv = nn.Conv2d(

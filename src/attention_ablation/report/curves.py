@@ -6,6 +6,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from attention_ablation.study.config import Panel
 from attention_ablation.study.expand import Plan
@@ -26,12 +27,11 @@ def write_figure(plan: Plan, name: str) -> None:
     axes = figure.subplots(1, len(entry.panels), squeeze=False)[0]
     for ax, panel in zip(axes, entry.panels, strict=True):
         _draw(plan, panel, ax)
-    recipe = plan.tier.classification.recipe
     figure.suptitle(f"{entry.title}: {plan.study.title}", fontsize=11)
     seeds = len(plan.seeds)
     spread = f", mean and range of {seeds} seeds" if seeds > 1 else ", one seed"
     figure.supxlabel(
-        f"tier {plan.config.tier}: {recipe.dataset.name}, {recipe.epochs} epochs{spread}",
+        f"tier {plan.config.tier}: {plan.tier.title}{spread}",
         fontsize=8,
         color="0.35",
     )
@@ -57,8 +57,10 @@ def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:
                 ax.fill_between(
                     mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.15, lw=0
                 )
-    ax.set(title=panel.title, xlabel="epoch", ylabel="top-1 error (%)", ylim=(0, None))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    recipe = plan.specs[panel.table, panel.rows[0]].recipe
+    ax.set_title(f"{panel.title} ({recipe.dataset.name}, {recipe.dataset.image_size} px)")
+    ax.set(xlabel="epoch", ylabel="top-1 error (%)", ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8, frameon=False)

@@ -1,6 +1,5 @@
 """The paper's tables: ours beside the paper's, as CSV, Markdown and LaTeX."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -8,6 +7,7 @@ import pandas as pd
 from attention_ablation.analysis.statistics import resolved_best
 from attention_ablation.study.config import Metric, Row
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.spec import Spec
 
 HEADINGS: dict[Metric, str] = {
     "params_m": "Params (M)",
@@ -17,7 +17,7 @@ HEADINGS: dict[Metric, str] = {
 }
 ERRORS: tuple[Metric, ...] = ("top1_error", "top5_error")
 COMPLEXITY_CSV = "complexity.csv"
-DASH = "–"
+DASH = "-"
 # Daggers tell cells with a named discrepancy from the footnotes' other signs.
 MARKS = ("†", "‡", "§", "¶")
 
@@ -89,7 +89,7 @@ def _display(
     for metric in plan.study.tables[table].columns:
         ours, paper = [], []
         for row, line in zip(rows, frame.to_dict("records"), strict=True):
-            text = _cell(metric, line, _decimals(plan, metric))
+            text = _cell(metric, line, _decimals(metric, plan.specs[table, row.key]))
             ours.append(bold.format(text) if (metric, row.key) in ours_best else text)
             printed = row.printed.get(metric, DASH)
             printed = bold.format(printed) if (metric, row.key) in paper_best else printed
@@ -108,10 +108,10 @@ def _cell(metric: Metric, line: dict[Any, Any], decimals: int) -> str:
     return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if pd.notna(spread) else "")
 
 
-def _decimals(plan: Plan, metric: Metric) -> int:
+def _decimals(metric: Metric, spec: Spec) -> int:
     if metric in ERRORS:
         # An error of n images has steps of 100/n percent: no digit below that.
-        images = getattr(plan.tier.classification.recipe.dataset, "validation_images", 50_000)
+        images = getattr(spec.recipe.dataset, "validation_images", 50_000)
         return 2 if images >= 10_000 else 1
     return 2 if metric == "params_m" else 3
 
@@ -125,7 +125,7 @@ def _groups(plan: Plan, table: str) -> list[list[Row]]:
 
 
 def _best_ours(plan: Plan, table: str, runs: pd.DataFrame) -> set[tuple[str, str]]:
-    best = set()
+    best: set[tuple[str, str]] = set()
     for group in _groups(plan, table):
         for metric in ERRORS:
             values = {}
@@ -140,22 +140,20 @@ def _best_ours(plan: Plan, table: str, runs: pd.DataFrame) -> set[tuple[str, str
 
 
 def _best_printed(plan: Plan, table: str) -> set[tuple[str, str]]:
-    best = set()
+    best: set[tuple[str, str]] = set()
     for group in _groups(plan, table):
         for metric in ERRORS:
-            printed = {row.key: float(row.printed[metric]) for row in group if metric in row.printed}
+            printed = {
+                row.key: float(row.printed[metric]) for row in group if metric in row.printed
+            }
             if len(printed) > 1:
                 best.add((metric, min(printed, key=lambda key: printed[key])))
     return best
 
 
 def _discrepancies(plan: Plan, table: str) -> dict[str, str]:
-    return {
-        name: mark
-        for name, mark in zip(
-            (n for n, d in plan.study.discrepancies.items() if d.table == table), MARKS, strict=False
-        )
-    }
+    names = [name for name, d in plan.study.discrepancies.items() if d.table == table]
+    return dict(zip(names, MARKS, strict=False))
 
 
 def _marks(plan: Plan, table: str) -> dict[tuple[str, str], str]:
@@ -168,11 +166,13 @@ def _marks(plan: Plan, table: str) -> dict[tuple[str, str], str]:
 
 
 def _notes(plan: Plan, table: str, frame: pd.DataFrame) -> list[str]:
-    recipe = plan.tier.classification.recipe
     seeds = len(plan.seeds)
+    recipes = [plan.specs[table, row.key].recipe for row in plan.rows(table)]
+    protocols = dict.fromkeys(
+        f"{r.dataset.name}, {r.dataset.image_size} px, {r.epochs} epochs" for r in recipes
+    )
     notes = [
-        f"Tier {plan.config.tier} ({plan.tier.title}): data set {recipe.dataset.name}, "
-        f"{recipe.dataset.image_size} px, {recipe.epochs} epochs, "
+        f"Tier {plan.config.tier} ({plan.tier.title}): {'; '.join(protocols)}; "
         f"n = {seeds} seed{'s' * (seeds > 1)}, error of the last epoch on the validation set"
         + (", mean ± standard deviation." if seeds > 1 else "."),
     ]
@@ -236,7 +236,6 @@ LATEX = {
     "_": r"\_",
     "#": r"\#",
     "±": r"$\pm$",
-    DASH: "--",
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
     "§": r"$^\S$",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from attention_ablation.study.backbones import BACKBONES
 from attention_ablation.study.errors import UserError, invalid, unknown
 from attention_ablation.study.spec import Attention, ClassificationRecipe, Model
 
@@ -41,8 +42,8 @@ class Config(Model):
     results: str = Field("results", description="Folder for runs, tables and figures.")
 
 
-class ClassificationTier(Model):
-    """How a tier trains classification rows."""
+class Sizing(Model):
+    """The size of a network and the recipe that trains it."""
 
     width: float = Field(1.0, gt=0, description="Factor on every network's channels.")
     stride: Literal["v1", "v1.5"] = "v1"
@@ -50,6 +51,14 @@ class ClassificationTier(Model):
         None, ge=1, description="Reduction of every MLP; null leaves the study's."
     )
     recipe: ClassificationRecipe
+
+
+class ClassificationTier(Sizing):
+    """How a tier trains classification rows."""
+
+    backbones: dict[str, Sizing] = Field(
+        default_factory=dict, description="Backbones that need another size or recipe, by name."
+    )
 
 
 class Tier(Model):
@@ -119,8 +128,8 @@ class StudyFile(Model):
     citation: str
     attentions: dict[str, Attention]
     tables: dict[str, Table]
-    figures: dict[str, Figure] = {}
-    discrepancies: dict[str, Discrepancy] = {}
+    figures: dict[str, Figure] = Field(default_factory=dict)
+    discrepancies: dict[str, Discrepancy] = Field(default_factory=dict)
 
 
 class Study(StudyFile):
@@ -144,14 +153,20 @@ def load_tier(folder: Path, name: str, where: object) -> Tier:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         raise unknown("tier", name, sorted(p.stem for p in folder.glob("*.yaml")), where)
-    return parse(Tier, read_yaml(path), path)
+    tier = parse(Tier, read_yaml(path), path)
+    for backbone in tier.classification.backbones:
+        if backbone not in BACKBONES:
+            raise unknown("backbone", backbone, BACKBONES, f"{path}: classification.backbones")
+    return tier
 
 
 def load_study(folder: Path, name: str, where: object) -> Study:
     """Read the study `name` below `folder` and check every name that it mentions."""
     path = folder / name
     if not (path / "study.yaml").is_file():
-        raise unknown("study", name, sorted(p.parent.name for p in folder.glob("*/study.yaml")), where)
+        raise unknown(
+            "study", name, sorted(p.parent.name for p in folder.glob("*/study.yaml")), where
+        )
     file = parse(StudyFile, read_yaml(path / "study.yaml"), path / "study.yaml")
     rows = _read_rows(path / "rows.csv", file)
     study = Study(name=name, rows=rows, **{k: getattr(file, k) for k in StudyFile.model_fields})
@@ -200,7 +215,9 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
             if row.attention not in study.attentions:
                 raise unknown("attention", row.attention, study.attentions, where)
             if (row.table, row.key) in rows:
-                raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
+                raise UserError(
+                    f"{where}: {row.table} has the row '{row.key}' already; remove one."
+                )
             rows[row.table, row.key] = row
     return list(rows.values())
 

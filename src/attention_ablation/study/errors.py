@@ -14,6 +14,11 @@ class UserError(Exception):
 def unknown(what: str, name: object, valid: Iterable[str], where: object) -> UserError:
     """Build the error for a name that is not among `valid`, with the nearest valid spelling."""
     names = list(valid)
+    if not names:
+        return UserError(
+            f"{where}: unknown {what} '{name}'; there are none here. Run it in the "
+            "project's folder, where workflow/ is."
+        )
     near = get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"valid are: {', '.join(names)}."
     return UserError(f"{where}: unknown {what} '{name}'; {hint}")
@@ -39,8 +44,9 @@ def invalid(error: ValidationError, model: type[BaseModel], where: object) -> Us
 
 
 def _is_tag(part: str | int) -> bool:
-    # Pydantic puts a discriminated union's tag into the path; no such key stands in the file.
-    return part in {"step", "one-cycle", "cosine", "cluttered-digits", "imagenet"}
+    # Pydantic puts the branch of a union into the path; no such key stands in the file.
+    tags = {"step", "one-cycle", "cosine", "cluttered-digits", "imagenet"}
+    return part in tags or "[" in str(part)
 
 
 def _sibling_keys(model: type[BaseModel], loc: list[Any]) -> list[str]:

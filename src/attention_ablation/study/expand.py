@@ -120,24 +120,24 @@ def full_size_spec(study: Study, row: Row) -> tuple[Backbone, Attention]:
 
 
 def relative_cost(spec: Spec) -> int:
-    """Return a rough cost of a step, to start the longest trainings first.
+    """Return a rough cost of a training, to start the longest ones first.
 
-    Small networks are bound by the number of operations: a gate's branch costs about as much as
-    two convolutions, and grouped convolutions cost half as much again.
+    Steps times operations, whose number binds small networks: a gate's branch costs about as much
+    as a convolution, and grouped convolutions cost half as much again.
     """
     shape = BACKBONES[spec.backbone.name]
     grouped = isinstance(shape, ResNetShape) and shape.groups > 1
     pools = len(spec.attention.pooling.split("&")) if spec.attention.pooling else 0
     branches = pools + (2 if spec.attention.descriptor else 0)
     gates = len(shape.gated_channels(spec.backbone.width))
-    return shape.convolutions * (3 if grouped else 2) // 2 + gates * branches
+    return spec.recipe.steps * (shape.convolutions * (3 if grouped else 2) // 2 + gates * branches)
 
 
 def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec:
     where = f"{root / 'workflow/studies' / study.name / 'rows.csv'}: {row.table}: {row.label}"
     if row.backbone not in BACKBONES:
         raise unknown("backbone", row.backbone, BACKBONES, where)
-    sized = tier.classification
+    sized = tier.classification.backbones.get(row.backbone, tier.classification)
     backbone = Backbone(name=row.backbone, width=sized.width, stride=sized.stride)
     attention = study.attentions[row.attention]
     if attention.reduction is not None:

@@ -6,7 +6,6 @@ presence means that the run ended by itself), `failure.json` (why it did not), `
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +42,7 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the whole new one, never a part."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
-    os.replace(part, path)
+    part.replace(path)
 
 
 def read_outcome(folder: Path) -> dict[str, Any]:

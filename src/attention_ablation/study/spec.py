@@ -150,6 +150,10 @@ class ImageNet(Model):
     image_size: int = Field(224, ge=32, description="Side of the crop, px.")
     resize: int = Field(256, ge=32, description="Shorter side before the evaluation crop, px.")
 
+    @property
+    def train_images(self) -> int:
+        """Images in the training split."""
+        return 1_281_167
 
     @property
     def prepared(self) -> None:
@@ -181,9 +185,7 @@ class CosineSchedule(Model):
     warmup_epochs: int = Field(0, ge=0)
 
 
-Schedule = Annotated[
-    StepSchedule | OneCycleSchedule | CosineSchedule, Field(discriminator="name")
-]
+Schedule = Annotated[StepSchedule | OneCycleSchedule | CosineSchedule, Field(discriminator="name")]
 
 
 class ClassificationRecipe(Model):
@@ -209,13 +211,17 @@ class ClassificationRecipe(Model):
 
     @model_validator(mode="after")
     def _has_a_step(self) -> Self:
-        images = getattr(self.dataset, "train_images", self.batch_size)
-        if images < self.batch_size:
+        if self.dataset.train_images < self.batch_size:
             raise ValueError(
-                f"expected a batch_size of at most dataset.train_images ({images}), "
-                f"got {self.batch_size}"
+                f"expected a batch_size of at most dataset.train_images "
+                f"({self.dataset.train_images}), got {self.batch_size}"
             )
         return self
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training; a last batch that is not full is left out."""
+        return self.epochs * (self.dataset.train_images // self.batch_size)
 
 
 class Spec(Model):

@@ -33,11 +33,9 @@ class Classification:
         self.train_set, self.validation_set = data.train.to(device), data.validation.to(device)
         self.mean, self.std = data.mean, data.std
         self.model = build(run.spec.backbone, run.spec.attention, data.classes)
-        initialise(
-            self.model, run.seed, zero_init_residual=self.recipe.zero_init_residual
-        )
+        initialise(self.model, run.seed, zero_init_residual=self.recipe.zero_init_residual)
         # Tensors stay (N, C, H, W) and lie in memory as N, H, W, C, which convolutions prefer.
-        self.model.to(device, memory_format=torch.channels_last)
+        self.model.to(device).to(memory_format=torch.channels_last)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -32,9 +32,9 @@ def learning_rate(
         if step < warmup:
             return highest * step / warmup
         return _cosine(highest, 0.0, (step - warmup) / max(1, total - warmup))
-    peak = schedule.warmup * total - 1
-    if step <= peak:
-        return _cosine(highest * INITIAL_SHARE, highest, step / peak if peak > 0 else 1.0)
+    peak = max(0.0, schedule.warmup * total - 1)
+    if step < peak:
+        return _cosine(highest * INITIAL_SHARE, highest, step / peak)
     return _cosine(highest, highest * FINAL_SHARE, (step - peak) / max(1.0, total - 1 - peak))
 
 

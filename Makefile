@@ -1,0 +1,56 @@
+# make tables   create the environment and regenerate the study's tables and figures
+# make test     create the environment and run the tests
+# make lint     ruff, mypy, snakefmt and snakemake's own linter
+# make lock     pin every package again, from pyproject.toml (needs uv)
+#
+# Choose with TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
+#   make tables TABLES=table1,table3 SEEDS=0,1,2
+# What is not given stays as config.yaml has it.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+CHOICE := $(if $(TIER),tier=$(TIER)) $(if $(TABLES),'tables=[$(TABLES)]') $(if $(SEEDS),'seeds=[$(SEEDS)]')
+# The lock ends with its holder, so a killed run leaves none behind; Snakemake's own would stay.
+LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
+
+.PHONY: tables plan test lint format lock
+
+tables: $(READY)
+	@$(RUN) $(LOCK) snakemake --workflow-profile workflow/profiles/default --nolock \
+	    $(if $(strip $(CHOICE)),--config $(CHOICE)) || { code=$$?; \
+	    [ $$code != 75 ] || echo "Another 'make tables' is running in this folder; wait for it." >&2; \
+	    exit $$code; }
+
+plan: $(READY)
+	@$(RUN) snakemake --dry-run --quiet rules --workflow-profile workflow/profiles/default \
+	    $(if $(strip $(CHOICE)),--config $(CHOICE))
+
+test: $(READY)
+	$(RUN) pytest
+
+lint: $(READY)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) snakefmt --check Snakefile workflow
+	$(RUN) snakemake --lint
+
+format: $(READY)
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+	$(RUN) snakefmt Snakefile workflow
+
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+	    --output-file requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Expected Python 3.11 or newer, got $$($(PYTHON) --version). Set PYTHON=python3.11 or newer." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,103 @@
+"""Print the figures that the quick tier is held to, from a finished `make tables` and from probes.
+
+    make tables && make benchmark
+
+Run it on a machine that does nothing else. benchmarks/README.md holds its output.
+"""
+
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+from attention_ablation.data.digits import compose
+from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.runs import METRICS
+from attention_ablation.training.provenance import provenance
+
+REPEATS = 3
+
+
+def main() -> None:
+    """Print a Markdown table: figure, measured, limit."""
+    plan = load_plan(Path("config.yaml"))
+    facts = provenance(torch.device("cpu"))
+    print(
+        f"{facts['device']}, {torch.get_num_threads()} cores, Python {platform.python_version()},"
+    )
+    print(f"torch {facts['torch']}, commit {facts['git_commit'][:10]}.\n")
+    print("| figure | measured | limit |\n|---|--:|--:|")
+    for name, measured, limit in [*trainings(plan), *probes(plan)]:
+        print(f"| {name} | {measured} | {limit} |")
+
+
+def trainings(plan: Plan) -> list[tuple[str, str, str]]:
+    """Figures of the finished trainings."""
+    found = {
+        path: json.loads((plan.runs_folder / path / METRICS).read_text()) for path in plan.runs
+    }
+    baseline = found[plan.row_runs("table4", "resnet50")[0].path]["validation_top1_error"]
+    worst = max(found, key=lambda path: found[path]["validation_top1_error"])
+    wall = max(m["finished"] for m in found.values()) - min(m["started"] for m in found.values())
+    compute = sum(m["compute_seconds"] for m in found.values())
+    cores = torch.get_num_threads()
+    startup = sorted(m["startup_seconds"] for m in found.values())
+    return [
+        (f"training phase, {len(found)} trainings", f"{wall / 60:.1f} min", "12 min"),
+        ("sum of the trainings' compute seconds", f"{compute:.0f} s", ""),
+        (f"training phase / (sum / {cores} cores)", f"{wall / compute * cores:.2f}", "1.20"),
+        ("ResNet50 baseline, top-1 error", f"{baseline:.1f} %", "20 %"),
+        (f"worst row ({worst.split('/')[0]}), top-1 error",
+         f"{found[worst]['validation_top1_error']:.1f} %", "60 %"),
+        ("imports and data of a training, median", f"{startup[len(startup) // 2]:.1f} s", "3 s"),
+        ("imports and data of a training, slowest", f"{startup[-1]:.1f} s", "3 s"),
+    ]  # fmt: skip
+
+
+def probes(plan: Plan) -> list[tuple[str, str, str]]:
+    """Figures of single commands, the best of three."""
+    seeds = f"seeds={list(range(-(-5000 // (len(plan.runs) // len(plan.seeds)))))}"
+    dry = [
+        "snakemake",
+        "--dry-run",
+        "--quiet",
+        "all",
+        "--workflow-profile",
+        "workflow/profiles/default",
+    ]
+    dataset = plan.specs["table4", "resnet50"].recipe.dataset
+    assert dataset.name == "cluttered-digits"
+    compose(dataset, "train", range(10))  # the base digits are read once
+    torch.set_num_threads(1)
+    images = 10_000
+    compose_seconds = best(lambda: compose(dataset, "train", range(images)))
+    return [
+        ("`snakemake -n`", f"{best(lambda: run(dry)):.1f} s", "3 s"),
+        ("planning 5,000 runs", f"{best(lambda: run([*dry, '--config', seeds]), 1):.1f} s", "30 s"),
+        ("`attention-ablation complexity`", f"{best(lambda: run(['attention-ablation', 'complexity'])):.1f} s", "30 s"),  # noqa: E501
+        (f"cluttered digits, {dataset.image_size} px, one core",
+         f"{images / compose_seconds:,.0f} images/s", "5,000 images/s at least"),
+    ]  # fmt: skip
+
+
+def run(command: list[str]) -> None:
+    """Run a command, quietly."""
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def best(work: object, repeats: int = REPEATS) -> float:
+    """Return the shortest time of some repeats, in seconds."""
+    assert callable(work)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+if __name__ == "__main__":
+    main()

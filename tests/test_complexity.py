@@ -1,0 +1,112 @@
+"""Parameters and multiply-accumulates, to the digit, of every network in the paper's tables."""
+
+import csv
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from attention_ablation.analysis.complexity import _verdict, complexity_rows, measure
+from attention_ablation.study.config import Study
+from attention_ablation.study.spec import Attention, Backbone
+from tests.conftest import ROOT
+
+# backbone, attention: exact parameters, and multiply-accumulates in 1e9 to six decimals.
+EXACT = {
+    "resnet18": ("11,689,512 11,778,592 11,779,392", "1.814073 1.814160 1.815064"),
+    "resnet34": ("21,797,672 21,958,868 21,960,468", "3.663761 3.663919 3.665435"),
+    "resnet50": ("25,557,032 28,088,024 28,089,624", "3.857973 3.860488 3.864362"),
+    "resnet101": ("44,549,160 49,326,872 49,330,172", "7.570194 7.574938 7.581366"),
+    "wide-resnet18-1.5": ("25,875,816 26,074,716 26,075,516", "3.866327 3.866523 3.867535"),
+    "wide-resnet18-2.0": ("45,618,216 45,970,456 45,971,256", "6.695707 6.696055 6.697219"),
+    "resnext50": ("25,028,904 27,559,896 27,561,496", "3.768058 3.770573 3.774447"),
+    "resnext101": ("44,177,704 48,955,416 48,958,716", "7.507575 7.512318 7.518747"),
+    "mobilenet-0.7": ("2,298,747 2,709,854 2,712,554", "0.282957 0.283360 0.289237"),
+    "mobilenet": ("4,231,976 5,072,276 5,074,976", "0.568740 0.569569 0.575872"),
+}
+EXACT_TABLE_2 = {
+    "resnet50+channel": ("28,088,024", "3.863003"),
+    "resnet50+channel+spatial-conv1x1-k3": ("28,103,336", "3.868647"),
+    "resnet50+channel+spatial-conv1x1-k7": ("28,103,976", "3.869202"),
+    "resnet50+channel+spatial-pool-k3": ("28,088,344", "3.863253"),
+    "resnet50+cbam": ("28,089,624", "3.864362"),
+}
+
+
+@pytest.fixture(scope="module")
+def printed() -> list[dict[str, str]]:
+    """What the command prints, read back."""
+    done = subprocess.run(
+        [sys.executable, "-m", "attention_ablation.cli", "complexity", "--format", "csv"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return list(csv.DictReader(done.stdout.splitlines()))
+
+
+def test_every_network_is_exact(printed: list[dict[str, str]]) -> None:
+    found = {(row["table"], row["row"]): (row["params"], row["gflops"]) for row in printed}
+    for backbone, (params, gflops) in EXACT.items():
+        table = "table5" if backbone.startswith("mobilenet") else "table4"
+        keys = [backbone, f"{backbone}+se", f"{backbone}+cbam"]
+        for key, n, g in zip(keys, params.split(), gflops.split(), strict=True):
+            assert found[table, key] == (n.replace(",", ""), g)
+    for key, (params_text, g) in EXACT_TABLE_2.items():
+        assert found["table2", key] == (params_text.replace(",", ""), g)
+
+
+def test_every_printed_cell_matches_or_is_a_named_discrepancy(
+    printed: list[dict[str, str]], study: Study
+) -> None:
+    columns = "table,row,label,backbone,attention,params,params_m_paper,gflops,gflops_paper,verdict"
+    assert list(printed[0]) == columns.split(",")
+    assert len(printed) == len(study.rows) == 44
+    explained = [row for row in printed if row["verdict"] in study.discrepancies]
+    assert [(row["table"], row["row"]) for row in explained] == [
+        (d.table, key) for d in study.discrepancies.values() for key in d.rows
+    ]
+    others = {row["verdict"] for row in printed if row not in explained}
+    assert others == {"match", "not printed"}
+    assert {row["table"] for row in printed if row["verdict"] == "not printed"} == {"table3"}
+
+
+def test_a_difference_that_nothing_explains_is_a_mismatch(study: Study) -> None:
+    row = study.table_rows("table4")[0]
+    wrong = row.model_copy(update={"printed": {"params_m": "11.70"}})
+    ours = measure(Backbone(name="resnet18"), Attention())
+    assert _verdict(study, wrong, ours) == "MISMATCH"
+    assert _verdict(study, row, ours) == "match"
+
+
+def test_multiply_accumulates_of_the_stem_and_the_classifier_by_hand() -> None:
+    # Halving every width leaves the stem's and classifier's shares at these closed forms.
+    full = measure(Backbone(name="mobilenet"), Attention())
+    stem = 112 * 112 * 3 * 9 * 32
+    blocks, channels, size = 0, 32, 112
+    for out, stride in [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5,
+                        (1024, 2), (1024, 1)]:  # fmt: skip
+        size //= stride
+        blocks += size * size * (9 * channels + channels * out)
+        channels = out
+    assert full.gflops == Decimal(stem + blocks + 1024 * 1000).scaleb(-9)
+
+
+def test_rows_are_measured_once_for_all_tables(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def fake(backbone: Backbone, attention: Attention) -> object:
+        seen.append((backbone.name, attention.slug))
+        return measure(Backbone(name="resnet18", width=0.25), Attention())
+
+    monkeypatch.setattr("attention_ablation.analysis.complexity.measure", fake)
+    assert len(list(complexity_rows(study))) == 44
+    assert len(seen) == len(set(seen)) == 37
+
+
+def test_the_study_prints_what_the_paper_prints() -> None:
+    rows = (Path(ROOT) / "workflow/studies/cbam/rows.csv").read_text()
+    assert "table4,ResNeXt50 (32x4d) + SE,resnext50,se,27.56,3.771,21.91,6.04" in rows
+    assert "table3,ResNet50 + channel & spatial in parallel,resnet50,parallel,,,22.95,6.59" in rows

@@ -1,0 +1,84 @@
+"""Networks against torchvision's own and against hand counts."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18, resnet50, resnext50_32x4d
+
+from attention_ablation.attention.channel import ChannelAttention
+from attention_ablation.models.build import build, initialise
+from attention_ablation.study.backbones import BACKBONES
+from attention_ablation.study.spec import Attention, Backbone
+
+NONE = Attention()
+CBAM = Attention(pooling="avg&max", descriptor="pool", reduction=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [("resnet18", resnet18), ("resnet50", resnet50), ("resnext50", resnext50_32x4d)],
+)
+def test_without_a_gate_it_is_torchvisions_network(name: str, reference: type[nn.Module]) -> None:
+    theirs = reference().eval()
+    ours = build(Backbone(name=name, stride="v1.5"), NONE, 1000).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_v1_strides_in_the_first_convolution_of_a_bottleneck() -> None:
+    for stride, first, second in (("v1", (2, 2), (1, 1)), ("v1.5", (1, 1), (2, 2))):
+        backbone = Backbone.model_validate({"name": "resnet50", "stride": stride})
+        block = build(backbone, NONE, 10).get_submodule("layer2.0")
+        assert block.get_submodule("conv1").stride == first
+        assert block.get_submodule("conv2").stride == second
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_gates_stand_where_the_plain_data_say(name: str) -> None:
+    # Width 0.25 leaves 5 channels in the narrowest MobileNet.
+    model = build(Backbone(name=name, width=0.25), CBAM, 10)
+    gates = [m.mlp[0].in_features for m in model.modules() if isinstance(m, ChannelAttention)]
+    assert gates == BACKBONES[name].gated_channels(0.25)
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_mobilenet_has_27_gates_and_hidden_units_are_rounded() -> None:
+    model = build(Backbone(name="mobilenet-0.7"), Attention(pooling="avg"), 10)
+    gates = [m for m in model.modules() if isinstance(m, ChannelAttention)]
+    assert len(gates) == 27
+    # 44 channels over 16 are 2.75 hidden units.
+    assert (gates[2].mlp[0].in_features, gates[2].mlp[0].out_features) == (44, 3)
+
+
+def test_two_networks_of_one_seed_start_equal_where_their_shapes_agree() -> None:
+    plain, gated = (build(Backbone(name="resnet18", width=0.25), a, 10) for a in (NONE, CBAM))
+    initialise(plain, 3)
+    initialise(gated, 3)
+    theirs = gated.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in plain.state_dict().items())
+    other = build(Backbone(name="resnet18", width=0.25), NONE, 10)
+    initialise(other, 4)
+    assert not torch.equal(other.get_parameter("conv1.weight"), plain.get_parameter("conv1.weight"))
+
+
+def test_weights_start_as_in_the_authors_code() -> None:
+    model = build(Backbone(name="resnet50"), Attention(pooling="avg&max", descriptor="pool"), 1000)
+    initialise(model, 0)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or ".1.attention.norm" in name:
+            assert not parameter.any(), name
+        elif "bn" in name or "downsample.1" in name:
+            assert (parameter == 1).all(), name
+    conv = model.get_parameter("layer4.2.conv3.weight")  # fan-out: 2048 channels of 1x1
+    assert conv.std().item() == pytest.approx((2 / 2048) ** 0.5, rel=0.01)
+    fc = model.get_parameter("fc.weight")  # fan-in: 2048
+    assert fc.std().item() == pytest.approx((2 / 2048) ** 0.5, rel=0.01)
+
+
+def test_zero_init_residual_starts_every_block_as_its_shortcut() -> None:
+    model = build(Backbone(name="resnet50", width=0.25), NONE, 10)
+    initialise(model, 0, zero_init_residual=True)
+    block = model.get_submodule("layer1.1")
+    x = torch.rand(2, 64, 4, 4)
+    torch.testing.assert_close(block(x), x)

@@ -1,0 +1,207 @@
+"""Tables and curves from run folders whose numbers are known."""
+
+import csv
+import itertools
+import json
+import math
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from attention_ablation.analysis.statistics import resolved_best
+from attention_ablation.cli import main
+from attention_ablation.report.collect import collect
+from attention_ablation.report.tables import table_frame, write_table
+from attention_ablation.study.config import Config
+from attention_ablation.study.expand import Plan, load_plan
+
+COLUMNS = (
+    "row,label,backbone,attention,seeds,params_m,params_m_paper,gflops,gflops_paper,"
+    "top1_error,top1_error_sd,top1_error_paper,top5_error,top5_error_sd,top5_error_paper"
+)
+ROWS = ["resnet50+se", "resnet50+cbam", "resnet50+spatial+channel", "resnet50+parallel"]
+
+
+def finish(plan: Plan, key: str, top1: list[float], **outcome: Any) -> None:
+    """Write the metrics of a row's runs, one for each seed."""
+    for run, error in zip(plan.row_runs("table3", key), top1, strict=False):
+        folder = plan.runs_folder / run.path
+        folder.mkdir(parents=True, exist_ok=True)
+        errors = {"validation_top1_error": error, "validation_top5_error": error / 4}
+        metrics = {"status": "completed", **errors, **outcome}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def markdown(plan: Plan) -> str:
+    write_table(plan, "table3", collect(plan))
+    return (plan.folder / "tables/table3.md").read_text()
+
+
+def test_means_spreads_and_the_papers_values(tiny: Plan) -> None:
+    finish(tiny, "resnet50+se", [20, 23, 26])
+    write_table(tiny, "table3", collect(tiny))
+    with (tiny.folder / "tables/table3.csv").open() as file:
+        header, *lines = csv.reader(file)
+    assert ",".join(header) == COLUMNS
+    assert [line[0] for line in lines] == ROWS
+    se = dict(zip(header, lines[0], strict=True))
+    assert (se["seeds"], se["top1_error"], se["top1_error_sd"]) == ("3", "23.0", "3.0")
+    assert (se["top1_error_paper"], se["top5_error_paper"]) == ("23.14", "6.70")
+    assert (se["params_m_paper"], se["gflops_paper"]) == ("", "")
+
+
+def test_missing_and_failed_runs_are_dashes_and_named(tiny: Plan) -> None:
+    text = markdown(tiny)
+    body = [line for line in text.splitlines() if line.startswith("| ResNet50")]
+    assert [line.split("|")[2].strip() for line in body] == ["-"] * 4
+    finish(tiny, "resnet50+cbam", [20, 23])  # the third seed is missing
+    folder = tiny.runs_folder / tiny.row_runs("table3", "resnet50+se")[0].path
+    folder.mkdir(parents=True)
+    (folder / "failure.json").write_text('{"status": "failed", "reason": "out of memory"}')
+    text = markdown(tiny)
+    assert "| ResNet50 + channel + spatial " in text
+    assert "21.5 ± 2.1" in text
+    assert "ResNet50 + channel (SE) n = 0" in text
+    assert "ResNet50 + channel + spatial n = 2" in text
+    runs = collect(tiny)
+    assert runs["status"].value_counts().to_dict() == {"missing": 9, "completed": 2, "failed": 1}
+    assert "out of memory" in set(runs["reason"])
+
+
+def test_a_diverged_run_says_so_and_hides_no_mean(tiny: Plan) -> None:
+    finish(tiny, "resnet50+cbam", [20, 23, 21])
+    finish(tiny, "resnet50+cbam", [99], status="diverged", validation_top1_error=None)
+    frame = table_frame(tiny, "table3", collect(tiny)).set_index("row")
+    assert frame.loc["resnet50+cbam", "top1_error"] == "diverged 1/3"
+    assert frame.loc["resnet50+cbam", "seeds"] == 2
+    assert "diverged 1/3" in markdown(tiny)
+
+
+@pytest.mark.parametrize("second_is_better_by", [0.5, 8])
+def test_bold_only_where_the_winner_is_resolved(tiny: Plan, second_is_better_by: float) -> None:
+    finish(tiny, ROWS[0], [30, 34, 31])
+    finish(tiny, ROWS[1], [29.5 - second_is_better_by + e for e in (0, 3, 2)])
+    finish(tiny, ROWS[2], [40, 41, 42])
+    finish(tiny, ROWS[3], [50, 51, 55])
+    line = next(
+        li
+        for li in markdown(tiny).splitlines()
+        if "+ channel + spatial |" in li or "+ spatial  " in li
+    )
+    ours, paper = (cell.strip() for cell in line.split("|")[2:4])
+    assert ours.startswith("**") == (second_is_better_by == 8)
+    assert paper == "**22.66**"  # the paper's own best
+
+
+def test_one_seed_resolves_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    plan = load_plan(Config(study="cbam", tier="tiny", tables=["table3"]))
+    for key, error in zip(ROWS, (10, 20, 30, 40), strict=True):
+        finish(plan, key, [error])
+    text = markdown(plan)
+    assert "one seed resolves nothing" in text
+    assert text.count("**") == 2 * (1 + 2)  # the title, and the paper's best in two columns
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_winner_is_resolved_at_the_stated_confidence() -> None:
+    # Two equal rows: whichever has the lower mean is called the winner in 5 % of all cases.
+    generator = np.random.default_rng(0)
+    found = sum(
+        resolved_best(
+            {"a": generator.normal(size=5).tolist(), "b": generator.normal(size=5).tolist()}
+        )
+        is not None
+        for _ in range(2000)
+    )
+    low, high = stats.binom.interval(0.999, 2000, 0.05)
+    assert low <= found <= high
+
+
+def test_the_winner_follows_the_t_interval_by_hand() -> None:
+    # Differences -1, -2, -3: mean -2, standard error 1/sqrt(3), t(0.975, 2) = 4.303.
+    assert 4.303 / math.sqrt(3) > 2
+    assert resolved_best({"a": [1.0, 1.0, 1.0], "b": [2.0, 3.0, 4.0]}) is None
+    # Differences -3, -4, -5: 2.484 < 4.
+    assert resolved_best({"a": [1.0, 1.0, 1.0], "b": [4.0, 5.0, 6.0]}) == "a"
+    assert resolved_best({"a": [1.0, 1.0], "b": [2.0, 2.0]}) is None  # no spread to judge by
+    assert resolved_best({"a": [1.0], "b": [2.0]}) is None
+    assert resolved_best({"a": [1.0, 2.0]}) is None
+
+
+def test_latex_escapes_what_latex_reads_as_commands(tiny: Plan) -> None:
+    finish(tiny, "resnet50+parallel", [20.0, 21.0, 22.0])
+    write_table(tiny, "table3", collect(tiny))
+    text = (tiny.folder / "tables/table3.tex").read_text()
+    assert r"channel \& spatial in parallel & 21.0 $\pm$ 1.0 & 22.95" in text
+    assert r"\textbf{22.66}" in text
+    assert r"Top-1 error (\%)" in text
+    assert text.count(r"\begin{") == text.count(r"\end{")
+    assert not [line for line in text.splitlines() if "±" in line or "†" in line or "<<" in line]
+
+
+def test_complexity_and_discrepancies_are_in_the_table(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    plan = load_plan(Config(study="cbam", tier="tiny", tables=["table1"]))
+    plan.folder.mkdir(parents=True)
+    (plan.folder / "complexity.csv").write_text(
+        "table,row,params,gflops\ntable1,resnet50+channel,28088024,3.863003\n"
+    )
+    write_table(plan, "table1", collect(plan))
+    text = (plan.folder / "tables/table1.md").read_text()
+    line = next(line for line in text.splitlines() if "AvgPool & MaxPool" in line)
+    cells = [cell.strip() for cell in line.split("|")[2:6]]
+    assert cells == ["28.09", "25.92†", "3.863", "4.02†"]
+    assert "† bam-columns: 25.92 M and 3.94 G are ResNet50 with BAM" in text
+
+
+def test_runs_csv_has_every_spec_key_and_who_shows_it(tiny: Plan) -> None:
+    finish(tiny, "resnet50+cbam", [20, 23, 21])
+    assert main(["render", "runs", "--set", "seeds=[0, 1, 2]"]) == 0
+    frame = pd.read_csv(tiny.folder / "runs.csv", index_col="run")
+    assert len(frame) == 12
+    run = tiny.row_runs("table3", "resnet50+cbam")[1]
+    line = frame.loc[run.path]
+    assert line["rows"] == "table3:resnet50+cbam"
+    assert (line["seed"], line["validation_top1_error"], line["status"]) == (1, 23, "completed")
+    for name in ("backbone.name", "backbone.width", "attention.kernel", "recipe.learning_rate",
+                 "recipe.dataset.fragments", "recipe.schedule.name"):  # fmt: skip
+        assert name in frame.columns
+
+
+def test_rendering_an_unknown_table_is_a_mistake(
+    tiny: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", "tabel3"]) == 2
+    assert "unknown table or figure 'tabel3'; did you mean 'table3'?" in capsys.readouterr().err
+
+
+def test_the_curves_show_three_networks_in_two_splits(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    plan = load_plan(Config(study="cbam", tier="tiny", seeds=[0, 1]))
+    runs = plan.panel_runs(plan.study.figures["figure4"].panels[0])
+    for run, level in zip(runs, itertools.count(10, 10), strict=False):
+        folder = plan.runs_folder / run.path
+        folder.mkdir(parents=True)
+        lines = [f"{epoch},{level + epoch},{level - epoch}" for epoch in (1, 2, 3)]
+        header = "epoch,train_top1_error,validation_top1_error"
+        (folder / "history.csv").write_text("\n".join([header, *lines]))
+    # A training that has only just started has an empty history.
+    (plan.runs_folder / runs[0].path / "history.csv").write_text("")
+    assert main(["render", "figure4", "--set", "tables=all", "--set", "seeds=[0, 1]"]) == 0
+    svg = (plan.folder / "figures/figure4.svg").read_text()
+    assert ET.fromstring(svg).tag.endswith("svg")
+    for label in ("ResNet50 + CBAM, validation", "ResNet50, train", "MobileNet + SE: no run"):
+        assert f">{label}<" in svg
+    assert (plan.folder / "figures/figure4.png").read_bytes()[:4] == b"\x89PNG"
+    assert main(["render", "figure4", "--set", "tables=all", "--set", "seeds=[0, 1]"]) == 0
+    assert (plan.folder / "figures/figure4.svg").read_text() == svg  # the same, byte for byte

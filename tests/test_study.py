@@ -1,0 +1,207 @@
+"""Expansion, identities, and what a user is told about a mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attention_ablation.study.config import Config, load_config
+from attention_ablation.study.errors import UserError
+from attention_ablation.study.expand import load_plan, relative_cost
+from attention_ablation.study.runs import read_run
+from attention_ablation.study.spec import Attention, Run, Spec
+from tests.conftest import ROOT, write_yaml
+
+
+def test_44_rows_are_37_trainings_a_seed() -> None:
+    plan = load_plan(ROOT / "config.yaml", ROOT)
+    assert len(plan.specs) == 44
+    assert len(plan.runs) == 37
+    assert "44 rows need 37 trainings a seed (7 rows share another row's)" in plan.summary
+    # Table 1's SE row, Table 2's, Table 3's and Table 4's are one training.
+    se = {
+        plan.specs[table, "resnet50+se"].run_id
+        for table in ("table1", "table2", "table3", "table4")
+    }
+    assert len(se) == 1
+    seeds = load_plan(Config(study="cbam", tier="quick", seeds=[0, 1, 2]), ROOT)
+    assert len(seeds.runs) == 111
+
+
+def test_the_imagenet_tier_is_the_papers_protocol() -> None:
+    plan = load_plan(Config(study="cbam", tier="imagenet"), ROOT)
+    assert len(plan.runs) == 37
+    recipes = {spec.recipe.model_dump_json() for spec in plan.specs.values()}
+    assert len(recipes) == 1
+    spec = plan.specs["table4", "resnet50+cbam"]
+    recipe = spec.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (90, 256, 0.1)
+    assert (recipe.momentum, recipe.weight_decay, recipe.zero_init_residual) == (0.9, 1e-4, False)
+    assert recipe.schedule.model_dump() == {"name": "step", "every": 30, "gamma": 0.1}
+    assert spec.attention.reduction == 16
+    assert spec.backbone.model_dump() == {"name": "resnet50", "width": 1.0, "stride": "v1"}
+
+
+def test_a_table_can_be_chosen_alone() -> None:
+    plan = load_plan(Config(study="cbam", tier="quick", tables=["table3"]), ROOT)
+    assert len(plan.runs) == 4
+    assert plan.figures == []
+
+
+def test_names_do_not_make_a_run() -> None:
+    plan = load_plan(ROOT / "config.yaml", ROOT)
+    spec = plan.specs["table4", "resnet50+cbam"]
+    assert spec.run_id.startswith("resnet50_channel+spatial-pool-k7_")
+    same = Spec.model_validate_json(spec.canonical())
+    assert (same, same.run_id) == (spec, spec.run_id)
+
+
+@given(st.permutations(["backbone", "attention", "recipe", "task"]))
+def test_the_order_of_keys_does_not_make_a_run(order: list[str]) -> None:
+    spec = next(iter(load_plan(ROOT / "config.yaml", ROOT).specs.values()))
+    data = spec.model_dump()
+    assert Spec.model_validate({key: data[key] for key in order}).run_id == spec.run_id
+
+
+def test_every_key_of_a_spec_makes_another_run() -> None:
+    spec = load_plan(ROOT / "config.yaml", ROOT).specs["table4", "resnet50+cbam"]
+    ids = {spec.run_id}
+    changes: list[dict[str, Any]] = [
+        {"backbone": {"width": 0.5}}, {"backbone": {"stride": "v1.5"}},
+        {"attention": {"reduction": 2}}, {"attention": {"norm": False}},
+        {"recipe": {"epochs": 99}}, {"recipe": {"learning_rate": 0.3}},
+        {"recipe": {"schedule": {"name": "cosine", "warmup_epochs": 0}}},
+    ]  # fmt: skip
+    for change in changes:
+        data = spec.model_dump()
+        for part, values in change.items():
+            data[part] |= values
+        ids.add(Spec.model_validate(data).run_id)
+    assert len(ids) == 1 + len(changes)
+
+
+def test_slugs_tell_the_studys_gates_apart() -> None:
+    plan = load_plan(ROOT / "config.yaml", ROOT)
+    attentions = plan.study.attentions
+    assert len({attention.slug for attention in attentions.values()}) == len(attentions)
+    assert Attention().slug == "none"
+    assert attentions["parallel"].slug == "channel-parallel-spatial-pool-k7"
+
+
+def test_deeper_networks_and_more_gates_are_started_first() -> None:
+    specs = load_plan(ROOT / "config.yaml", ROOT).specs
+    names = ["resnext101+cbam", "resnet101+cbam", "resnet50+cbam", "resnet50+se", "resnet50"]
+    costs = [relative_cost(specs["table4", name]) for name in names]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_planning_imports_no_torch() -> None:
+    code = (
+        "import sys; from attention_ablation import cli; from attention_ablation.study import runs;"
+        "heavy = {'torch', 'pandas', 'matplotlib', 'scipy', 'sklearn'};"
+        "sys.exit(' '.join(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "\n"
+
+
+def edit(path: Path, *keys: str, value: Any) -> None:
+    """Set a nested key of a YAML file."""
+    data = part = yaml.safe_load(path.read_text())
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    write_yaml(path, data)
+
+
+CONFIG, TIER = "config.yaml", "workflow/tiers/tiny.yaml"
+STUDY, ROWS = "workflow/studies/cbam/study.yaml", "workflow/studies/cbam/rows.csv"
+RECIPE = ("classification", "recipe")
+MISTAKES = [
+    (CONFIG, ["teir"], "quick", r"config.yaml: unknown key 'teir'; did you mean 'tier'\?"),
+    (CONFIG, ["tier"], "quik", r"config.yaml: unknown tier 'quik'; did you mean 'quick'\?"),
+    (CONFIG, ["study"], "cbma", r"config.yaml: unknown study 'cbma'; did you mean 'cbam'\?"),
+    (CONFIG, ["tables"], ["tabel3"], r"unknown table 'tabel3'; did you mean 'table3'\?"),
+    (CONFIG, ["tables"], 3, r"config.yaml: tables: .* but got 3"),
+    (CONFIG, ["seeds"], [1, 1], r"config.yaml: seeds: expected each value once, got 1 twice"),
+    (CONFIG, ["seeds"], [-1], r"config.yaml: seeds.0: .* greater than or equal to 0, but got -1"),
+    (CONFIG, ["seeds"], [], r"config.yaml: seeds: .* at least 1 item"),
+    (TIER, [*RECIPE, "epochs"], -3, r"tiny.yaml: classification.recipe.epochs: .* but got -3"),
+    (TIER, [*RECIPE, "epochs"], "6", r"recipe.epochs: .* valid integer, but got '6'"),
+    (TIER, [*RECIPE, "epoch"], 6, r"unknown key 'classification.recipe.epoch'; did you mean 'clas.*epochs'\?"),  # noqa: E501
+    (TIER, [*RECIPE, "dataset", "image_sise"], 6, r"did you mean 'classification.recipe.dataset.image_size'\?"),  # noqa: E501
+    (TIER, [*RECIPE, "dataset", "name"], "digits", r"tiny.yaml: .*dataset.* 'digits'"),
+    (TIER, [*RECIPE, "dataset", "digit_size"], 99, r"digit_size of at most image_size \(\d+\), got 99"),  # noqa: E501
+    (TIER, [*RECIPE, "batch_size"], 65, r"batch_size of at most dataset.train_images \(64\), got 65"),  # noqa: E501
+    (TIER, ["classification", "reduction"], 99, r"rows.csv: table3: .* reduction of at most 64, .* got 99"),  # noqa: E501
+    (TIER, ["classification", "backbones"], {"mobilnet": {"recipe": "tier's"}}, r"tiny.yaml: classification.backbones: unknown backbone 'mobilnet'; did you mean 'mobilenet'\?"),  # noqa: E501
+    (STUDY, ["attentions", "cbam", "kernel"], 4, r"study.yaml: attentions.cbam.kernel: expected an odd kernel .* got 4"),  # noqa: E501
+    (STUDY, ["attentions", "se", "pooling"], "mean", r"attentions.se.pooling: .* but got 'mean'"),
+    (STUDY, ["figures", "figure4", "panels", 0, "rows"], ["resnet50+cbm"], r"table4: unknown row 'resnet50\+cbm'; did you mean 'resnet50\+cbam'\?"),  # noqa: E501
+    (ROWS, ["resnet50,parallel"], "resnet50,paralel", r"rows.csv line 15: unknown attention 'paralel'; did you mean 'parallel'\?"),  # noqa: E501
+    (ROWS, ["resnet50,parallel"], "resnet5,parallel", r"unknown backbone 'resnet5'; did you mean 'resnet50'\?"),  # noqa: E501
+    (ROWS, ["table3,ResNet50 + channel (SE)"], "table9,x", r"line 12: unknown table 'table9'; did you mean 'table"),  # noqa: E501
+    (ROWS, ["22.95,6.59"], "22.95x,6.59", r"line 15: top1_error: expected a number, got '22.95x'"),
+    (ROWS, ["parallel,,,22.95"], "parallel,,22.95", r"line 15: expected 8 cells"),
+    (ROWS, ["resnet50,parallel"], "resnet50,se", r"line 15: table3 has the row 'resnet50\+se' already"),  # noqa: E501
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "keys", "value", "message"), MISTAKES)
+def test_a_mistake_is_named_with_its_file(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    keys: list[str],
+    value: Any,
+    message: str,
+) -> None:
+    monkeypatch.chdir(project)
+    load_plan(Path(CONFIG))  # right before the mistake
+    if file == ROWS:
+        text = Path(file).read_text()
+        assert keys[0] in text
+        Path(file).write_text(text.replace(keys[0], value))
+    else:
+        if value == {"mobilnet": {"recipe": "tier's"}}:
+            recipe = yaml.safe_load(Path(file).read_text())["classification"]["recipe"]
+            value = {"mobilnet": {"recipe": recipe}}
+        edit(Path(file), *keys, value=value)
+    with pytest.raises(UserError, match=message):
+        load_plan(Path(CONFIG))
+
+
+def test_an_edited_or_moved_spec_is_refused(tmp_path: Path) -> None:
+    run = next(iter(load_plan(ROOT / "config.yaml", ROOT).runs.values()))
+    path = tmp_path / run.path / "spec.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(run.canonical())
+    assert read_run(path) == run
+    path.write_text(run.canonical().replace('"epochs":', '"epochs":1'))
+    with pytest.raises(UserError, match="edited or moved"):
+        read_run(path)
+    path.write_text(run.canonical().replace('"epochs":', '"epoch":'))
+    with pytest.raises(UserError, match=r"did you mean 'spec\.recipe\.epochs'"):
+        read_run(path)
+    with pytest.raises(UserError, match="no such spec"):
+        read_run(tmp_path / "spec.json")
+
+
+def test_a_run_survives_its_json() -> None:
+    for run in load_plan(ROOT / "config.yaml", ROOT).runs.values():
+        assert Run.model_validate_json(run.canonical()) == run
+
+
+def test_the_repositorys_config_is_what_its_comments_say() -> None:
+    config = load_config(ROOT / "config.yaml")
+    assert (config.study, config.tier, config.tables, config.seeds) == (
+        "cbam",
+        "quick",
+        "all",
+        None,
+    )

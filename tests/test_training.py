@@ -1,0 +1,204 @@
+"""The loop: repeatable, honest in its counts, and clear when a run diverges or fails."""
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from attention_ablation.cli import main
+from attention_ablation.study.expand import Plan
+from attention_ablation.study.runs import read_outcome
+from attention_ablation.study.spec import Run
+from attention_ablation.training.classify import Classification
+from attention_ablation.training.run import Loop, train
+
+CPU = torch.device("cpu")
+TIMES = {"seconds", "compute_seconds", "images_per_second", "compute_images_per_second"}
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open() as file:
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+
+
+def small_run(tiny: Plan, key: str = "resnet50+cbam", **recipe: Any) -> Run:
+    """A run of the tiny tier on ResNet18, with some keys of the recipe changed."""
+    run = tiny.row_runs("table3", key)[0].model_dump()
+    run["spec"]["backbone"]["name"] = "resnet18"
+    run["spec"]["recipe"] |= recipe
+    return Run.model_validate(run)
+
+
+def test_the_same_spec_twice_gives_identical_numbers(tiny: Plan, tmp_path: Path) -> None:
+    run = small_run(tiny)
+    folders = [tmp_path / name for name in ("one", "two", "other")]
+    other = run.model_copy(update={"seed": 1})
+    for folder, chosen in zip(folders, (run, run, other), strict=True):
+        folder.mkdir()
+        torch.rand(7)  # whatever the global random state is
+        train(chosen, folder, tmp_path / "data", CPU)
+    one, two, different = map(history, folders)
+    assert one == two
+    assert one != different
+    assert len(one) == 2
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_gives_nearly_the_same_losses(
+    tiny: Plan, tmp_path: Path, precision: str
+) -> None:
+    losses = []
+    for chosen in ("fp32", precision):
+        run = small_run(tiny, precision=chosen, learning_rate=0.001, epochs=1)
+        losses.append(train(run, tmp_path, tmp_path / "data", CPU)["train_loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_an_epoch_is_plain_sgd_on_every_full_batch(tiny: Plan, tmp_path: Path) -> None:
+    run = small_run(tiny, epochs=1, schedule={"name": "step", "every": 30, "gamma": 0.1})
+    task = Classification(run, CPU, tmp_path)
+    images = torch.cat([images for images, _ in task.batches(1)])
+    assert len(images) == 64 == task.steps_per_epoch * 16  # 64 images, each once
+    assert len({bytes(image.numpy().tobytes()) for image in images}) == 64
+    assert not torch.equal(next(task.batches(1))[0], next(task.batches(2))[0])
+    assert images[:, 0].equal(images[:, 2])  # grey as colour
+    assert images.mean().item() == pytest.approx(0, abs=1e-3)
+    assert images.std().item() == pytest.approx(1, abs=1e-3)
+
+    # Momentum and weight decay written out, as in Sutskever et al. and torch's documentation.
+    reference = Classification(run, CPU, tmp_path)
+    velocity: dict[str, torch.Tensor] = {}
+    reference.model.train()
+    for batch_images, labels in reference.batches(1):
+        loss = nn.functional.cross_entropy(reference.model(batch_images), labels)
+        reference.model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for name, p in reference.model.named_parameters():
+                assert p.grad is not None
+                step = p.grad + task.recipe.weight_decay * p
+                velocity[name] = task.recipe.momentum * velocity.get(name, torch.zeros(())) + step
+                p -= task.recipe.learning_rate * velocity[name]
+    Loop(task, CPU).epoch(1)
+    theirs = reference.model.state_dict()
+    for name, value in task.model.state_dict().items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-4)
+
+
+def test_errors_are_counted_over_every_validation_image_once(tiny: Plan, tmp_path: Path) -> None:
+    run = small_run(tiny)
+    dataset = run.spec.recipe.dataset.model_dump() | {"validation_images": 613}  # no round batches
+    task = Classification(small_run(tiny, dataset=dataset), CPU, tmp_path)
+    labels = task.validation_set.labels
+    assert len(labels) == 613
+    # A network whose guess is always the classes in the order 3, 1, 4, 0, 5, ...
+    order = [3, 1, 4, 0, 5, 2, 6, 7, 8, 9]
+    logits = torch.zeros(10)
+    logits[order] = torch.arange(10, 0, -1).float()
+    task.model = FixedLogits(logits)
+    loss, top1, top5, images = task.evaluate().tolist()
+    assert images == 613
+    assert top1 == sum(label != 3 for label in labels.tolist())
+    assert top5 == sum(label not in order[:5] for label in labels.tolist())
+    expected = sum(-torch.log_softmax(logits, 0)[label].item() for label in labels.tolist())
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
+class FixedLogits(nn.Module):
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(x), -1)
+
+
+def test_a_network_can_learn_the_training_images(tiny: Plan, tmp_path: Path) -> None:
+    run = small_run(tiny, "resnet50+se", epochs=15, zero_init_residual=True)
+    metrics = train(run, tmp_path, tmp_path / "data", CPU)
+    assert metrics["train_top1_error"] < 20  # chance is 90
+
+
+def test_metrics_say_where_the_numbers_come_from(tiny: Plan, tmp_path: Path) -> None:
+    metrics = train(small_run(tiny), tmp_path, tmp_path / "data", CPU)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    last = history(tmp_path)[-1]
+    for name in ("validation_top1_error", "validation_top5_error", "train_loss"):
+        assert metrics[name] == float(last[name])
+    assert metrics["status"] == "completed"
+    assert metrics["torch"] == torch.__version__
+    assert metrics["device"]
+    assert 0 < metrics["compute_seconds"] <= metrics["seconds"]
+    assert len(metrics["dataset_fingerprint"]) == 16
+
+
+def spec_file(run: Run) -> Path:
+    path = Path("results/tiny/runs", run.path, "spec.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(run.canonical())
+    return path
+
+
+def test_a_diverged_run_is_a_result(tiny: Plan) -> None:
+    path = spec_file(small_run(tiny, learning_rate=1e20, epochs=5))
+    assert main(["train", str(path)]) == 0
+    outcome = read_outcome(path.parent)
+    assert outcome["status"] == "diverged"
+    assert outcome["train_loss"] is None
+    assert outcome["epochs"] < 5
+    assert "nan" in (path.parent / "history.csv").read_text()
+
+
+def test_a_failed_run_leaves_its_reason(tiny: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = spec_file(small_run(tiny))
+
+    def out_of_memory(*arguments: object, **keys: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr("attention_ablation.training.run.train", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        main(["train", str(path)])
+    outcome = read_outcome(path.parent)
+    assert outcome["status"] == "failed"
+    assert outcome["reason"].endswith("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    monkeypatch.undo()
+    monkeypatch.chdir(path.parents[5])
+    assert main(["train", str(path)]) == 0
+    assert read_outcome(path.parent)["status"] == "completed"
+    assert not (path.parent / "failure.json").exists()
+
+
+def test_a_finished_run_is_not_trained_again(
+    tiny: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = spec_file(small_run(tiny))
+    assert main(["train", str(path)]) == 0
+    before = (path.parent / "metrics.json").read_bytes()
+    assert main(["train", str(path)]) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert (path.parent / "metrics.json").read_bytes() == before
+
+
+def test_a_users_mistake_is_a_sentence_and_exit_code_2(
+    tiny: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = spec_file(small_run(tiny, dataset={"name": "imagenet"}))
+    assert main(["train", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("attention-ablation: data set 'imagenet': its loader is not part of")
+    assert "Traceback" not in error
+    shutil.rmtree("results")
+    assert main(["train", str(path)]) == 2
+    assert "no such spec" in capsys.readouterr().err
+
+
+def test_losses_that_are_not_finite_are_never_written_as_json(tiny: Plan, tmp_path: Path) -> None:
+    metrics = train(small_run(tiny, learning_rate=1e20), tmp_path, tmp_path / "data", CPU)
+    assert all(not isinstance(v, float) or math.isfinite(v) for v in metrics.values())
