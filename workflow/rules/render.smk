@@ -1,22 +1,13 @@
 """Complexity, runs.csv, tables and figures."""
 
 
-def files(runs, name):
-    return sorted({f"{PLAN.runs_folder}/{run.path}/{name}" for run in runs})
-
-
-def figure_runs(name):
-    return [run for panel in PLAN.study.figures[name].panels for run in PLAN.panel_runs(panel)]
-
-
 rule complexity:
     output:
         f"{PLAN.folder}/complexity.csv",
-    params:
-        study=PLAN.study.name,
     log:
         f"{PLAN.folder}/logs/complexity.log",
-    priority: 5_000
+    params:
+        study=PLAN.study.name,
     shell:
         "attention-ablation complexity --study {params.study} --format csv > {output} 2> {log}"
 
@@ -26,10 +17,10 @@ rule runs:
         files(PLAN.runs.values(), "metrics.json"),
     output:
         f"{PLAN.folder}/runs.csv",
-    params:
-        settings=SETTINGS,
     log:
         f"{PLAN.folder}/logs/runs.log",
+    params:
+        settings=SETTINGS,
     shell:
         "attention-ablation render runs {params.settings} > {log} 2>&1"
 
@@ -40,10 +31,10 @@ rule table:
         complexity=f"{PLAN.folder}/complexity.csv",
     output:
         multiext(f"{PLAN.folder}/tables/{{table}}", ".csv", ".md", ".tex"),
-    params:
-        settings=SETTINGS,
     log:
         f"{PLAN.folder}/logs/{{table}}.log",
+    params:
+        settings=SETTINGS,
     shell:
         "attention-ablation render {wildcards.table} {params.settings} > {log} 2>&1"
 
@@ -53,9 +44,9 @@ rule figure:
         lambda wildcards: files(figure_runs(wildcards.figure), "history.csv"),
     output:
         multiext(f"{PLAN.folder}/figures/{{figure}}", ".svg", ".png"),
-    params:
-        settings=SETTINGS,
     log:
         f"{PLAN.folder}/logs/{{figure}}.log",
+    params:
+        settings=SETTINGS,
     shell:
         "attention-ablation render {wildcards.figure} {params.settings} > {log} 2>&1"

@@ -1,20 +1,6 @@
 """Specs, data sets and trainings. A run is addressed by its content: see study/spec.py."""
 
 
-def run_of(wildcards):
-    return PLAN.runs[f"{wildcards.run}/seed-{wildcards.seed}"]
-
-
-def composed_data(wildcards):
-    prepared = run_of(wildcards).spec.recipe.dataset.prepared
-    return f"{PLAN.data_folder}/{prepared}" if prepared else []
-
-
-DATASETS = {
-    run.spec.recipe.dataset.prepared: run.spec.recipe.dataset for run in PLAN.runs.values()
-}
-
-
 wildcard_constraints:
     run="[^/]+",
     seed=r"\d+",
@@ -27,6 +13,7 @@ localrules:
 rule spec:
     output:
         f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/spec.json",
+    priority: FIRST
     params:
         text=lambda wildcards: run_of(wildcards).canonical(),
     shell:
@@ -36,12 +23,12 @@ rule spec:
 rule data:
     output:
         f"{PLAN.data_folder}/{{prepared}}",
+    log:
+        f"{PLAN.data_folder}/{{prepared}}.log",
+    priority: FIRST
     params:
         dataset=lambda wildcards: DATASETS[wildcards.prepared].model_dump_json(),
         folder=PLAN.data_folder,
-    log:
-        f"{PLAN.data_folder}/{{prepared}}.log",
-    priority: 10_000
     shell:
         "attention-ablation prepare {params.dataset:q} {params.folder} > {log} 2>&1"
 
@@ -55,13 +42,13 @@ rule train:
     output:
         metrics=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
         history=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/history.csv",
-    params:
-        data=PLAN.data_folder,
     log:
         f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/train.log",
-    threads: 1
     # The longest first, so that no core is left alone with one at the end.
     priority: lambda wildcards: relative_cost(run_of(wildcards).spec)
+    threads: 1
+    params:
+        data=PLAN.data_folder,
     shell:
         "OMP_NUM_THREADS={threads} attention-ablation train {input.spec} --data {params.data}"
         " --threads {threads} > {log} 2>&1"

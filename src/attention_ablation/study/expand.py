@@ -140,14 +140,18 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec:
     sized = tier.classification.backbones.get(row.backbone, tier.classification)
     backbone = Backbone(name=row.backbone, width=sized.width, stride=sized.stride)
     attention = study.attentions[row.attention]
-    if attention.reduction is not None:
-        if sized.reduction is not None:
-            attention = attention.model_copy(update={"reduction": sized.reduction})
-        channels = min(BACKBONES[row.backbone].gated_channels(sized.width))
-        if attention.reduction and attention.reduction > channels:
-            raise UserError(
-                f"{where}: expected a reduction of at most {channels}, the fewest channels at a "
-                f"gate of {row.backbone} at width {sized.width:g}, got {attention.reduction}; "
-                "lower the reduction or raise the width."
-            )
+    _check_reduction(attention, Backbone(name=row.backbone), where)
+    if attention.reduction is not None and sized.reduction is not None:
+        attention = attention.model_copy(update={"reduction": sized.reduction})
+    _check_reduction(attention, backbone, where)
     return Spec(backbone=backbone, attention=attention, recipe=sized.recipe)
+
+
+def _check_reduction(attention: Attention, backbone: Backbone, where: str) -> None:
+    channels = min(BACKBONES[backbone.name].gated_channels(backbone.width))
+    if attention.reduction is not None and attention.reduction > channels:
+        raise UserError(
+            f"{where}: expected a reduction of at most {channels}, the fewest channels at a gate "
+            f"of {backbone.name} at width {backbone.width:g}, got {attention.reduction}; lower the "
+            "reduction or raise the width."
+        )

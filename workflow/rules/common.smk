@@ -1,0 +1,30 @@
+"""What the rules ask of the plan: runs, their data, and their files."""
+
+# Specs and data come before every training, so that all trainings are ready when the first one is
+# chosen and the longest is chosen first.
+FIRST = 1_000_000_000
+DATASETS = {
+    run.spec.recipe.dataset.prepared: run.spec.recipe.dataset
+    for run in PLAN.runs.values()
+}
+
+
+def run_of(wildcards):
+    return PLAN.runs[f"{wildcards.run}/seed-{wildcards.seed}"]
+
+
+def composed_data(wildcards):
+    prepared = run_of(wildcards).spec.recipe.dataset.prepared
+    return f"{PLAN.data_folder}/{prepared}" if prepared else []
+
+
+def files(runs, name):
+    return sorted({f"{PLAN.runs_folder}/{run.path}/{name}" for run in runs})
+
+
+def figure_runs(name):
+    return [
+        run
+        for panel in PLAN.study.figures[name].panels
+        for run in PLAN.panel_runs(panel)
+    ]
