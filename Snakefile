@@ -8,6 +8,7 @@ no log, because its printf has nothing to say.
 """
 
 import json
+import os
 import shlex
 
 from snakemake.exceptions import WorkflowError
@@ -43,11 +44,18 @@ include: "workflow/rules/render.smk"
 rule all:
     default_target: True
     input:
+        # Listed although runs.csv needs them too: Snakemake does not miss the input of a file
+        # that is there, and a table rendered without a failed run is.
+        files(PLAN.runs.values(), "metrics.json"),
         f"{PLAN.folder}/runs.csv",
         expand(f"{PLAN.folder}/tables/{{table}}.md", table=PLAN.tables),
         expand(f"{PLAN.folder}/figures/{{figure}}.svg", figure=PLAN.figures),
 
 
 onerror:
-    # Some trainings failed; the tables still show what there is, with dashes for the rest.
+    # Some trainings failed; the tables still show what there is, with dashes for the rest. They
+    # are dated before any run, so that the next call makes them again.
     shell(f"attention-ablation render {SETTINGS}")
+    for pattern in ("runs.csv", "tables/*", "figures/*"):
+        for path in PLAN.folder.glob(pattern):
+            os.utime(path, (0, 0))

@@ -1,5 +1,6 @@
 """Files that must stay in step with each other."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -17,26 +18,21 @@ CONDA_NAMES = {
 }
 
 
-def pyproject() -> dict[str, list[str]]:
-    """Name and bound of every dependency, the developers' too."""
+def dependencies() -> dict[str, str]:
+    """Every dependency's bound, Python's and the developers' too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras: list[str] = [
-        name for extra in project["optional-dependencies"].values() for name in extra
-    ]
-    return {
-        "python" + project["requires-python"]: [],
-        **{d: [] for d in project["dependencies"] + extras},
-    }
+    extras = project["optional-dependencies"].values()
+    bounds = {"python": project["requires-python"]}
+    for requirement in itertools.chain(project["dependencies"], *extras):
+        name, version = requirement.split(">=")
+        bounds[name] = f">={version}"
+    return bounds
 
 
 def test_environment_yml_is_in_step_with_pyproject() -> None:
-    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    conda = {d for d in dependencies if isinstance(d, str)} - {"pip"}
-    expected = set()
-    for dependency in pyproject():
-        name, bound = re.fullmatch(r"([a-z-]+)(>=.*)", dependency).groups()
-        expected.add(CONDA_NAMES.get(name, name) + bound)
-    assert conda == expected
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = {entry for entry in listed if isinstance(entry, str)} - {"pip"}
+    assert conda == {CONDA_NAMES.get(k, k) + bound for k, bound in dependencies().items()}
 
 
 def test_the_lock_pins_every_dependency_and_names_no_registry() -> None:
@@ -47,8 +43,7 @@ def test_the_lock_pins_every_dependency_and_names_no_registry() -> None:
     requirements = [line for line in lock.splitlines() if re.match(r"[a-z]", line)]
     assert all(re.match(r"[a-z0-9._-]+==\S+", line) for line in requirements)
     pinned = {line.split("==")[0] for line in requirements}
-    names = {re.split(">=", d)[0] for d in pyproject()} - {"python"}
-    assert names <= pinned
+    assert dependencies().keys() - {"python"} <= pinned
 
 
 @pytest.mark.parametrize("name", ["config", "study", "tier"])

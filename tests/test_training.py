@@ -58,7 +58,8 @@ def test_lower_precision_gives_nearly_the_same_losses(
         run = small_run(tiny, precision=chosen, learning_rate=0.001, epochs=1)
         losses.append(train(run, tmp_path, tmp_path / "data", CPU)["train_loss"])
     assert losses[0] != losses[1]
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    # With fp16 the scaler leaves out the first steps, until its scale fits.
+    assert losses[0] == pytest.approx(losses[1], rel=0.02 if precision == "bf16" else 0.05)
 
 
 def test_an_epoch_is_plain_sgd_on_every_full_batch(tiny: Plan, tmp_path: Path) -> None:
@@ -162,14 +163,13 @@ def test_a_failed_run_leaves_its_reason(tiny: Plan, monkeypatch: pytest.MonkeyPa
     def out_of_memory(*arguments: object, **keys: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    monkeypatch.setattr("attention_ablation.training.run.train", out_of_memory)
-    with pytest.raises(torch.OutOfMemoryError):
-        main(["train", str(path)])
+    with monkeypatch.context() as patched:
+        patched.setattr("attention_ablation.training.run.train", out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            main(["train", str(path)])
     outcome = read_outcome(path.parent)
     assert outcome["status"] == "failed"
     assert outcome["reason"].endswith("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    monkeypatch.undo()
-    monkeypatch.chdir(path.parents[5])
     assert main(["train", str(path)]) == 0
     assert read_outcome(path.parent)["status"] == "completed"
     assert not (path.parent / "failure.json").exists()

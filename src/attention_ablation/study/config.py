@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from attention_ablation.study.backbones import BACKBONES
 from attention_ablation.study.errors import UserError, invalid, unknown
@@ -23,9 +23,13 @@ def _no_duplicates(values: list[Any]) -> list[Any]:
     return values
 
 
-Seeds = Annotated[
-    list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_no_duplicates)
-]
+def _number(value: Any) -> Any:
+    # Snakemake's --config hands the items of a list on as text.
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+Seed = Annotated[int, Field(ge=0), BeforeValidator(_number)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_no_duplicates)]
 
 
 class Config(Model):
