@@ -23,11 +23,14 @@ mpl.rcParams["svg.fonttype"] = "none"
 def write_figure(plan: Plan, name: str) -> None:
     """Write `figures/<name>.svg` and `.png`, from the histories that are there."""
     entry = plan.study.figures[name]
-    figure = Figure(figsize=(5.2 * len(entry.panels), 4.2), layout="constrained")
+    figure = Figure(figsize=(6 * len(entry.panels), 4.6), layout="constrained")
     axes = figure.subplots(1, len(entry.panels), squeeze=False)[0]
     for ax, panel in zip(axes, entry.panels, strict=True):
         _draw(plan, panel, ax)
-    figure.suptitle(f"{entry.title}: {plan.study.title}", fontsize=11)
+    figure.suptitle(
+        f"Figure {name.removeprefix('figure')}. {entry.title} (section {entry.section})",
+        fontsize=11,
+    )
     seeds = len(plan.seeds)
     spread = f", mean and range of {seeds} seeds" if seeds > 1 else ", one seed"
     figure.supxlabel(
@@ -58,12 +61,14 @@ def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:
                     mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.15, lw=0
                 )
     recipe = plan.specs[panel.table, panel.rows[0]].recipe
-    ax.set_title(f"{panel.title} ({recipe.dataset.name}, {recipe.dataset.image_size} px)")
-    ax.set(xlabel="epoch", ylabel="top-1 error (%)", ylim=(0, None))
+    ax.set_title(
+        f"{panel.title} ({recipe.dataset.name}, {recipe.dataset.image_size} px)", fontsize=10
+    )
+    ax.set(xlabel="epoch", ylabel="top-1 error (%)", ylim=(0, 100), xlim=(0.5, recipe.epochs + 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False)
+    ax.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 
 def _histories(plan: Plan, table: str, key: str) -> pd.DataFrame:
