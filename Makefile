@@ -13,7 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
-CHOICE := $(if $(TIER),tier=$(TIER)) $(if $(TABLES),'tables=[$(TABLES)]') $(if $(SEEDS),'seeds=[$(SEEDS)]')
+CHOICE := $(if $(TIER),tier=$(TIER)) $(if $(TABLES),$(if $(filter all,$(TABLES)),tables=all,'tables=[$(TABLES)]')) $(if $(SEEDS),'seeds=[$(SEEDS)]')
 # The lock ends with its holder, so a killed run leaves none behind; Snakemake's own would stay.
 LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
 

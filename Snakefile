@@ -8,7 +8,6 @@ no log, because its printf has nothing to say.
 """
 
 import json
-import os
 import shlex
 
 from snakemake.exceptions import WorkflowError
@@ -53,9 +52,13 @@ rule all:
 
 
 onerror:
-    # Some trainings failed; the tables still show what there is, with dashes for the rest. They
-    # are dated before any run, so that the next call makes them again.
+    # Some trainings failed; the tables still show what there is, with dashes for the rest.
     shell(f"attention-ablation render {SETTINGS}")
-    for pattern in ("runs.csv", "tables/*", "figures/*"):
-        for path in PLAN.folder.glob(pattern):
-            os.utime(path, (0, 0))
+
+
+onstart:
+    if None in DATASETS:
+        raise WorkflowError(
+            f"tier '{PLAN.config.tier}': the loader of its data set is not part of this version; plan "
+            "it with --dry-run, or choose another tier."
+        )

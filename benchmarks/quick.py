@@ -6,6 +6,7 @@ Run it on a machine that does nothing else. benchmarks/README.md holds its outpu
 """
 
 import json
+import os
 import platform
 import subprocess
 import time
@@ -26,9 +27,9 @@ def main() -> None:
     plan = load_plan(Path("config.yaml"))
     facts = provenance(torch.device("cpu"))
     print(
-        f"{facts['device']}, {torch.get_num_threads()} cores, Python {platform.python_version()},"
+        f"{facts['device']}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()},"
     )
-    print(f"torch {facts['torch']}, commit {facts['git_commit'][:10]}.\n")
+    print(f"torch {facts['torch']}, commit {str(facts['git_commit'])[:10]}.\n")
     print("| figure | measured | limit |\n|---|--:|--:|")
     for name, measured, limit in [*trainings(plan), *probes(plan)]:
         print(f"| {name} | {measured} | {limit} |")
@@ -42,11 +43,15 @@ def trainings(plan: Plan) -> list[tuple[str, str, str]]:
     baseline = found[plan.row_runs("table4", "resnet50")[0].path]["validation_top1_error"]
     worst = max(found, key=lambda path: found[path]["validation_top1_error"])
     wall = max(m["finished"] for m in found.values()) - min(m["started"] for m in found.values())
+    specs = [(plan.runs_folder / path / "spec.json").stat().st_mtime for path in plan.runs]
+    tables = [path.stat().st_mtime for path in plan.folder.glob("tables/*")]
+    whole = max(tables) - min(specs)  # of one undisturbed call
     compute = sum(m["compute_seconds"] for m in found.values())
-    cores = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0))
     startup = sorted(m["startup_seconds"] for m in found.values())
     return [
-        (f"training phase, {len(found)} trainings", f"{wall / 60:.1f} min", "12 min"),
+        (f"`make tables` after the install, {len(found)} trainings", f"{whole / 60:.1f} min", "12 min"),
+        ("its training phase, first start to last end", f"{wall / 60:.1f} min", ""),
         ("sum of the trainings' compute seconds", f"{compute:.0f} s", ""),
         (f"training phase / (sum / {cores} cores)", f"{wall / compute * cores:.2f}", "1.20"),
         ("ResNet50 baseline, top-1 error", f"{baseline:.1f} %", "20 %"),

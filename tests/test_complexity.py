@@ -1,10 +1,10 @@
 """Parameters and multiply-accumulates, to the digit, of every network in the paper's tables."""
 
 import csv
+import hashlib
 import subprocess
 import sys
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -80,7 +80,6 @@ def test_a_difference_that_nothing_explains_is_a_mismatch(study: Study) -> None:
 
 
 def test_multiply_accumulates_of_the_stem_and_the_classifier_by_hand() -> None:
-    # Halving every width leaves the stem's and classifier's shares at these closed forms.
     full = measure(Backbone(name="mobilenet"), Attention())
     stem = 112 * 112 * 3 * 9 * 32
     blocks, channels, size = 0, 32, 112
@@ -106,7 +105,8 @@ def test_rows_are_measured_once_for_all_tables(
     assert len(seen) == len(set(seen)) == 37
 
 
-def test_the_study_prints_what_the_paper_prints() -> None:
-    rows = (Path(ROOT) / "workflow/studies/cbam/rows.csv").read_text()
-    assert "table4,ResNeXt50 (32x4d) + SE,resnext50,se,27.56,3.771,21.91,6.04" in rows
-    assert "table3,ResNet50 + channel & spatial in parallel,resnet50,parallel,,,22.95,6.59" in rows
+def test_printed_values_are_as_checked_against_the_paper() -> None:
+    rows = (ROOT / "workflow/studies/cbam/rows.csv").read_bytes()
+    assert hashlib.sha256(rows).hexdigest() == (
+        "76e0ae2c6496b1f850ac287ac8af0fb6b293ff227bb0c36daf7353dfc22c25f3"
+    )

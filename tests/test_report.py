@@ -130,6 +130,8 @@ def test_the_winner_follows_the_t_interval_by_hand() -> None:
     # Differences -3, -4, -5: 2.484 < 4.
     assert resolved_best({"a": [1.0, 1.0, 1.0], "b": [4.0, 5.0, 6.0]}) == "a"
     assert resolved_best({"a": [1.0, 1.0], "b": [2.0, 2.0]}) is None  # no spread to judge by
+    # Constant differences of 0.2 whose floating-point spread is not quite 0.
+    assert resolved_best({"a": [0.4, 0.6], "b": [0.6, 0.8]}) is None
     assert resolved_best({"a": [1.0], "b": [2.0]}) is None
     assert resolved_best({"a": [1.0, 2.0]}) is None
 
@@ -152,13 +154,17 @@ def test_complexity_and_discrepancies_are_in_the_table(
     plan = load_plan(Config(study="cbam", tier="tiny", tables=["table1"]))
     plan.folder.mkdir(parents=True)
     (plan.folder / "complexity.csv").write_text(
-        "table,row,params,gflops\ntable1,resnet50+channel,28088024,3.863003\n"
+        "table,row,params,gflops,verdict\n"
+        "table1,resnet50+channel,28088024,3.863003,bam-columns\n"
+        "table1,resnet50,25557032,3.857973,MISMATCH\n"
     )
     write_table(plan, "table1", collect(plan))
     text = (plan.folder / "tables/table1.md").read_text()
     line = next(line for line in text.splitlines() if "AvgPool & MaxPool" in line)
     cells = [cell.strip() for cell in line.split("|")[2:6]]
     assert cells == ["28.09", "25.92†", "3.863", "4.02†"]
+    assert "| ResNet50 (baseline) ≠ " in text
+    assert "≠ printed Params or GFLOPs that the network does not have." in text
     assert "† bam-columns: 25.92 M and 3.94 G are ResNet50 with BAM" in text
 
 
@@ -200,7 +206,11 @@ def test_the_curves_show_three_networks_in_two_splits(
     assert main(["render", "figure4", "--set", "tables=all", "--set", "seeds=[0, 1]"]) == 0
     svg = (plan.folder / "figures/figure4.svg").read_text()
     assert ET.fromstring(svg).tag.endswith("svg")
-    for label in ("ResNet50 + CBAM, validation", "ResNet50, train", "MobileNet + SE: no run"):
+    for label in (
+        "ResNet50 + CBAM, validation",
+        "ResNet50, train (n = 1)",
+        "MobileNet + SE: no run",
+    ):
         assert f">{label}<" in svg
     assert (plan.folder / "figures/figure4.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["render", "figure4", "--set", "tables=all", "--set", "seeds=[0, 1]"]) == 0

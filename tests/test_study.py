@@ -133,22 +133,31 @@ MISTAKES = [
     (CONFIG, ["seeds"], [], r"config.yaml: seeds: .* at least 1 item"),
     (TIER, [*RECIPE, "epochs"], -3, r"tiny.yaml: classification.recipe.epochs: .* but got -3"),
     (TIER, [*RECIPE, "epochs"], "6", r"recipe.epochs: .* valid integer, but got '6'"),
-    (TIER, [*RECIPE, "epoch"], 6, r"unknown key 'classification.recipe.epoch'; did you mean 'clas.*epochs'\?"),  # noqa: E501
-    (TIER, [*RECIPE, "dataset", "image_sise"], 6, r"did you mean 'classification.recipe.dataset.image_size'\?"),  # noqa: E501
+    (TIER, [*RECIPE, "epoch"], 6, r"unknown key 'classification.recipe.epoch'; did you mean 'clas.*epochs'\?"),
+    (TIER, [*RECIPE, "dataset", "image_sise"], 6, r"did you mean 'classification.recipe.dataset.image_size'\?"),
     (TIER, [*RECIPE, "dataset", "name"], "digits", r"tiny.yaml: .*dataset.* 'digits'"),
-    (TIER, [*RECIPE, "dataset", "digit_size"], 99, r"digit_size of at most image_size \(\d+\), got 99"),  # noqa: E501
-    (TIER, [*RECIPE, "batch_size"], 65, r"batch_size of at most dataset.train_images \(64\), got 65"),  # noqa: E501
-    (TIER, ["classification", "reduction"], 99, r"rows.csv: table3: .* reduction of at most 64, .* got 99"),  # noqa: E501
-    (TIER, ["classification", "backbones"], {"mobilnet": {"recipe": "tier's"}}, r"tiny.yaml: classification.backbones: unknown backbone 'mobilnet'; did you mean 'mobilenet'\?"),  # noqa: E501
-    (STUDY, ["attentions", "cbam", "kernel"], 4, r"study.yaml: attentions.cbam.kernel: expected an odd kernel .* got 4"),  # noqa: E501
+    (TIER, [*RECIPE, "dataset", "digit_size"], 99, r"digit_size of at most image_size \(\d+\), got 99"),
+    (TIER, [*RECIPE, "batch_size"], 65, r"batch_size of at most dataset.train_images \(64\), got 65"),
+    (CONFIG, ["tables"], [], r"config.yaml: tables: .* at least 1 item"),
+    (TIER, [*RECIPE, "weight_decay"], "1e-4", r"weight_decay: .* but got '1e-4'; YAML reads 1e-4 as text, write 1.0e-4"),
+    (TIER, [*RECIPE, "augmentation"], "crop-flip", r"augmentation 'none' for cluttered-digits, got 'crop-flip'"),
+    (TIER, [*RECIPE, "schedule"], {"name": "cosine", "warmup_epochs": 2}, r"warmup_epochs below 2, got 2"),
+    (TIER, ["classification", "width"], 0.001, r"a width that leaves resnet50 a channel everywhere, got 0.001"),
+    (STUDY, ["attentions", "se", "reduction"], 999, r"rows.csv line 3: expected a reduction of at most 256, .* got 999"),
+    (STUDY, ["attentions", "step"], {"poling": "avg"}, r"unknown key 'attentions.step.poling'; did you mean 'attentions.step.pooling'\?"),
+    (STUDY, ["figures", "figure4", "panels", 0, "rows"], [], r"figures.figure4.panels.0.rows: .* at least 1 item"),
+    (ROWS, ["table,label"], "tabel,label", r"rows.csv: expected the columns table,label,backbone"),
+    (TIER, ["classification", "reduction"], 99, r"rows.csv: table3: .* reduction of at most 64, .* got 99"),
+    (TIER, ["classification", "backbones"], {"mobilnet": {"recipe": "tier's"}}, r"tiny.yaml: classification.backbones: unknown backbone 'mobilnet'; did you mean 'mobilenet'\?"),
+    (STUDY, ["attentions", "cbam", "kernel"], 4, r"study.yaml: attentions.cbam.kernel: expected an odd kernel .* got 4"),
     (STUDY, ["attentions", "se", "pooling"], "mean", r"attentions.se.pooling: .* but got 'mean'"),
-    (STUDY, ["figures", "figure4", "panels", 0, "rows"], ["resnet50+cbm"], r"table4: unknown row 'resnet50\+cbm'; did you mean 'resnet50\+cbam'\?"),  # noqa: E501
-    (ROWS, ["resnet50,parallel"], "resnet50,paralel", r"rows.csv line 15: unknown attention 'paralel'; did you mean 'parallel'\?"),  # noqa: E501
-    (ROWS, ["resnet50,parallel"], "resnet5,parallel", r"unknown backbone 'resnet5'; did you mean 'resnet50'\?"),  # noqa: E501
-    (ROWS, ["table3,ResNet50 + channel (SE)"], "table9,x", r"line 12: unknown table 'table9'; did you mean 'table"),  # noqa: E501
+    (STUDY, ["figures", "figure4", "panels", 0, "rows"], ["resnet50+cbm"], r"table4: unknown row 'resnet50\+cbm'; did you mean 'resnet50\+cbam'\?"),
+    (ROWS, ["resnet50,parallel"], "resnet50,paralel", r"rows.csv line 15: unknown attention 'paralel'; did you mean 'parallel'\?"),
+    (ROWS, ["resnet50,parallel"], "resnet5,parallel", r"unknown backbone 'resnet5'; did you mean 'resnet50'\?"),
+    (ROWS, ["table3,ResNet50 + channel (SE)"], "table9,x", r"line 12: unknown table 'table9'; did you mean 'table"),
     (ROWS, ["22.95,6.59"], "22.95x,6.59", r"line 15: top1_error: expected a number, got '22.95x'"),
     (ROWS, ["parallel,,,22.95"], "parallel,,22.95", r"line 15: expected 8 cells"),
-    (ROWS, ["resnet50,parallel"], "resnet50,se", r"line 15: table3 has the row 'resnet50\+se' already"),  # noqa: E501
+    (ROWS, ["resnet50,parallel"], "resnet50,se", r"line 15: table3 has the row 'resnet50\+se' already"),
 ]  # fmt: skip
 
 
@@ -173,6 +182,21 @@ def test_a_mistake_is_named_with_its_file(
             value = {"mobilnet": {"recipe": recipe}}
         edit(Path(file), *keys, value=value)
     with pytest.raises(UserError, match=message):
+        load_plan(Path(CONFIG))
+
+
+def test_files_that_cannot_be_read_are_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    Path(ROWS).unlink()
+    with pytest.raises(UserError, match=r"rows\.csv: it cannot be read: No such file"):
+        load_plan(Path(CONFIG))
+    Path(CONFIG).write_bytes(b"study: \xff")
+    with pytest.raises(UserError, match=r"config\.yaml: expected text in UTF-8"):
+        load_plan(Path(CONFIG))
+    Path(CONFIG).write_text("study: [cbam")
+    with pytest.raises(UserError, match=r"config\.yaml: this is not valid YAML"):
         load_plan(Path(CONFIG))
 
 

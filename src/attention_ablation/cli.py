@@ -1,24 +1,23 @@
 """The verbs that the workflow calls, and a person may."""
 
-import time
+import argparse
+import csv
+import gc
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-STARTED = time.perf_counter()
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
-import argparse  # noqa: E402
-import csv  # noqa: E402
-import gc  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-import yaml  # noqa: E402
-
-from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml  # noqa: E402
-from attention_ablation.study.errors import UserError, unknown  # noqa: E402
-from attention_ablation.study.expand import Plan, load_plan  # noqa: E402
+from attention_ablation import STARTED
+from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml
+from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.spec import Dataset
 
 # Heavy modules (torch, pandas, matplotlib) are imported inside the verbs that need them.
 
@@ -79,20 +78,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from attention_ablation.study.runs import (
-        FAILURE,
-        METRICS,
-        held,
-        read_outcome,
-        read_run,
-        write_json,
-    )
+    from attention_ablation.study.runs import FAILURE, held, read_run, restore, write_json
 
     run, folder = read_run(options.spec), options.spec.parent
     with held(folder):
-        # Another process may have finished it while this one waited.
-        if (folder / METRICS).exists() and read_outcome(folder)["status"] != "failed":
-            print(f"{folder}: finished already, nothing to do.")
+        # Another process may have finished it while this one waited, or Snakemake was killed
+        # before it noted that the run had ended.
+        if restore(folder):
+            print(f"{folder}: finished already; to train it again, delete the folder.")
             return 0
         try:
             _train_here(options, run, folder)
@@ -146,12 +139,15 @@ def _render(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    config = read_yaml(options.config)
+    config = read_yaml(options.config) or {}
     for setting in options.set:
         key, equals, value = setting.partition("=")
+        try:
+            config[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
         if not equals:
-            raise UserError(f"--set: expected KEY=VALUE, got '{setting}'.")
-        config[key] = yaml.safe_load(value)
+            raise UserError(f"--set: expected KEY=VALUE with a value in YAML, got '{setting}'.")
     return load_plan(config)
 
 
@@ -173,6 +169,7 @@ def _complexity(options: argparse.Namespace) -> int:
     ]
     if options.format == "csv":
         csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *records])
+        return 0  # the verdict is in the file, for the tables to show
     else:
         from tabulate import tabulate
 
@@ -191,12 +188,12 @@ def _complexity(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from pydantic import TypeAdapter
-
+    try:
+        dataset: Any = TypeAdapter(Dataset).validate_json(options.dataset)
+    except ValidationError as error:
+        raise UserError(f"expected a recipe's data set as JSON: {error}") from None
     from attention_ablation.data.load import prepare
-    from attention_ablation.study.spec import Dataset
 
-    dataset: Any = TypeAdapter(Dataset).validate_json(options.dataset)
     print(prepare(dataset, options.folder))
 
 

@@ -8,6 +8,12 @@ DATASETS = {
     for run in PLAN.runs.values()
 }
 
+# Labels, printed values and notes come from these.
+STUDY_FILES = [
+    f"workflow/studies/{PLAN.study.name}/{name}" for name in ("study.yaml", "rows.csv")
+]
+TIER_FILE = f"workflow/tiers/{PLAN.config.tier}.yaml"
+
 
 def run_of(wildcards):
     return PLAN.runs[f"{wildcards.run}/seed-{wildcards.seed}"]

@@ -2,6 +2,8 @@
 
 
 rule complexity:
+    input:
+        STUDY_FILES,
     output:
         f"{PLAN.folder}/complexity.csv",
     log:
@@ -9,12 +11,14 @@ rule complexity:
     params:
         study=PLAN.study.name,
     shell:
-        "attention-ablation complexity --study {params.study} --format csv > {output} 2> {log}"
+        "attention-ablation complexity --study {params.study:q} --format csv > {output:q} 2> {log:q}"
 
 
 rule runs:
     input:
         files(PLAN.runs.values(), "metrics.json"),
+        STUDY_FILES,
+        TIER_FILE,
     output:
         f"{PLAN.folder}/runs.csv",
     log:
@@ -22,12 +26,14 @@ rule runs:
     params:
         settings=SETTINGS,
     shell:
-        "attention-ablation render runs {params.settings} > {log} 2>&1"
+        "attention-ablation render runs {params.settings} > {log:q} 2>&1"
 
 
 rule table:
     input:
         lambda wildcards: files(PLAN.table_runs(wildcards.table), "metrics.json"),
+        STUDY_FILES,
+        TIER_FILE,
         complexity=f"{PLAN.folder}/complexity.csv",
     output:
         multiext(f"{PLAN.folder}/tables/{{table}}", ".csv", ".md", ".tex"),
@@ -36,12 +42,14 @@ rule table:
     params:
         settings=SETTINGS,
     shell:
-        "attention-ablation render {wildcards.table} {params.settings} > {log} 2>&1"
+        "attention-ablation render {wildcards.table} {params.settings} > {log:q} 2>&1"
 
 
 rule figure:
     input:
         lambda wildcards: files(figure_runs(wildcards.figure), "history.csv"),
+        STUDY_FILES,
+        TIER_FILE,
     output:
         multiext(f"{PLAN.folder}/figures/{{figure}}", ".svg", ".png"),
     log:
@@ -49,4 +57,4 @@ rule figure:
     params:
         settings=SETTINGS,
     shell:
-        "attention-ablation render {wildcards.figure} {params.settings} > {log} 2>&1"
+        "attention-ablation render {wildcards.figure} {params.settings} > {log:q} 2>&1"

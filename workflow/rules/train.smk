@@ -17,7 +17,7 @@ rule spec:
     params:
         text=lambda wildcards: run_of(wildcards).canonical(),
     shell:
-        "printf '%s\\n' {params.text:q} > {output}"
+        "printf '%s\\n' {params.text:q} > {output:q}"
 
 
 rule data:
@@ -30,11 +30,12 @@ rule data:
         dataset=lambda wildcards: DATASETS[wildcards.prepared].model_dump_json(),
         folder=PLAN.data_folder,
     shell:
-        "attention-ablation prepare {params.dataset:q} {params.folder} > {log} 2>&1"
+        "attention-ablation prepare {params.dataset:q} {params.folder:q} > {log:q} 2>&1"
 
 
-# Inputs are `ancient`: their content is in the run's id, so their age says nothing. Checkpoints
-# and other by-products stay in the folder, undeclared, because Snakemake deletes declared files.
+# Inputs are `ancient`: their content is in the run's id, so their age says nothing. There are no
+# params, so that nothing but a new path makes a run anew. By-products stay in the folder undeclared,
+# because Snakemake deletes declared files before a job and after a failure.
 rule train:
     input:
         spec=ancient(f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/spec.json"),
@@ -47,8 +48,6 @@ rule train:
     # The longest first, so that no core is left alone with one at the end.
     priority: lambda wildcards: relative_cost(run_of(wildcards).spec)
     threads: 1
-    params:
-        data=PLAN.data_folder,
     shell:
-        "OMP_NUM_THREADS={threads} attention-ablation train {input.spec} --data {params.data}"
-        " --threads {threads} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} attention-ablation train {input.spec:q} --data {PLAN.data_folder:q}"
+        " --threads {threads} > {log:q} 2>&1"

@@ -59,7 +59,7 @@ def compose(dataset: ClutteredDigits, split: Split, indices: range) -> DigitImag
     """Compose the images with these indices of a split.
 
     Each has one whole digit anywhere on the canvas; fragments, square cuts of other digits, fall
-    anywhere, and where ink overlaps the darker stays.
+    anywhere, and where ink overlaps the stronger stays.
     """
     digits, digit_labels = base_digits(split, dataset.digit_size)
     n, size, digit = len(indices), dataset.image_size, dataset.digit_size

@@ -1,5 +1,6 @@
 """Error curves: training and validation top-1 error against epoch (the paper's Figure 4)."""
 
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -45,16 +46,17 @@ def write_figure(plan: Plan, name: str) -> None:
 
 
 def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:
-    for key, colour in zip(panel.rows, COLOURS, strict=False):
+    for key, colour in zip(panel.rows, cycle(COLOURS), strict=False):
         row = next(row for row in plan.rows(panel.table) if row.key == key)
-        history = _histories(plan, panel.table, key)
+        histories = _histories(plan, panel.table, key)
+        history, n = (pd.concat(histories) if histories else pd.DataFrame()), len(histories)
         if history.empty:
             ax.plot([], [], color=colour, label=f"{row.label}: no run")
             continue
         for split, style in STYLES.items():
             by_epoch = history.groupby("epoch")[f"{split}_top1_error"]
             mean = by_epoch.mean()
-            label = f"{row.label}, {split}"
+            label = f"{row.label}, {split}" + (f" (n = {n})" if n < len(plan.seeds) else "")
             ax.plot(mean.index, mean, color=colour, linestyle=style, lw=1.6, label=label)
             if len(plan.seeds) > 1:
                 ax.fill_between(
@@ -71,8 +73,7 @@ def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:
     ax.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 
-def _histories(plan: Plan, table: str, key: str) -> pd.DataFrame:
+def _histories(plan: Plan, table: str, key: str) -> list[pd.DataFrame]:
     paths = [Path(plan.runs_folder, run.path, HISTORY) for run in plan.row_runs(table, key)]
     # A file without a line is a training that has only just started.
-    frames = [pd.read_csv(path) for path in paths if path.exists() and path.stat().st_size]
-    return pd.concat(frames) if frames else pd.DataFrame()
+    return [pd.read_csv(path) for path in paths if path.exists() and path.stat().st_size]

@@ -18,8 +18,9 @@ HEADINGS: dict[Metric, str] = {
 ERRORS: tuple[Metric, ...] = ("top1_error", "top5_error")
 COMPLEXITY_CSV = "complexity.csv"
 DASH = "-"
+MISMATCHED = "≠"
 # Daggers tell cells with a named discrepancy from the footnotes' other signs.
-MARKS = ("†", "‡", "§", "¶")
+MARKS = [mark * repeat for repeat in (1, 2, 3) for mark in "†‡§¶"]
 
 
 def table_frame(plan: Plan, table: str, runs: pd.DataFrame) -> pd.DataFrame:
@@ -28,7 +29,8 @@ def table_frame(plan: Plan, table: str, runs: pd.DataFrame) -> pd.DataFrame:
     `seeds` counts completed runs; errors are their mean and sample standard deviation in percent.
     A row with a diverged run says 'diverged k/n' in place of a mean over the rest.
     """
-    complexity = _complexity(plan)
+    complexity = _complexity(plan, table)
+    counted = {"params_m": complexity["params"] / 1e6, "gflops": complexity["gflops"]}
     records = []
     for row in plan.rows(table):
         outcomes = runs.loc[[run.path for run in plan.row_runs(table, row.key)]]
@@ -50,7 +52,7 @@ def table_frame(plan: Plan, table: str, runs: pd.DataFrame) -> pd.DataFrame:
                     record[metric] = f"diverged {diverged}/{len(outcomes)}"
                     record[f"{metric}_sd"] = float("nan")
             else:
-                record[metric] = complexity.get((table, row.key, metric), float("nan"))
+                record[metric] = counted[metric].get(row.key, float("nan"))
             record[f"{metric}_paper"] = row.printed.get(metric, "")
         records.append(record)
     return pd.DataFrame(records)
@@ -66,16 +68,13 @@ def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
     (folder / f"{table}.tex").write_text(_latex(plan, table, frame, runs))
 
 
-def _complexity(plan: Plan) -> dict[tuple[str, str, str], float]:
+def _complexity(plan: Plan, table: str) -> pd.DataFrame:
+    """Return a table's lines of complexity.csv by row, none where it is missing."""
     path = plan.folder / COMPLEXITY_CSV
     if not path.exists():
-        return {}
+        return pd.DataFrame(columns=["params", "gflops", "verdict"])
     frame = pd.read_csv(path)
-    cells: dict[tuple[str, str, str], float] = {}
-    for line in frame.itertuples():
-        cells[str(line.table), str(line.row), "params_m"] = float(line.params) / 1e6  # type: ignore[arg-type]
-        cells[str(line.table), str(line.row), "gflops"] = float(line.gflops)  # type: ignore[arg-type]
-    return cells
+    return frame[frame["table"] == table].set_index("row")
 
 
 def _display(
@@ -83,7 +82,10 @@ def _display(
 ) -> pd.DataFrame:
     """Return the table as text; `bold` is the format of the best cells."""
     rows = plan.rows(table)
-    columns: dict[str, list[str]] = {"Architecture": [row.label for row in rows]}
+    unexplained = _unexplained(plan, table)
+    columns = {
+        "Architecture": [row.label + f" {MISMATCHED}" * (row.key in unexplained) for row in rows]
+    }
     ours_best, paper_best = _best_ours(plan, table, runs), _best_printed(plan, table)
     marks = _marks(plan, table)
     for metric in plan.study.tables[table].columns:
@@ -187,7 +189,14 @@ def _notes(plan: Plan, table: str, frame: pd.DataFrame) -> list[str]:
         notes.append("Params and GFLOPs: counted on the full-size network, 224 px, 1000 classes.")
     for name, mark in _discrepancies(plan, table).items():
         notes.append(f"{mark} {name}: {plan.study.discrepancies[name].explanation}")
+    if _unexplained(plan, table):
+        notes.append(f"{MISMATCHED} printed Params or GFLOPs that the network does not have.")
     return [*notes, " ".join(plan.tier.limits.split())]
+
+
+def _unexplained(plan: Plan, table: str) -> list[str]:
+    verdicts = _complexity(plan, table)["verdict"]
+    return list(verdicts.index[verdicts == "MISMATCH"])
 
 
 def _title(plan: Plan, table: str) -> str:
@@ -197,7 +206,7 @@ def _title(plan: Plan, table: str) -> str:
 
 def _markdown(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> str:
     display = _display(plan, table, frame, runs, "**{}**")
-    body = display.to_markdown(
+    body = display.map(lambda text: text.replace("|", "\\|")).to_markdown(
         index=False, disable_numparse=True, colalign=["left"] + ["right"] * (display.shape[1] - 1)
     )
     number = table.removeprefix("table")
@@ -230,12 +239,19 @@ def _latex(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> s
 
 # `<<` and `>>` stand for bold until everything else is escaped.
 LATEX = {
-    "\\": r"\textbackslash{}",
+    "\\": "\N{BACKSPACE}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "\N{BACKSPACE}": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
     "&": r"\&",
     "%": r"\%",
     "_": r"\_",
     "#": r"\#",
     "±": r"$\pm$",
+    "≠": r"$\neq$",
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
     "§": r"$^\S$",

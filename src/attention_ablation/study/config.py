@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from attention_ablation.study.backbones import BACKBONES
 from attention_ablation.study.errors import UserError, invalid, unknown
-from attention_ablation.study.spec import Attention, ClassificationRecipe, Model
+from attention_ablation.study.spec import Attention, Backbone, ClassificationRecipe, Model
 
 ModelType = TypeVar("ModelType", bound=Model)
 METRICS = ("params_m", "gflops", "top1_error", "top5_error")
@@ -31,13 +31,15 @@ def _number(value: Any) -> Any:
 Seed = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_no_duplicates)]
 
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_no_duplicates)]
+
 
 class Config(Model):
     """What to regenerate: config.yaml."""
 
     study: str = Field(description="A folder in workflow/studies: rows, tables, printed values.")
     tier: str = Field(description="A file in workflow/tiers: data sets, recipes and seeds.")
-    tables: Literal["all"] | Annotated[list[str], AfterValidator(_no_duplicates)] = Field(
+    tables: Literal["all"] | Names = Field(
         "all", description="The study's tables to regenerate, e.g. [table1, table3], or all."
     )
     seeds: Seeds | None = Field(
@@ -105,7 +107,7 @@ class Panel(Model):
 
     title: str
     table: str
-    rows: list[str]
+    rows: list[str] = Field(min_length=1)
 
 
 class Figure(Model):
@@ -189,41 +191,74 @@ def parse(model: type[ModelType], data: Any, where: object) -> ModelType:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file. Raises UserError where there is none or it does not parse."""
+    """Read a YAML file. Raises UserError where it cannot be read or does not parse."""
     try:
-        return yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file.") from None
+        return yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: this is not valid YAML: {error}") from None
+
+
+def read_text(path: Path) -> str:
+    """Read a text file. Raises UserError where there is none or it is not text."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: expected text in UTF-8.") from None
+
+
+def check_fit(attention: Attention, backbone: Backbone, where: object) -> None:
+    """Raise UserError where a gate does not fit the narrowest place of a backbone."""
+    channels = min(BACKBONES[backbone.name].gated_channels(backbone.width))
+    if channels < 1:
+        raise UserError(
+            f"{where}: expected a width that leaves {backbone.name} a channel everywhere, got "
+            f"{backbone.width:g}; raise it."
+        )
+    if attention.reduction is not None and attention.reduction > channels:
+        raise UserError(
+            f"{where}: expected a reduction of at most {channels}, the fewest channels at a gate "
+            f"of {backbone.name} at width {backbone.width:g}, got {attention.reduction}; lower the "
+            "reduction or raise the width."
+        )
 
 
 def _read_rows(path: Path, study: StudyFile) -> list[Row]:
     rows: dict[tuple[str, str], Row] = {}
     columns = ["table", "label", "backbone", "attention", *METRICS]
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != columns:
-            raise UserError(f"{path}: expected the columns {','.join(columns)} in line 1.")
-        for record in reader:
-            where = f"{path} line {reader.line_num}"
-            if None in record or None in record.values():
-                raise UserError(f"{where}: expected {len(columns)} cells, separated by commas.")
-            printed = {metric: record.pop(metric) for metric in METRICS}
-            row = parse(Row, {**record, "printed": {k: v for k, v in printed.items() if v}}, where)
-            for metric, value in row.printed.items():
-                if not value.replace(".", "", 1).isdigit():
-                    raise UserError(f"{where}: {metric}: expected a number, got '{value}'.")
-            if row.table not in study.tables:
-                raise unknown("table", row.table, study.tables, where)
-            if row.attention not in study.attentions:
-                raise unknown("attention", row.attention, study.attentions, where)
-            if (row.table, row.key) in rows:
-                raise UserError(
-                    f"{where}: {row.table} has the row '{row.key}' already; remove one."
-                )
-            rows[row.table, row.key] = row
+    reader = csv.DictReader(read_text(path).splitlines())
+    if reader.fieldnames != columns:
+        raise UserError(f"{path}: expected the columns {','.join(columns)} in line 1.")
+    for record in reader:
+        where = f"{path} line {reader.line_num}"
+        if None in record or None in record.values():
+            raise UserError(f"{where}: expected {len(columns)} cells, separated by commas.")
+        row = _parse_row(record, where)
+        for kind, name, valid in (
+            ("table", row.table, study.tables),
+            ("backbone", row.backbone, BACKBONES),
+            ("attention", row.attention, study.attentions),
+        ):
+            if name not in valid:
+                raise unknown(kind, name, valid, where)
+        if (row.table, row.key) in rows:
+            raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
+        check_fit(study.attentions[row.attention], Backbone(name=row.backbone), where)
+        rows[row.table, row.key] = row
+    for table in study.tables:
+        if table not in {row.table for row in rows.values()}:
+            raise UserError(f"{path}: {table} has no row; add one, or remove it from study.yaml.")
     return list(rows.values())
+
+
+def _parse_row(record: dict[str, str], where: str) -> Row:
+    cells = {metric: record.pop(metric) for metric in METRICS}
+    printed = {metric: cell for metric, cell in cells.items() if cell}
+    for metric, cell in printed.items():
+        if not cell.replace(".", "", 1).isdigit():
+            raise UserError(f"{where}: {metric}: expected a number, got '{cell}'.")
+    return parse(Row, {**record, "printed": printed}, where)
 
 
 def _check_references(study: Study, where: Path) -> None:

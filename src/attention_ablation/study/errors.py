@@ -1,8 +1,9 @@
 """A user's mistakes, told as sentences: what was expected, what came, what to do."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,10 +29,10 @@ def invalid(error: ValidationError, model: type[BaseModel], where: object) -> Us
     """Turn pydantic's findings about `where` into one sentence for each key."""
     sentences = []
     for found in error.errors():
-        loc = [part for part in found["loc"] if not _is_tag(part)]
-        key = ".".join(map(str, loc))
+        keys, siblings = _locate(model, found["loc"])
+        key = ".".join(keys)
         if found["type"] == "extra_forbidden":
-            sentences.append(str(unknown("key", key, _sibling_keys(model, loc), where)))
+            sentences.append(str(unknown("key", key, siblings, where)))
         elif found["type"] == "missing":
             sentences.append(f"{where}: the key '{key}' is missing; add it.")
         elif found["type"] == "value_error":
@@ -39,28 +40,47 @@ def invalid(error: ValidationError, model: type[BaseModel], where: object) -> Us
             sentences.append(f"{where}: {key}: {reason}" if key else f"{where}: {reason}")
         else:
             reason = found["msg"][0].lower() + found["msg"][1:]
-            sentences.append(f"{where}: {key}: {reason}, but got {found['input']!r}.")
+            hint = "; YAML reads 1e-4 as text, write 1.0e-4" * _is_exponent(found["input"])
+            sentences.append(f"{where}: {key}: {reason}, but got {found['input']!r}{hint}.")
     return UserError("\n".join(sentences))
 
 
-def _is_tag(part: str | int) -> bool:
-    # Pydantic puts the branch of a union into the path; no such key stands in the file.
-    tags = {"step", "one-cycle", "cosine", "cluttered-digits", "imagenet"}
-    return part in tags or "[" in str(part)
+def _is_exponent(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value))
 
 
-def _sibling_keys(model: type[BaseModel], loc: list[Any]) -> list[str]:
-    """Return the dotted keys that are valid where the unknown key `loc` stands."""
-    models = [model]
-    for part in loc[:-1]:
+def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """Return the keys of pydantic's `loc` that stand in the file, and the valid last keys.
+
+    Pydantic puts the branches of unions into the path, too; those are left out.
+    """
+    keys: list[str] = []
+    siblings: list[str] = []
+    here: list[Any] = [model]
+    for position, part in enumerate(loc):
+        models = [m for annotation in here for m in _models_in(annotation)]
         fields = [m.model_fields[part] for m in models if part in m.model_fields]
-        models = [m for field in fields for m in _models_in(field.annotation)] or models
-    prefix = ".".join(map(str, loc[:-1]))
-    names = dict.fromkeys(name for m in models for name in m.model_fields)
-    return [f"{prefix}.{name}" if prefix else name for name in names]
+        last = position == len(loc) - 1
+        siblings = [".".join([*keys, name]) for m in models for name in m.model_fields]
+        if fields:
+            here = [field.annotation for field in fields]
+        elif not (last or isinstance(part, int) or any(_is_mapping(a) for a in here)):
+            continue  # a branch
+        elif "[" in str(part):
+            continue  # a branch that pydantic names by its type
+        else:
+            here = [arg for annotation in here for arg in get_args(annotation)] or here
+        keys.append(str(part))
+    return keys, list(dict.fromkeys(siblings))
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
+    if _is_mapping(annotation) or get_origin(annotation) is list:
+        return []
     return [m for arg in get_args(annotation) for m in _models_in(arg)]

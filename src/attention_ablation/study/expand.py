@@ -12,12 +12,13 @@ from attention_ablation.study.config import (
     Row,
     Study,
     Tier,
+    check_fit,
     load_config,
     load_study,
     load_tier,
     parse,
 )
-from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.errors import unknown
 from attention_ablation.study.spec import Attention, Backbone, Run, Spec
 
 
@@ -95,7 +96,8 @@ def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Pl
 
     Raises UserError for any mistake in the config, the study or the tier.
     """
-    where = config if isinstance(config, Path) else "config.yaml"
+    # Snakemake and the command line hand over keys, which may come from either.
+    where = config if isinstance(config, Path) else "config.yaml or --config"
     if isinstance(config, Path):
         config = load_config(config)
     elif isinstance(config, dict):
@@ -135,23 +137,10 @@ def relative_cost(spec: Spec) -> int:
 
 def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec:
     where = f"{root / 'workflow/studies' / study.name / 'rows.csv'}: {row.table}: {row.label}"
-    if row.backbone not in BACKBONES:
-        raise unknown("backbone", row.backbone, BACKBONES, where)
     sized = tier.classification.backbones.get(row.backbone, tier.classification)
     backbone = Backbone(name=row.backbone, width=sized.width, stride=sized.stride)
     attention = study.attentions[row.attention]
-    _check_reduction(attention, Backbone(name=row.backbone), where)
     if attention.reduction is not None and sized.reduction is not None:
         attention = attention.model_copy(update={"reduction": sized.reduction})
-    _check_reduction(attention, backbone, where)
+    check_fit(attention, backbone, where)
     return Spec(backbone=backbone, attention=attention, recipe=sized.recipe)
-
-
-def _check_reduction(attention: Attention, backbone: Backbone, where: str) -> None:
-    channels = min(BACKBONES[backbone.name].gated_channels(backbone.width))
-    if attention.reduction is not None and attention.reduction > channels:
-        raise UserError(
-            f"{where}: expected a reduction of at most {channels}, the fewest channels at a gate "
-            f"of {backbone.name} at width {backbone.width:g}, got {attention.reduction}; lower the "
-            "reduction or raise the width."
-        )

@@ -1,7 +1,8 @@
 """A run's folder: what is written there, read back and listed.
 
 `spec.json` (what to do), `history.csv` (a row per epoch), `metrics.json` (what came out; its
-presence means that the run ended by itself), `failure.json` (why it did not), `train.log`.
+presence means that the run ended by itself), `failure.json` (why it did not), `train.log`, and
+`result.json`, from which a finished run's history and metrics can be written again.
 """
 
 import fcntl
@@ -16,7 +17,9 @@ from pydantic import ValidationError
 from attention_ablation.study.errors import UserError, invalid
 from attention_ablation.study.spec import Run
 
-SPEC, HISTORY, METRICS, FAILURE = "spec.json", "history.csv", "metrics.json", "failure.json"
+HISTORY, METRICS, FAILURE = "history.csv", "metrics.json", "failure.json"
+# What a finished run came to, in one file that Snakemake does not know and so never deletes.
+RESULT = "result.json"
 
 
 def read_run(path: Path) -> Run:
@@ -43,6 +46,24 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
     part.replace(path)
+
+
+def finish(folder: Path, metrics: dict[str, Any]) -> None:
+    """Declare a run finished: keep its result, then write `metrics.json`."""
+    history = (folder / HISTORY).read_text()
+    write_json(folder / RESULT, {"metrics": metrics, "history": history})
+    write_json(folder / METRICS, metrics)
+
+
+def restore(folder: Path) -> bool:
+    """Write a finished run's history and metrics again; False where it has not finished."""
+    try:
+        result = json.loads((folder / RESULT).read_text())
+    except FileNotFoundError:
+        return False
+    (folder / HISTORY).write_text(result["history"])
+    write_json(folder / METRICS, result["metrics"])
+    return True
 
 
 def read_outcome(folder: Path) -> dict[str, Any]:

@@ -20,9 +20,6 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-# The way of composing; raised when it changes, so that no run reads images of the old way.
-COMPOSITION = 1
-
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -121,6 +118,9 @@ class ClutteredDigits(Model):
     """One whole handwritten digit among fragments of others; composed, nothing is downloaded."""
 
     name: Literal["cluttered-digits"]
+    version: Literal[1] = Field(
+        1, description="The way of composing; another one is another data set."
+    )
     image_size: int = Field(ge=8, description="Side of the canvas, px.")
     digit_size: int = Field(ge=8, description="Side to which the 8x8 px digit is enlarged, px.")
     fragments: int = Field(ge=0, description="Fragments of other digits on each image.")
@@ -140,7 +140,7 @@ class ClutteredDigits(Model):
     @property
     def prepared(self) -> str:
         """Name of the file that holds the composed images, made once and read by every run."""
-        return f"{self.name}_{short_hash(canonical_json([COMPOSITION, self.model_dump()]))}.npz"
+        return f"{self.name}_{short_hash(canonical_json(self.model_dump()))}.npz"
 
 
 class ImageNet(Model):
@@ -210,7 +210,15 @@ class ClassificationRecipe(Model):
     )
 
     @model_validator(mode="after")
-    def _has_a_step(self) -> Self:
+    def _consistent(self) -> Self:
+        if self.augmentation != "none" and self.dataset.name == "cluttered-digits":
+            raise ValueError(
+                f"expected augmentation 'none' for cluttered-digits, got '{self.augmentation}': "
+                "flips and crops change what a digit is"
+            )
+        warmup = getattr(self.schedule, "warmup_epochs", 0)
+        if warmup >= self.epochs:
+            raise ValueError(f"expected schedule.warmup_epochs below {self.epochs}, got {warmup}")
         if self.dataset.train_images < self.batch_size:
             raise ValueError(
                 f"expected a batch_size of at most dataset.train_images "

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from attention_ablation.study.runs import FAILURE, HISTORY, METRICS, write_json
+from attention_ablation.study.runs import FAILURE, HISTORY, finish
 from attention_ablation.study.spec import Run
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.provenance import provenance
@@ -75,7 +75,7 @@ def train(
         "dataset_fingerprint": task.fingerprint,
         **facts,
     }
-    write_json(folder / METRICS, metrics)
+    finish(folder, metrics)
     return metrics
 
 
