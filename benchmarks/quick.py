@@ -26,10 +26,9 @@ def main() -> None:
     """Print a Markdown table: figure, measured, limit."""
     plan = load_plan(Path("config.yaml"))
     facts = provenance(torch.device("cpu"))
-    print(
-        f"{facts['device']}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()},"
-    )
-    print(f"torch {facts['torch']}, commit {str(facts['git_commit'])[:10]}.\n")
+    cores, commit = len(os.sched_getaffinity(0)), str(facts["git_commit"])[:10]
+    print(f"{facts['device']}, {cores} cores, Python {platform.python_version()},")
+    print(f"torch {facts['torch']}, commit {commit}.\n")
     print("| figure | measured | limit |\n|---|--:|--:|")
     for name, measured, limit in [*trainings(plan), *probes(plan)]:
         print(f"| {name} | {measured} | {limit} |")
@@ -50,8 +49,8 @@ def trainings(plan: Plan) -> list[tuple[str, str, str]]:
     cores = len(os.sched_getaffinity(0))
     startup = sorted(m["startup_seconds"] for m in found.values())
     return [
-        (f"`make tables` after the install, {len(found)} trainings", f"{whole / 60:.1f} min", "12 min"),
-        ("its training phase, first start to last end", f"{wall / 60:.1f} min", ""),
+        ("`make tables` after the install", f"{whole / 60:.1f} min", "12 min"),
+        (f"its training phase, {len(found)} trainings", f"{wall / 60:.1f} min", ""),
         ("sum of the trainings' compute seconds", f"{compute:.0f} s", ""),
         (f"training phase / (sum / {cores} cores)", f"{wall / compute * cores:.2f}", "1.20"),
         ("ResNet50 baseline, top-1 error", f"{baseline:.1f} %", "20 %"),

@@ -1,13 +1,12 @@
 """What a step and an evaluation are in image classification."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attention_ablation.data.load import ImageSet, load
+from attention_ablation.data.load import ImageData, ImageSet
 from attention_ablation.models.build import build, initialise
 from attention_ablation.study.spec import Run
 
@@ -24,11 +23,10 @@ class Classification:
 
     columns = ("loss", "top1_error", "top5_error")
 
-    def __init__(self, run: Run, device: torch.device, data_folder: Path) -> None:
+    def __init__(self, run: Run, data: ImageData, device: torch.device) -> None:
         self.recipe = run.spec.recipe
         self.seed = run.seed
         self.device = device
-        data = load(self.recipe.dataset, data_folder)
         self.fingerprint = data.fingerprint
         self.train_set, self.validation_set = data.train.to(device), data.validation.to(device)
         self.mean, self.std = data.mean, data.std
@@ -42,11 +40,14 @@ class Classification:
         """Steps in an epoch; a last batch that is not full is left out."""
         return len(self.train_set.labels) // self.recipe.batch_size
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the epoch's batches in an order that depends on the seed and the epoch only."""
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield the epoch's batches from the `first`, 0 being the first of all.
+
+        Their order depends on the seed and the epoch only.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.train_set.labels), generator=generator).to(self.device)
-        for step in range(self.steps_per_epoch):
+        for step in range(first, self.steps_per_epoch):
             size = self.recipe.batch_size
             yield self._batch(self.train_set, order[step * size : (step + 1) * size])
 

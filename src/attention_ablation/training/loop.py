@@ -1,0 +1,146 @@
+"""Optimiser, schedule, precision and progress around a task, as one state that can be resumed."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from attention_ablation.training.classify import Classification
+from attention_ablation.training.schedule import learning_rate
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Stopped(Exception):  # noqa: N818  (a request that was met, not an error)
+    """The loop was asked to stop and did so between two steps."""
+
+
+class Loop:
+    """Trains a task epoch by epoch; `history` has a row for each that is done.
+
+    Everything that the next step depends on is in `state_dict`, the epoch under way included, so a
+    loop that loads it goes on as if it had never stopped. The data order is not in there: it
+    follows from seed and epoch.
+    """
+
+    def __init__(self, task: Classification, device: torch.device) -> None:
+        self.task = task
+        self.recipe = task.recipe
+        self.device = device
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self.sums = torch.zeros(4, device=device)  # of the epoch under way
+        self.seconds = self.waited = 0.0  # likewise: its training, and its waiting for batches
+        scaled = self.recipe.precision == "fp16"
+        self.optimizer = torch.optim.SGD(
+            task.model.parameters(),
+            lr=self.recipe.learning_rate,
+            momentum=self.recipe.momentum,
+            weight_decay=self.recipe.weight_decay,
+            # A first step that the scaler leaves out would leave the fused momentum unset
+            # (torch 2.15), and later steps would read whatever the memory held.
+            fused=not scaled,
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+
+    def epoch(self, asked_to_stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+        """Train the rest of an epoch, evaluate, and return the history's new row.
+
+        Raises Stopped before the first step at which `asked_to_stop` is true.
+        """
+        first_step = len(self.history) * self.task.steps_per_epoch
+        row: dict[str, float] = {
+            "epoch": len(self.history) + 1,
+            "lr": self._learning_rate(first_step),
+        }
+        self._train(self.step - first_step, asked_to_stop)
+        start = time.perf_counter()
+        with self._autocast():
+            train, validation = self.sums.tolist(), self.task.evaluate().tolist()
+        evaluated = time.perf_counter() - start
+        for split, values in (("train", train), ("validation", validation)):
+            for column, value in zip(self.task.columns, values[:-1], strict=True):
+                scale = 100 if column.endswith("error") else 1
+                row[f"{split}_{column}"] = round(scale * value / values[-1], 6)
+        images, seconds = train[-1], self.seconds + evaluated
+        row |= {
+            "seconds": round(seconds, 4),
+            "compute_seconds": round(seconds - self.waited, 4),
+            "images_per_second": round(images / self.seconds, 1),
+            "compute_images_per_second": round(images / (self.seconds - self.waited), 1),
+        }
+        self.history.append(row)
+        self.sums.zero_()
+        self.seconds = self.waited = 0.0
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rest of the training depends on, as tensors and plain values."""
+        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        return {
+            "model": self.task.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "progress": {
+                "step": self.step,
+                "history": self.history,
+                "sums": self.sums,
+                "seconds": self.seconds,
+                "waited": self.waited,
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where `state_dict` was called."""
+        self.task.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        for name, value in state["progress"].items():
+            setattr(self, name, value.to(self.device) if name == "sums" else value)
+
+    def _train(self, done: int, asked_to_stop: Callable[[], bool]) -> None:
+        self.task.model.train()
+        epoch = len(self.history) + 1
+        batches = self.task.batches(epoch, done)
+        steps = range(done, self.task.steps_per_epoch)
+        start = time.perf_counter()
+        before = self.seconds
+        for _ in tqdm(steps, f"epoch {epoch}", leave=False, disable=None):
+            if asked_to_stop():
+                raise Stopped
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - asked
+            self._step(batch)
+            self.seconds = before + time.perf_counter() - start
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds = before + time.perf_counter() - start
+
+    def _step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(self.step)
+        with self._autocast():
+            loss, batch_sums = self.task.loss(batch)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.sums += batch_sums
+        self.step += 1
+
+    def _learning_rate(self, step: int) -> float:
+        recipe = self.recipe
+        return learning_rate(
+            recipe.schedule, recipe.learning_rate, step, self.task.steps_per_epoch, recipe.epochs
+        )
+
+    def _autocast(self) -> torch.autocast:
+        dtype = PRECISIONS[self.recipe.precision]
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32)

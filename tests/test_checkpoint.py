@@ -1,0 +1,192 @@
+"""A training that is interrupted, at any moment, ends as one that was not."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from attention_ablation.cli import main
+from attention_ablation.study.errors import UserError
+from attention_ablation.study.expand import Plan
+from attention_ablation.training import checkpoint
+from attention_ablation.training.loop import Loop
+from tests.test_training import classification, history, small_run, spec_file
+
+EPOCHS = 6
+
+
+def start(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "attention_ablation.cli", "train", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def spec(tiny: Plan) -> Path:
+    """The spec of a run of several epochs."""
+    return spec_file(small_run(tiny, epochs=EPOCHS))
+
+
+@pytest.fixture
+def expected(spec: Path) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
+    """History and final weights of the uninterrupted run, whose folder is then emptied."""
+    assert main(["train", str(spec)]) == 0
+    result = outcome(spec)
+    for path in spec.parent.iterdir():
+        if path != spec:
+            path.unlink()
+    return result
+
+
+def outcome(spec: Path) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
+    return history(spec.parent), torch.load(spec.parent / "weights.pt", weights_only=True)
+
+
+def assert_equal(
+    found: tuple[list[dict[str, str]], dict[str, torch.Tensor]],
+    expected: tuple[list[dict[str, str]], dict[str, torch.Tensor]],
+) -> None:
+    assert found[0] == expected[0]
+    assert all(torch.equal(value, expected[1][name]) for name, value in found[1].items())
+
+
+def test_killed_again_and_again_it_ends_as_if_it_never_was(
+    spec: Path, expected: tuple[list[dict[str, str]], dict[str, torch.Tensor]]
+) -> None:
+    kills, seen = 0, set()
+    while kills < 4:
+        process = start(spec)
+        checkpoints = set(spec.parent.glob("checkpoint-*.pt"))
+        deadline = time.monotonic() + 60
+        # Until it has gone on a little; then another moment each time.
+        while process.poll() is None and time.monotonic() < deadline:
+            if set(spec.parent.glob("checkpoint-*.pt")) - checkpoints:
+                break
+            time.sleep(0.002)
+        time.sleep(0.013 * kills)
+        process.kill()
+        process.communicate()
+        kills += 1
+        seen |= {path.name[:20] for path in spec.parent.glob("checkpoint-*.pt")}
+        if (spec.parent / "metrics.json").exists():
+            break
+    assert len(seen) >= 3  # it was interrupted after several epochs
+    assert main(["train", str(spec)]) == 0
+    assert_equal(outcome(spec), expected)
+    assert not list(spec.parent.glob("checkpoint*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_writes_a_checkpoint_at_the_next_step(
+    spec: Path,
+    expected: tuple[list[dict[str, str]], dict[str, torch.Tensor]],
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = Loop._step
+
+    def interrupted(loop: Loop, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        plain(loop, batch)
+        if loop.step == 10:  # four steps an epoch: in the middle of the third
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "_step", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", str(spec)])
+    assert stopped.value.code == 128 + number
+    assert not (spec.parent / "failure.json").exists()
+    assert "stopped at step 10" in capsys.readouterr().out
+    assert main(["train", str(spec)]) == 0
+    assert "going on from step 10 of 24" in capsys.readouterr().out
+    assert_equal(outcome(spec), expected)
+
+
+def stop_after(epochs: int, spec: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Train some epochs, then die; return the checkpoints, the newest last."""
+    plain = Loop.epoch
+
+    def dies(loop: Loop, *arguments: object) -> object:
+        if len(loop.history) == epochs:
+            raise KeyboardInterrupt
+        return plain(loop, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "epoch", dies)
+        with pytest.raises(KeyboardInterrupt):
+            main(["train", str(spec)])
+    return sorted(spec.parent.glob("checkpoint-*.pt"))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_or_to_the_start(
+    spec: Path,
+    expected: tuple[list[dict[str, str]], dict[str, torch.Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before, newest = stop_after(3, spec, monkeypatch)  # the last two are kept
+    newest.write_bytes(newest.read_bytes()[:-1000])  # cut short
+    assert len(stop_after(4, spec, monkeypatch)) == 2
+    output = capsys.readouterr().out
+    assert f"warning: {newest} is damaged; falling back" in output
+    assert "going on from step 8 of 24" in output
+    for path in spec.parent.glob("checkpoint-*.pt"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1  # one bit
+        path.write_bytes(content)
+    assert main(["train", str(spec)]) == 0
+    assert "warning: no sound checkpoint is left; starting over." in capsys.readouterr().out
+    assert_equal(outcome(spec), expected)
+    assert before != newest
+
+
+def test_a_full_disk_leaves_the_last_good_state_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path, 1, {"weight": torch.ones(3)})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+        checkpoint.save(tmp_path, 2, {"weight": torch.zeros(3)})
+    state = checkpoint.load(tmp_path)
+    assert state is not None
+    assert state["weight"].tolist() == [1, 1, 1]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere.*cannot be written: No such file"):
+        checkpoint.save(tmp_path / "nowhere", 1, {})
+
+
+def test_a_half_written_checkpoint_is_never_loaded(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, {"step": 1})
+    (tmp_path / "checkpoint.part").write_bytes(b"half of it")
+    assert checkpoint.load(tmp_path) == {"step": 1}
+
+
+def test_the_state_holds_the_scaler_and_the_random_state(tiny: Plan, tmp_path: Path) -> None:
+    run = small_run(tiny, precision="fp16")
+    first, second = (Loop(classification(run, tmp_path), torch.device("cpu")) for _ in range(2))
+    first._step(next(first.task.batches(1)))
+    first.scaler.update(123.0)
+    checkpoint.save(tmp_path, first.step, first.state_dict())
+    drawn = torch.rand(3)
+    state = checkpoint.load(tmp_path)
+    assert state is not None
+    second.load_state_dict(state)
+    assert second.scaler.get_scale() == 123.0
+    assert second.step == 1
+    assert torch.equal(torch.rand(3), drawn)
+    assert torch.equal(second.sums, first.sums)
