@@ -142,7 +142,7 @@ def test_latex_escapes_what_latex_reads_as_commands(tiny: Plan) -> None:
     text = (tiny.folder / "tables/table3.tex").read_text()
     assert r"channel \& spatial in parallel & 21.0 $\pm$ 1.0 & 22.95" in text
     assert r"\textbf{22.66}" in text
-    assert r"Top-1 error (\%)" in text
+    assert r"\multicolumn{2}{c}{Top-1 error (\%)}" in text
     assert text.count(r"\begin{") == text.count(r"\end{")
     assert not [line for line in text.splitlines() if "±" in line or "†" in line or "<<" in line]
 

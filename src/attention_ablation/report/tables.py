@@ -84,7 +84,9 @@ def _display(
     rows = plan.rows(table)
     unexplained = _unexplained(plan, table)
     columns = {
-        "Architecture": [row.label + f" {MISMATCHED}" * (row.key in unexplained) for row in rows]
+        ("Architecture", ""): [
+            row.label + f" {MISMATCHED}" * (row.key in unexplained) for row in rows
+        ]
     }
     ours_best, paper_best = _best_ours(plan, table, runs), _best_printed(plan, table)
     marks = _marks(plan, table)
@@ -96,8 +98,8 @@ def _display(
             printed = row.printed.get(metric, DASH)
             printed = bold.format(printed) if (metric, row.key) in paper_best else printed
             paper.append(printed + marks.get((metric, row.key), ""))
-        columns[HEADINGS[metric]] = ours
-        columns[f"{HEADINGS[metric]}, paper"] = paper
+        columns[HEADINGS[metric], "ours"] = ours
+        columns[HEADINGS[metric], "paper"] = paper
     return pd.DataFrame(columns)
 
 
@@ -204,10 +206,18 @@ def _title(plan: Plan, table: str) -> str:
     return f"{entry.title} (section {entry.section})"
 
 
+def _headings(display: pd.DataFrame) -> list[tuple[str, str]]:
+    headings: list[tuple[str, str]] = display.columns.to_list()
+    return headings
+
+
 def _markdown(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> str:
     display = _display(plan, table, frame, runs, "**{}**")
     body = display.map(lambda text: text.replace("|", "\\|")).to_markdown(
-        index=False, disable_numparse=True, colalign=["left"] + ["right"] * (display.shape[1] - 1)
+        index=False,
+        disable_numparse=True,
+        headers=["paper" if of == "paper" else heading for heading, of in _headings(display)],
+        colalign=["left"] + ["right"] * (display.shape[1] - 1),
     )
     number = table.removeprefix("table")
     notes = "\n".join(f"- {note}" for note in _notes(plan, table, frame))
@@ -221,10 +231,13 @@ def _latex(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> s
         return text
 
     display = _display(plan, table, frame, runs, "<<{}>>").map(escape)
-    display.columns = [escape(name) for name in display.columns]
+    display.columns = pd.MultiIndex.from_tuples(
+        [(escape(heading), of) for heading, of in _headings(display)]
+    )
     body = display.style.hide(axis="index").to_latex(
         column_format="l" + "r" * (display.shape[1] - 1),
         hrules=True,
+        multicol_align="c",
         caption=escape(_title(plan, table)),
         label=f"tab:{plan.study.name}-{table}",
         position_float="centering",
@@ -232,6 +245,7 @@ def _latex(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> s
     notes = "\\\\\n".join(escape(note) for note in _notes(plan, table, frame))
     end = "\\end{table}"
     note_block = f"\\par\\smallskip\\begin{{minipage}}{{\\linewidth}}\\footnotesize\n{notes}\n"
+    body = body.replace("\\centering\n", "\\centering\\small\\setlength{\\tabcolsep}{4pt}\n")
     return "% Needs \\usepackage{booktabs}.\n" + body.replace(
         end, f"{note_block}\\end{{minipage}}\n{end}"
     )
