@@ -207,8 +207,8 @@ def _title(plan: Plan, table: str) -> str:
 
 
 def _headings(display: pd.DataFrame) -> list[tuple[str, str]]:
-    headings: list[tuple[str, str]] = display.columns.to_list()
-    return headings
+    pairs: Any = display.columns.to_list()  # a MultiIndex, which pandas' stubs take for text
+    return [(heading, of) for heading, of in pairs]
 
 
 def _markdown(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> str:
