@@ -7,7 +7,7 @@
 #
 # Choose with TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
 #   make tables TABLES=table1,table3 SEEDS=0,1,2
-# What is not given stays as config.yaml has it.
+# What is not given stays as config.yaml has it. CORES= limits the trainings that run at a time.
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +21,7 @@ LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
 
 tables: $(READY)
 	@$(RUN) $(LOCK) snakemake --workflow-profile workflow/profiles/default --nolock \
-	    $(if $(strip $(CHOICE)),--config $(CHOICE)) || { code=$$?; \
+	    $(if $(CORES),--cores $(CORES)) $(if $(strip $(CHOICE)),--config $(CHOICE)) || { code=$$?; \
 	    [ $$code != 75 ] || echo "Another 'make tables' is running in this folder; wait for it." >&2; \
 	    exit $$code; }
 

@@ -60,5 +60,9 @@ onstart:
     if None in DATASETS:
         raise WorkflowError(
             f"tier '{PLAN.config.tier}': the loader of its data set is not part of this version; plan "
-            "it with --dry-run, or choose another tier."
+            "it (make plan, or snakemake --dry-run), or choose another tier."
         )
+
+
+onsuccess:
+    logger.info(f"Tables and figures are in {PLAN.folder}.")

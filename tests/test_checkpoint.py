@@ -83,7 +83,7 @@ def test_killed_again_and_again_it_ends_as_if_it_never_was(
     assert not list(spec.parent.glob("checkpoint*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_writes_a_checkpoint_at_the_next_step(
     spec: Path,
     expected: tuple[list[dict[str, str]], dict[str, torch.Tensor]],

@@ -1,4 +1,4 @@
-"""The verbs that the workflow calls, and a person may."""
+"""Regenerate a paper's tables: the verbs that the workflow calls, and a person may."""
 
 import argparse
 import csv
@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from attention_ablation import STARTED
+from attention_ablation import STARTED, __version__
 from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
@@ -34,11 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="attention-ablation", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     train = verbs.add_parser("train", help="train one run, whose spec.json is given")
     train.add_argument("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
-    train.add_argument("--data", type=Path, default=Path("results/data"), metavar="FOLDER")
+    train.add_argument(
+        "--data",
+        type=Path,
+        default=Path("results/data"),
+        metavar="FOLDER",
+        help="where composed data sets are; default: results/data",
+    )
     train.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
     )
@@ -49,7 +57,13 @@ def _parser() -> argparse.ArgumentParser:
         "render", help="write runs.csv, tables and figures from what is there"
     )
     render.add_argument("names", nargs="*", help="runs, table1, figure4 ...; default: everything")
-    render.add_argument("--config", type=Path, default=Path("config.yaml"), metavar="FILE")
+    render.add_argument(
+        "--config",
+        type=Path,
+        default=Path("config.yaml"),
+        metavar="FILE",
+        help="default: config.yaml",
+    )
     render.add_argument(
         "--set",
         action="append",
@@ -60,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     render.set_defaults(verb=_render)
 
     complexity = verbs.add_parser("complexity", help="count parameters and GFLOPs; compare")
-    complexity.add_argument("--study", default="cbam")
+    complexity.add_argument(
+        "--study", default="cbam", help="a folder in workflow/studies; default: cbam"
+    )
     complexity.add_argument("--format", choices=["text", "csv"], default="text")
     complexity.set_defaults(verb=_complexity)
 
@@ -183,7 +199,7 @@ def _complexity(options: argparse.Namespace) -> int:
         align = ["left", "left", *["right"] * 4, "left"]
         print(tabulate(shown, headings, disable_numparse=True, colalign=align))
         for name, discrepancy in study.discrepancies.items():
-            print(f"\n{name}: {discrepancy.explanation}")
+            print("\n" + textwrap.fill(f"{name}: {discrepancy.explanation}", 100))
     return int(any(record[-1] == MISMATCH for record in records))
 
 

@@ -50,4 +50,4 @@ rule train:
     threads: 1
     shell:
         "OMP_NUM_THREADS={threads} attention-ablation train {input.spec:q} --data {PLAN.data_folder:q}"
-        " --threads {threads} > {log:q} 2>&1"
+        " --threads {threads} >> {log:q} 2>&1"

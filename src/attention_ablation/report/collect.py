@@ -21,7 +21,7 @@ def collect(plan: Plan) -> pd.DataFrame:
         for run in plan.row_runs(table, key):
             shown[run.path].append(f"{table}:{key}")
     records = [_record(plan.runs_folder, path, run) for path, run in plan.runs.items()]
-    frame = pd.json_normalize(records).set_index("run")
+    frame = pd.json_normalize(records).convert_dtypes().set_index("run")
     frame.insert(0, "rows", pd.Series({path: " ".join(rows) for path, rows in shown.items()}))
     return frame
 

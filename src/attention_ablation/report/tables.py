@@ -238,7 +238,7 @@ def _latex(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> s
         column_format="l" + "r" * (display.shape[1] - 1),
         hrules=True,
         multicol_align="c",
-        caption=escape(_title(plan, table)),
+        caption=escape(f"Table {table.removeprefix('table')} of the paper: {_title(plan, table)}"),
         label=f"tab:{plan.study.name}-{table}",
         position_float="centering",
     )

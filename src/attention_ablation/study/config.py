@@ -1,6 +1,7 @@
 """The user's files, typed: config.yaml, a study's study.yaml and rows.csv, a tier's YAML."""
 
 import csv
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,7 +26,7 @@ def _no_duplicates(values: list[Any]) -> list[Any]:
 
 def _number(value: Any) -> Any:
     # Snakemake's --config hands the items of a list on as text.
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d+", value) else value
 
 
 Seed = Annotated[int, Field(ge=0), BeforeValidator(_number)]

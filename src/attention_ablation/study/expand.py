@@ -85,7 +85,8 @@ class Plan:
         distinct = len(set(map(Spec.canonical, self.specs.values())))
         rows, seeds = len(self.specs), len(self.seeds)
         return (
-            f"{self.config.study}, tier {self.config.tier}: {len(self.tables)} tables with "
+            f"{self.config.study}, tier {self.config.tier}: "
+            f"{len(self.tables)} table{'s' * (len(self.tables) > 1)} with "
             f"{rows} rows need {distinct} trainings a seed ({rows - distinct} rows share another "
             f"row's); {seeds} seed{'s' * (seeds > 1)}, {distinct * seeds} trainings in all."
         )

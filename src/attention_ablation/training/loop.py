@@ -53,7 +53,7 @@ class Loop:
         first_step = len(self.history) * self.task.steps_per_epoch
         row: dict[str, float] = {
             "epoch": len(self.history) + 1,
-            "lr": self._learning_rate(first_step),
+            "lr": float(f"{self._learning_rate(first_step):.6g}"),
         }
         self._train(self.step - first_step, asked_to_stop)
         start = time.perf_counter()

@@ -37,10 +37,10 @@ def train(
     and evaluation); compute_seconds (the same without waiting for batches); images_per_second
     (training, end to end) and compute_images_per_second.
 
-    A checkpoint is written after every epoch. On SIGTERM or SIGUSR1 one is written at the next
-    step, and the process exits with 128 + the signal's number. A training that finds a checkpoint
-    goes on from it, with the numbers of one that was never interrupted. At the end the weights
-    alone are kept, in weights.pt.
+    A checkpoint is written after every epoch. On SIGINT, SIGTERM or SIGUSR1 one is written at the
+    next step, and the process exits with 128 + the signal's number. A training that finds a
+    checkpoint goes on from it, with the numbers of one that was never interrupted. At the end the
+    weights alone are kept, in weights.pt.
 
     A loss that is not finite ends the run; its status is then 'diverged', which is a result.
     Equal runs give equal numbers on one machine with as many threads, apart from the times.
@@ -106,9 +106,9 @@ def settle(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], int | None]]:
-    """Note SIGTERM and SIGUSR1 instead of dying of them; the value tells which one came, if any."""
+    """Note SIGINT, SIGTERM and SIGUSR1 instead of dying of them; the value tells which came."""
     received: list[int] = []
-    names = (signal.SIGTERM, signal.SIGUSR1)
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.signal(name, lambda number, _: received.append(number)) for name in names]
     try:
         yield lambda: received[0] if received else None
