@@ -18,7 +18,7 @@ from attention_ablation.training import checkpoint
 from attention_ablation.training.loop import Loop
 from tests.test_training import classification, history, small_run, spec_file
 
-EPOCHS = 6
+EPOCHS = 10
 
 
 def start(path: Path) -> subprocess.Popen[str]:
@@ -106,7 +106,7 @@ def test_a_signal_writes_a_checkpoint_at_the_next_step(
     assert not (spec.parent / "failure.json").exists()
     assert "stopped at step 10" in capsys.readouterr().out
     assert main(["train", str(spec)]) == 0
-    assert "going on from step 10 of 24" in capsys.readouterr().out
+    assert f"going on from step 10 of {4 * EPOCHS}" in capsys.readouterr().out
     assert_equal(outcome(spec), expected)
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_or_to_the_start(
     assert len(stop_after(4, spec, monkeypatch)) == 2
     output = capsys.readouterr().out
     assert f"warning: {newest} is damaged; falling back" in output
-    assert "going on from step 8 of 24" in output
+    assert f"going on from step 8 of {4 * EPOCHS}" in output
     for path in spec.parent.glob("checkpoint-*.pt"):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1  # one bit
