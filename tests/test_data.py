@@ -94,6 +94,8 @@ def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     before = path.stat().st_mtime_ns
     assert load(data, tmp_path).fingerprint == loaded.fingerprint
     assert path.stat().st_mtime_ns == before  # composed once
+    # Two training images cannot show all ten classes.
+    assert load(dataset(train_images=2), tmp_path).classes == 10
     assert load(dataset(seed=1), tmp_path).fingerprint != loaded.fingerprint
 
 

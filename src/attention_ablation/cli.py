@@ -186,20 +186,14 @@ def _complexity(options: argparse.Namespace) -> int:
     if options.format == "csv":
         csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *records])
         return 0  # the verdict is in the file, for the tables to show
-    else:
-        from tabulate import tabulate
+    from tabulate import tabulate
 
-        chosen = [
-            columns.index(name)
-            for name in columns
-            if name not in ("label", "backbone", "attention")
-        ]
-        shown = [[f"{r[5]:,}" if i == 5 else r[i] for i in chosen] for r in records]
-        headings = ["table", "row", "params", "paper (M)", "GFLOPs", "paper", "verdict"]
-        align = ["left", "left", *["right"] * 4, "left"]
-        print(tabulate(shown, headings, disable_numparse=True, colalign=align))
-        for name, discrepancy in study.discrepancies.items():
-            print("\n" + textwrap.fill(f"{name}: {discrepancy.explanation}", 100))
+    shown = [[r[0], r[1], f"{r[5]:,}", *r[6:]] for r in records]
+    headings = ["table", "row", "params", "paper (M)", "GFLOPs", "paper", "verdict"]
+    align = ["left", "left", *["right"] * 4, "left"]
+    print(tabulate(shown, headings, disable_numparse=True, colalign=align))
+    for name, discrepancy in study.discrepancies.items():
+        print("\n" + textwrap.fill(f"{name}: {discrepancy.explanation}", 100))
     return int(any(record[-1] == MISMATCH for record in records))
 
 

@@ -20,7 +20,6 @@ from torch.nn.functional import interpolate
 from attention_ablation.study.spec import ClutteredDigits
 
 Split = Literal["train", "validation"]
-CLASSES = 10
 VALIDATION_DIGITS = 500
 # Ink of at least this grey level (of 255) belongs to the target's mask.
 MASK_LEVEL = 64

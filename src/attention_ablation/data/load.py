@@ -81,7 +81,7 @@ def load(dataset: ClutteredDigits | ImageNet, folder: Path) -> ImageData:
     return ImageData(
         train,
         validation,
-        classes=int(train.labels.max()) + 1,
+        classes=dataset.classes,
         mean=float(pixels.mean() / 255),
         std=float(pixels.std() / 255),
         fingerprint=digest.hexdigest()[:16],

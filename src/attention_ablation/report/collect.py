@@ -7,6 +7,7 @@ import pandas as pd
 
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.runs import read_outcome
+from attention_ablation.study.spec import Run
 
 RUNS_CSV = "runs.csv"
 
@@ -32,7 +33,7 @@ def write_runs(plan: Plan, frame: pd.DataFrame) -> None:
     frame.to_csv(plan.folder / RUNS_CSV)
 
 
-def _record(folder: Path, path: str, run: Any) -> dict[str, Any]:
+def _record(folder: Path, path: str, run: Run) -> dict[str, Any]:
     spec = run.spec.model_dump(mode="json")
     outcome = read_outcome(folder / path)
     return {"run": path, "seed": run.seed, **spec, "status": outcome.pop("status"), **outcome}

@@ -138,6 +138,11 @@ class ClutteredDigits(Model):
         return self
 
     @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return 10
+
+    @property
     def prepared(self) -> str:
         """Name of the file that holds the composed images, made once and read by every run."""
         return f"{self.name}_{short_hash(canonical_json(self.model_dump()))}.npz"
@@ -149,6 +154,11 @@ class ImageNet(Model):
     name: Literal["imagenet"]
     image_size: int = Field(224, ge=32, description="Side of the crop, px.")
     resize: int = Field(256, ge=32, description="Shorter side before the evaluation crop, px.")
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return 1000
 
     @property
     def train_images(self) -> int:
