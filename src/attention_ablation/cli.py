@@ -51,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
         "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
     )
     train.add_argument("--threads", type=int, default=1, help="CPU threads; default: 1")
+    train.add_argument(
+        "--attempt",
+        type=int,
+        default=1,
+        metavar="N",
+        help="above 1, do not try again what failed by itself before; default: 1",
+    )
     train.set_defaults(verb=_train)
 
     render = verbs.add_parser(
@@ -94,24 +101,36 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from attention_ablation.study.runs import FAILURE, held, read_run, restore, write_json
+    from attention_ablation.study.runs import FAILURE, held, read_outcome, restore, write_json
 
-    run, folder = read_run(options.spec), options.spec.parent
+    folder = options.spec.parent
+    failure = folder / FAILURE
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; plan the run with snakemake.")
     with held(folder):
         # Another process may have finished it while this one waited, or Snakemake was killed
         # before it noted that the run had ended.
         if restore(folder):
             print(f"{folder}: finished already; to train it again, delete the folder.")
             return 0
+        if options.attempt > 1 and failure.exists():
+            raise UserError(
+                f"{folder}: it failed in the attempt before: {read_outcome(folder)['reason']} "
+                "Mend that and start the workflow again; only lost machines are tried again."
+            )
+        failure.unlink(missing_ok=True)
         try:
-            _train_here(options, run, folder)
+            _train_here(options, folder)
         except Exception as error:
-            write_json(folder / FAILURE, {"status": "failed", "reason": _reason(error)})
+            write_json(failure, {"status": "failed", "reason": _reason(error)})
             raise
     return 0
 
 
-def _train_here(options: argparse.Namespace, run: Any, folder: Path) -> None:
+def _train_here(options: argparse.Namespace, folder: Path) -> None:
+    from attention_ablation.study.runs import read_run
+
+    run = read_run(options.spec)
     # Importing makes millions of objects that stay; the collector would look at them many times.
     gc.disable()
     import torch

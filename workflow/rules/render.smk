@@ -1,6 +1,13 @@
 """Complexity, runs.csv, tables and figures."""
 
 
+localrules:
+    complexity,
+    runs,
+    table,
+    figure,
+
+
 rule complexity:
     input:
         STUDY_FILES,

@@ -6,8 +6,10 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+# Small enough for a login node; only trainings go to a cluster.
 localrules:
     spec,
+    data,
 
 
 rule spec:
@@ -48,6 +50,16 @@ rule train:
     # The longest first, so that no core is left alone with one at the end.
     priority: lambda wildcards: relative_cost(run_of(wildcards).spec)
     threads: 1
+    # A profile may set each of these.
+    resources:
+        runtime=lambda wildcards: 60,
+        # A job that was killed for its memory leaves no other trace than being tried again.
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        attempt=lambda wildcards, attempt: attempt,
+        device="auto",
+        runs_per_gpu=1,
+        launcher="",
     shell:
-        "OMP_NUM_THREADS={threads} attention-ablation train {input.spec:q} --data {PLAN.data_folder:q}"
-        " --threads {threads} >> {log:q} 2>&1"
+        "OMP_NUM_THREADS={threads} {resources.launcher} attention-ablation train {input.spec:q}"
+        " --data {PLAN.data_folder:q} --threads {threads} --device {resources.device}"
+        " --attempt {resources.attempt} >> {log:q} 2>&1"

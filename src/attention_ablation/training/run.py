@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from attention_ablation.data.load import load
-from attention_ablation.study.runs import FAILURE, HISTORY, finish
+from attention_ablation.study.runs import HISTORY, finish
 from attention_ablation.study.spec import Run
 from attention_ablation.training import checkpoint
 from attention_ablation.training.classify import Classification
@@ -55,7 +55,6 @@ def train(
     facts = provenance(device)
     task = Classification(run, data, device)
     loop = Loop(task, device)
-    (folder / FAILURE).unlink(missing_ok=True)
     epochs = run.spec.recipe.epochs
     if state := checkpoint.load(folder):
         loop.load_state_dict(state)

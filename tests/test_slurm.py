@@ -1,0 +1,134 @@
+"""A study through a real Slurm, with every accident that a cluster has."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.training.run import train
+from tests.conftest import write_yaml
+from tests.local_slurm import LocalSlurm, command, jobs, why_not
+from tests.test_workflow import BIN, environment
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+
+ROWS = """table,label,backbone,attention,params_m,gflops,top1_error,top5_error
+table4,ResNet18,resnet18,none,,,,
+table4,ResNet18 + SE,resnet18,se,,,,
+table4,ResNet18 + CBAM,resnet18,cbam,,,,
+table4,ResNet34,resnet34,none,,,,
+"""
+# Says which GPU a training was given, and whether another one had it at that time.
+GUARD = """#!/bin/sh
+echo "$CUDA_VISIBLE_DEVICES" >> {folder}/used
+flock --nonblock --conflict-exit-code 99 {folder}/gpu-$CUDA_VISIBLE_DEVICES "$@"
+code=$?
+[ $code != 99 ] || echo "$@" >> {folder}/conflicts
+exit $code
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[LocalSlurm]:
+    with LocalSlurm() as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Four trainings, the last one long, and the slurm profile made for this machine."""
+    monkeypatch.chdir(project)
+    folder = project / "workflow/studies/cbam"
+    (folder / "rows.csv").write_text(ROWS)
+    study = yaml.safe_load((folder / "study.yaml").read_text())
+    study |= {"tables": {"table4": study["tables"]["table4"]}, "discrepancies": {}, "figures": {}}
+    write_yaml(folder / "study.yaml", study)
+    write_yaml(project / "config.yaml", {"study": "cbam", "tier": "tiny"})
+
+    path = project / "workflow/tiers/tiny.yaml"
+    tier = yaml.safe_load(path.read_text())
+    sizing = tier["classification"]
+    sizing["recipe"]["epochs"] = 40
+    long = sizing | {"recipe": sizing["recipe"] | {"epochs": 150}}
+    write_yaml(path, tier | {"classification": sizing | {"backbones": {"resnet34": long}}})
+
+    guard = project / "guard"
+    guard.write_text(GUARD.format(folder=project))
+    guard.chmod(0o755)
+    path = project / "workflow/profiles/slurm/config.yaml"
+    profile = yaml.safe_load(path.read_text())
+    assert profile["set-resources"]["train"]["gpu"] == 1
+    profile["set-resources"]["train"] |= {"device": "cpu", "launcher": str(guard)}
+    profile["set-threads"]["train"] = 1
+    profile |= {"slurm-init-seconds-before-status-checks": 2, "latency-wait": 5, "retries": 2}
+    write_yaml(path, profile)
+    return load_plan(Path("config.yaml"))
+
+
+def start() -> "subprocess.Popen[bytes]":
+    options = ["--workflow-profile", "workflow/profiles/slurm", "--nolock"]
+    without_accounting = ["--slurm-status-command", "squeue", "--slurm-no-account"]
+    with Path("snakemake.log").open("ab") as log:
+        return subprocess.Popen(
+            [str(BIN / "snakemake"), *options, *without_accounting],
+            env=environment(), stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
+def finish(process: "subprocess.Popen[bytes]") -> tuple[int, str]:
+    try:
+        return process.wait(timeout=240), Path("snakemake.log").read_text()
+    finally:
+        process.kill()
+
+
+def job_of(folder: Path) -> str | None:
+    """Slurm's id of the job that trains a run and has ended an epoch."""
+    name = folder.parent.name
+    found = [job for job, comment in jobs("RUNNING").items() if name in comment]
+    return found[0] if found and (folder / "history.csv").exists() else None
+
+
+def test_accidents_of_a_cluster_lose_nothing(plan: Plan, slurm: LocalSlurm, tmp_path: Path) -> None:
+    folders = {key: plan.runs_folder / plan.row_runs("table4", key)[0].path
+               for _, key in plan.specs}  # fmt: skip
+    process = start()
+
+    def hit(key: str) -> str:
+        slurm.until(lambda: process.poll() is not None or job_of(folders[key]), f"an epoch of {key}")
+        job = job_of(folders[key])
+        assert job, Path("snakemake.log").read_text()
+        return job
+
+    command("scontrol", "update", f"JobId={hit('resnet34')}", "EndTime=now")  # its time is over
+    command("scancel", hit("resnet18+cbam"))
+    slurm.stop("slurmctld")
+    slurm.stop("slurmd")
+    slurm.start("slurmctld")
+    slurm.start("slurmd")
+    code, log = finish(process)
+    assert code == 0, log
+    for key, folder in folders.items():
+        outcome = json.loads((folder / "metrics.json").read_text())
+        assert outcome["status"] == "completed"
+        resumed = "going on from step" in (folder / "train.log").read_text()
+        assert resumed or key not in ("resnet34", "resnet18+cbam")
+    assert log.count("has been submitted with SLURM jobid") >= 6
+    assert set(Path("used").read_text().split()) == {"0", "1"}
+    assert not Path("conflicts").exists()
+
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    torch.set_num_threads(1)
+    train(plan.row_runs("table4", "resnet18+cbam")[0], undisturbed, plan.data_folder, torch.device("cpu"))  # noqa: E501
+    ours, expected = (
+        pd.read_csv(folder / "history.csv").filter(regex="^(epoch|lr|train_|validation_)")
+        for folder in (folders["resnet18+cbam"], undisturbed)
+    )
+    pd.testing.assert_frame_equal(ours, expected, check_exact=True)
