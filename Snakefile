@@ -13,6 +13,7 @@ import shlex
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from attention_ablation.study.cost import describe, load_cost, over_budget
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan, relative_cost
 
@@ -22,6 +23,7 @@ configfile: "config.yaml"
 
 try:
     PLAN = load_plan(dict(config))
+    COST = load_cost(PLAN)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -57,6 +59,8 @@ onerror:
 
 
 onstart:
+    if refusal := over_budget(COST):
+        raise WorkflowError(f"{describe(COST)}\n\nNothing was started: {refusal}")
     if None in DATASETS:
         raise WorkflowError(
             f"tier '{PLAN.config.tier}': the loader of its data set is not part of this version; plan "

@@ -87,7 +87,7 @@ class LocalSlurm:
 def jobs(states: str = "PENDING,RUNNING") -> dict[str, str]:
     """Return the jobs in some states: Slurm's id and the comment, which names rule and run."""
     lines = command("squeue", "--noheader", f"--states={states}", "--format=%i %k").splitlines()
-    return {number: comment for number, comment in (line.split(" ", 1) for line in lines)}
+    return dict(line.split(" ", 1) for line in lines)
 
 
 def command(*arguments: str, check: bool = True) -> str:

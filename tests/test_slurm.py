@@ -101,7 +101,9 @@ def test_accidents_of_a_cluster_lose_nothing(plan: Plan, slurm: LocalSlurm, tmp_
     process = start()
 
     def hit(key: str) -> str:
-        slurm.until(lambda: process.poll() is not None or job_of(folders[key]), f"an epoch of {key}")
+        slurm.until(
+            lambda: process.poll() is not None or job_of(folders[key]), f"an epoch of {key}"
+        )
         job = job_of(folders[key])
         assert job, Path("snakemake.log").read_text()
         return job
@@ -126,7 +128,12 @@ def test_accidents_of_a_cluster_lose_nothing(plan: Plan, slurm: LocalSlurm, tmp_
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     torch.set_num_threads(1)
-    train(plan.row_runs("table4", "resnet18+cbam")[0], undisturbed, plan.data_folder, torch.device("cpu"))  # noqa: E501
+    train(
+        plan.row_runs("table4", "resnet18+cbam")[0],
+        undisturbed,
+        plan.data_folder,
+        torch.device("cpu"),
+    )
     ours, expected = (
         pd.read_csv(folder / "history.csv").filter(regex="^(epoch|lr|train_|validation_)")
         for folder in (folders["resnet18+cbam"], undisturbed)

@@ -140,7 +140,7 @@ def test_a_failed_run_fails_alone_and_the_tables_show_the_rest(project: Path) ->
     assert done.returncode != 0
     assert len(metrics(project)) == 3
     text = (project / "results/tiny/cbam/tables/table3.md").read_text()
-    assert "ResNet50 + channel (SE) n = 0" in text
+    assert "ResNet50 + channel (SE) n = 0 (failed: results/tiny/runs/resnet50_se" in text
     victim.write_text(good)
     before = metrics(project)
     again = snakemake(project)

@@ -47,10 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where composed data sets are; default: results/data",
     )
-    train.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
-    )
-    train.add_argument("--threads", type=int, default=1, help="CPU threads; default: 1")
+    _add_device(train)
     train.add_argument(
         "--attempt",
         type=int,
@@ -64,21 +61,27 @@ def _parser() -> argparse.ArgumentParser:
         "render", help="write runs.csv, tables and figures from what is there"
     )
     render.add_argument("names", nargs="*", help="runs, table1, figure4 ...; default: everything")
-    render.add_argument(
-        "--config",
-        type=Path,
-        default=Path("config.yaml"),
-        metavar="FILE",
-        help="default: config.yaml",
-    )
-    render.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the config",
-    )
+    _add_choice(render)
     render.set_defaults(verb=_render)
+
+    plan = verbs.add_parser("plan", help="say what the runs will cost, before any is started")
+    _add_choice(plan)
+    plan.add_argument(
+        "--gpus", type=int, default=1, metavar="N", help="runs at a time, a GPU each; default: 1"
+    )
+    plan.add_argument("--price", type=float, metavar="MONEY", help="of an hour of one GPU")
+    plan.add_argument("--runs", action="store_true", help="list every run, too")
+    plan.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="first measure every network that was not yet, a few steps each, on --device",
+    )
+    _add_device(plan)
+    plan.set_defaults(verb=_plan_cost)
+
+    status = verbs.add_parser("status", help="say which runs are done, running, failed, missing")
+    _add_choice(status)
+    status.set_defaults(verb=_status)
 
     complexity = verbs.add_parser("complexity", help="count parameters and GFLOPs; compare")
     complexity.add_argument(
@@ -98,6 +101,28 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("folder", type=Path, nargs="?", default=Path("workflow/schemas"))
     schema.set_defaults(verb=_schema)
     return parser
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    default = Path("config.yaml")
+    parser.add_argument(
+        "--config", type=Path, default=default, metavar="FILE", help=f"default: {default}"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the config, such as tier=imagenet",
+    )
+    parser.add_argument("--tier", metavar="NAME", help="the same as --set tier=NAME")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; default: 1")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -133,16 +158,19 @@ def _train_here(options: argparse.Namespace, folder: Path) -> None:
     run = read_run(options.spec)
     # Importing makes millions of objects that stay; the collector would look at them many times.
     gc.disable()
-    import torch
-
     from attention_ablation.training.run import train
 
     gc.enable()
+    train(run, folder, options.data, _device(options), started=STARTED)
+
+
+def _device(options: argparse.Namespace) -> Any:
+    import torch
+
     torch.set_num_threads(options.threads)
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    train(run, folder, options.data, torch.device(device), started=STARTED)
+    if options.device != "auto":
+        return torch.device(options.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _reason(error: Exception) -> str:
@@ -183,7 +211,36 @@ def _plan(options: argparse.Namespace) -> Plan:
             equals = ""
         if not equals:
             raise UserError(f"--set: expected KEY=VALUE with a value in YAML, got '{setting}'.")
+    if options.tier:
+        config["tier"] = options.tier
     return load_plan(config)
+
+
+def _plan_cost(options: argparse.Namespace) -> None:
+    from attention_ablation.study.cost import describe, describe_runs, load_cost, over_budget
+
+    if options.gpus < 1:
+        raise UserError(f"--gpus: expected 1 or more, got {options.gpus}.")
+    plan = _plan(options)
+    if options.calibrate:
+        from attention_ablation.training.calibrate import calibrate
+
+        calibrate(plan.specs.values(), plan.calibration_folder, _device(options))
+    from attention_ablation.analysis.complexity import count_params
+
+    cost = load_cost(plan)
+    params = {path: count_params(run.spec) for path, run in plan.runs.items()}
+    print(describe(cost, options.gpus, options.price, params))
+    if options.runs:
+        print(f"\n{describe_runs(cost)}")
+    if refusal := over_budget(cost):
+        print(f"\nIt will not be started: {refusal}")
+
+
+def _status(options: argparse.Namespace) -> None:
+    from attention_ablation.study.status import describe_status
+
+    print(describe_status(_plan(options)))
 
 
 def _complexity(options: argparse.Namespace) -> int:

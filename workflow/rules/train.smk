@@ -52,9 +52,9 @@ rule train:
     threads: 1
     # A profile may set each of these.
     resources:
-        runtime=lambda wildcards: 60,
+        runtime=lambda wildcards: COST.minutes(run_of(wildcards).spec),
         # A job that was killed for its memory leaves no other trace than being tried again.
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=lambda wildcards, attempt: COST.memory_mb * attempt,
         attempt=lambda wildcards, attempt: attempt,
         device="auto",
         runs_per_gpu=1,

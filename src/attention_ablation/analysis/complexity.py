@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from attention_ablation.models.build import build
 from attention_ablation.study.config import Row, Study
 from attention_ablation.study.expand import full_size_spec
-from attention_ablation.study.spec import Attention, Backbone
+from attention_ablation.study.spec import Attention, Backbone, Spec
 
 IMAGE_SIZE, CLASSES = 224, 1000
 MATCH, MISMATCH, NOT_PRINTED = "match", "MISMATCH", "not printed"
@@ -38,6 +39,14 @@ def measure(backbone: Backbone, attention: Attention) -> Complexity:
     params = sum(p.numel() for p in model.parameters())
     macs = counter.get_total_flops() // 2  # the counter has two operations for each
     return Complexity(params, Decimal(macs).scaleb(-9))
+
+
+@cache
+def count_params(spec: Spec) -> int:
+    """Count a run's parameters, at its tier's width and classes."""
+    with torch.device("meta"):
+        model = build(spec.backbone, spec.attention, spec.recipe.dataset.classes)
+    return sum(p.numel() for p in model.parameters())
 
 
 def complexity_rows(study: Study) -> Iterator[tuple[Row, Complexity, str]]:

@@ -115,7 +115,7 @@ def _cell(metric: Metric, line: dict[Any, Any], decimals: int) -> str:
 def _decimals(metric: Metric, spec: Spec) -> int:
     if metric in ERRORS:
         # An error of n images has steps of 100/n percent: no digit below that.
-        images = getattr(spec.recipe.dataset, "validation_images", 50_000)
+        images = spec.recipe.dataset.validation_images
         return 2 if images >= 10_000 else 1
     return 2 if metric == "params_m" else 3
 
@@ -169,7 +169,7 @@ def _marks(plan: Plan, table: str) -> dict[tuple[str, str], str]:
     }
 
 
-def _notes(plan: Plan, table: str, frame: pd.DataFrame) -> list[str]:
+def _notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     seeds = len(plan.seeds)
     recipes = [plan.specs[table, row.key].recipe for row in plan.rows(table)]
     protocols = dict.fromkeys(
@@ -180,9 +180,13 @@ def _notes(plan: Plan, table: str, frame: pd.DataFrame) -> list[str]:
         f"n = {seeds} seed{'s' * (seeds > 1)}, error of the last epoch on the validation set"
         + (", mean ± standard deviation." if seeds > 1 else "."),
     ]
-    short = [f"{line.label} n = {line.seeds}" for line in frame.itertuples() if line.seeds != seeds]
+    short = [
+        f"{line.label} n = {line.seeds} ({_why(plan, table, str(line.row), runs)})"
+        for line in frame.itertuples()
+        if line.seeds != seeds
+    ]
     if short:
-        notes.append(f"Runs are missing, failed or diverged: {'; '.join(short)}.")
+        notes.append(f"Not every run is there: {'; '.join(short)}.")
     notes.append(
         "Bold: the best. In our columns only where the paired 95 % interval to the next row "
         "excludes 0" + ("." if seeds > 1 else "; one seed resolves nothing, so none is.")
@@ -194,6 +198,18 @@ def _notes(plan: Plan, table: str, frame: pd.DataFrame) -> list[str]:
     if _unexplained(plan, table):
         notes.append(f"{MISMATCHED} printed Params or GFLOPs that the network does not have.")
     return [*notes, " ".join(plan.tier.limits.split())]
+
+
+def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:
+    """Return what became of a row's runs that did not complete, each reason once."""
+    outcomes = runs.loc[[run.path for run in plan.row_runs(table, key)]]
+    outcomes = outcomes[outcomes["status"] != "completed"]
+    reasons = outcomes.get("reason", pd.Series(index=outcomes.index, dtype=object))
+    texts = [
+        f"{status}: {reason.rstrip('.')}" if isinstance(reason, str) else str(status)
+        for status, reason in zip(outcomes["status"], reasons, strict=True)
+    ]
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _unexplained(plan: Plan, table: str) -> list[str]:
@@ -220,7 +236,7 @@ def _markdown(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -
         colalign=["left"] + ["right"] * (display.shape[1] - 1),
     )
     number = table.removeprefix("table")
-    notes = "\n".join(f"- {note}" for note in _notes(plan, table, frame))
+    notes = "\n".join(f"- {note}" for note in _notes(plan, table, frame, runs))
     return f"**Table {number}. {_title(plan, table)}**\n\n{body}\n\n{notes}\n"
 
 
@@ -242,7 +258,7 @@ def _latex(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> s
         label=f"tab:{plan.study.name}-{table}",
         position_float="centering",
     )
-    notes = "\\\\\n".join(escape(note) for note in _notes(plan, table, frame))
+    notes = "\\\\\n".join(escape(note) for note in _notes(plan, table, frame, runs))
     end = "\\end{table}"
     note_block = f"\\par\\smallskip\\begin{{minipage}}{{\\linewidth}}\\footnotesize\n{notes}\n"
     body = body.replace("\\centering\n", "\\centering\\small\\setlength{\\tabcolsep}{4pt}\n")

@@ -47,6 +47,14 @@ class Config(Model):
         None, description="Seeds, one training each, e.g. [0, 1, 2]; null takes the tier's."
     )
     results: str = Field("results", description="Folder for runs, tables and figures.")
+    hardware: str | None = Field(
+        None,
+        description="What costs are estimated for: a calibrated device, or published rates (a100, "
+        "v100, rtx3090); null: the latest calibration that knows every network, else a100.",
+    )
+    budget: float | None = Field(
+        None, gt=0, description="Device-hours above which nothing is started; null: no limit."
+    )
 
 
 class Sizing(Model):

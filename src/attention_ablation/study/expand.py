@@ -32,6 +32,7 @@ class Plan:
     seeds: list[int]
     tables: list[str]
     specs: dict[tuple[str, str], Spec]
+    root: Path = Path()
 
     @cached_property
     def runs(self) -> dict[str, Run]:
@@ -53,6 +54,11 @@ class Plan:
     def data_folder(self) -> Path:
         """Where composed data sets go, whatever the tier."""
         return Path(self.config.results) / "data"
+
+    @property
+    def calibration_folder(self) -> Path:
+        """Where the measured rates of devices go, whatever the tier."""
+        return Path(self.config.results) / "calibration"
 
     @property
     def figures(self) -> list[str]:
@@ -114,7 +120,7 @@ def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Pl
         for table in tables
         for row in study.table_rows(table)
     }
-    return Plan(config, study, tier, config.seeds or tier.seeds, tables, specs)
+    return Plan(config, study, tier, config.seeds or tier.seeds, tables, specs, root)
 
 
 def full_size_spec(study: Study, row: Row) -> tuple[Backbone, Attention]:

@@ -1,12 +1,15 @@
 """A run's folder: what is written there, read back and listed.
 
 `spec.json` (what to do), `history.csv` (a row per epoch), `metrics.json` (what came out; its
-presence means that the run ended by itself), `failure.json` (why it did not), `train.log`, and
-`result.json`, from which a finished run's history and metrics can be written again.
+presence means that the run ended by itself), `failure.json` (why it did not), `train.log`,
+checkpoints, `.lock` (held while a process trains the run), and `result.json`, from which a finished
+run's history and metrics can be written again.
 """
 
 import fcntl
 import json
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,8 @@ from attention_ablation.study.spec import Run
 HISTORY, METRICS, FAILURE = "history.csv", "metrics.json", "failure.json"
 # What a finished run came to, in one file that Snakemake does not know and so never deletes.
 RESULT = "result.json"
+LOCK, LOG = ".lock", "train.log"
+CHECKPOINTS = "checkpoint-*.pt"  # checkpoint-<step>-<digest>.pt
 
 
 def read_run(path: Path) -> Run:
@@ -71,25 +76,44 @@ def read_outcome(folder: Path) -> dict[str, Any]:
 
     `status` is one of completed, diverged (the loss was not finite), failed, missing.
     """
-    for name in (METRICS, FAILURE):
+    for name in (METRICS, RESULT, FAILURE):
         try:
             outcome: dict[str, Any] = json.loads((folder / name).read_text())
         except FileNotFoundError:
             continue
         except json.JSONDecodeError:
             return {"status": "failed", "reason": f"{name} is not valid JSON"}
-        return outcome
+        return outcome["metrics"] if name == RESULT else outcome
     return {"status": "missing"}
+
+
+def steps_saved(folder: Path) -> int:
+    """Return the steps that the newest checkpoint holds, 0 where there is none."""
+    return max((int(path.name.split("-")[1]) for path in folder.glob(CHECKPOINTS)), default=0)
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Hold a run's folder against a second process; the lock dies with its holder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"{folder} is being trained by another process; waiting for it.", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        print(f"{socket.gethostname()}, process {os.getpid()}", file=lock, flush=True)
         yield
+
+
+def holder(folder: Path) -> str | None:
+    """Return the machine and process that train a run, None where nobody does."""
+    try:
+        with (folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return (folder / LOCK).read_text().strip()
+    return None

@@ -166,6 +166,11 @@ class ImageNet(Model):
         return 1_281_167
 
     @property
+    def validation_images(self) -> int:
+        """Images in the validation split."""
+        return 50_000
+
+    @property
     def prepared(self) -> None:
         """No file is composed: the images are read where they lie."""
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from attention_ablation.study.errors import UserError
+from attention_ablation.study.runs import CHECKPOINTS
 
 KEPT = 2
-PATTERN = "checkpoint-*.pt"
 WEIGHTS = "weights.pt"
 
 
@@ -26,7 +26,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     content = buffer.getbuffer()
     write(folder / f"checkpoint-{step:09d}-{_digest(content)}.pt", content)
-    for old in sorted(folder.glob(PATTERN))[:-KEPT]:
+    for old in sorted(folder.glob(CHECKPOINTS))[:-KEPT]:
         old.unlink()
 
 
@@ -39,7 +39,7 @@ def save_weights(folder: Path, weights: dict[str, Any]) -> None:
 
 def remove(folder: Path) -> None:
     """Remove all checkpoints of a finished run."""
-    for path in folder.glob(PATTERN):
+    for path in folder.glob(CHECKPOINTS):
         path.unlink()
 
 
@@ -68,7 +68,7 @@ def load(folder: Path) -> dict[str, Any] | None:
 
     Says which ones were skipped.
     """
-    paths = sorted(folder.glob(PATTERN), reverse=True)
+    paths = sorted(folder.glob(CHECKPOINTS), reverse=True)
     for path in paths:
         content = path.read_bytes()
         if _digest(content) == path.stem.split("-")[-1]:

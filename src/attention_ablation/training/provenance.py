@@ -14,7 +14,7 @@ import attention_ablation
 def provenance(device: torch.device) -> dict[str, Any]:
     """Return the facts that `metrics.json` records beside the numbers."""
     return {
-        "device": _device_name(device),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
@@ -25,7 +25,8 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Return the name by which its maker sells a GPU or CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

@@ -1,0 +1,100 @@
+"""Measured rates: a few steps of every distinct network of a plan, on the device at hand."""
+
+import resource
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from attention_ablation.data.load import ImageData, ImageSet
+from attention_ablation.study.runs import write_json
+from attention_ablation.study.spec import Run, Spec
+from attention_ablation.study.throughput import Calibration, Measured, load_calibration, network_key
+from attention_ablation.training.classify import Classification
+from attention_ablation.training.loop import Loop
+from attention_ablation.training.provenance import device_name
+from attention_ablation.training.run import settle
+
+STEPS, LEAST_SECONDS = 4, 1.0
+# A CPU's rate hardly depends on the batch, and the paper's takes it a minute a step.
+CPU_BATCH = 32
+
+
+def calibrate(specs: Iterable[Spec], folder: Path, device: torch.device) -> Path:
+    """Measure the networks that the device's calibration lacks; return the calibration's file.
+
+    Each trains on random images for `STEPS` steps, repeated for `LEAST_SECONDS`, after as many to
+    warm up. A network that does not fit the device is noted as such. What is measured is written
+    after each network.
+    """
+    path = folder / f"{_slug(_title(device))}.json"
+    if path.exists():
+        calibration = load_calibration(path)
+    else:
+        calibration = Calibration(
+            title=f"{_title(device)}, measured with torch {torch.__version__}",
+            unit="CPU-hours" if device.type == "cpu" else "GPU-hours",
+        )
+    settle(0, device)
+    for key, spec in {network_key(spec): spec for spec in specs}.items():
+        if key in calibration.measured:
+            continue
+        measured = _measure(spec, device)
+        rate = measured.images_per_second
+        speed = f"{rate:.0f} images/s, " if rate else ""
+        print(f"{measured.network}: {speed}{measured.note}", flush=True)
+        calibration = calibration.model_copy(
+            update={
+                "measured": calibration.measured | {key: measured},
+                "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            }
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, calibration.model_dump())
+    return path
+
+
+def _measure(spec: Spec, device: torch.device) -> Measured:
+    network = f"{spec.backbone.name} {spec.attention.slug}"
+    batch = spec.recipe.batch_size
+    if device.type == "cpu" and spec.recipe.dataset.image_size > 64:
+        batch = min(batch, CPU_BATCH)
+    recipe = spec.recipe.model_copy(update={"batch_size": batch})
+    run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe}))
+    try:
+        loop = Loop(Classification(run, _random_data(spec, STEPS * batch), device), device)
+        loop.epoch()
+        seconds = images = 0.0
+        while seconds < LEAST_SECONDS:
+            rate = loop.epoch()["images_per_second"]
+            images += STEPS * batch
+            seconds += STEPS * batch / rate
+    except torch.OutOfMemoryError:
+        note = f"does not fit the device with batches of {batch}"
+        return Measured(network=network, images_per_second=None, note=note)
+    note = f"batches of {batch}"
+    if device.type == "cuda":
+        note += f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the device"
+        torch.cuda.reset_peak_memory_stats(device)
+    return Measured(network=network, images_per_second=round(images / seconds, 1), note=note)
+
+
+def _random_data(spec: Spec, images: int) -> ImageData:
+    dataset = spec.recipe.dataset
+
+    def split(count: int) -> ImageSet:
+        size = (count, 3, dataset.image_size, dataset.image_size)
+        pixels = torch.randint(256, size, dtype=torch.uint8)
+        return ImageSet(pixels, torch.randint(dataset.classes, (count,)))
+
+    return ImageData(split(images), split(1), dataset.classes, 0.5, 0.25, "random")
+
+
+def _title(device: torch.device) -> str:
+    threads = torch.get_num_threads()
+    on = f", {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else ""
+    return device_name(device) + on
+
+
+def _slug(title: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())

@@ -1,0 +1,217 @@
+"""What a plan says it costs, against sums done by hand; budgets; calibration; status."""
+
+import json
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attention_ablation.cli import main
+from attention_ablation.study.config import Config
+from attention_ablation.study.cost import Cost, describe, load_cost, over_budget
+from attention_ablation.study.errors import UserError
+from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.runs import held, write_json
+from attention_ablation.study.status import state
+from attention_ablation.study.throughput import Calibration, Measured, load_published, network_key
+from attention_ablation.training.calibrate import calibrate
+from tests.conftest import ROOT
+from tests.test_workflow import snakemake
+
+
+def plan_of(**keys: object) -> Plan:
+    return load_plan(Config(study="cbam", **{"tier": "imagenet", **keys}), ROOT)
+
+
+def rates(plan: Plan, rate: float) -> Calibration:
+    """A calibration that gives every network the same rate."""
+    measured = {
+        network_key(spec): Measured(network="any", images_per_second=rate)
+        for spec in plan.specs.values()
+    }
+    return Calibration(title="a device", unit="GPU-hours", measured=measured)
+
+
+def test_hours_of_a_run_are_images_over_its_rate(tmp_path: Path) -> None:
+    plan = plan_of(results=str(tmp_path))
+    spec = plan.specs["table4", "resnet50"]
+    cost = load_cost(plan)
+    # 90 epochs of 1,281,167 images, and 50,000 evaluated at three times the speed, at 938 images/s.
+    assert cost.hours(spec) == pytest.approx(90 * (1_281_167 + 50_000 / 3) / 938 / 3600)
+    assert cost.hours(plan.specs["table4", "resnet50+se"]) == pytest.approx(
+        1.349 * cost.hours(spec)
+    )
+    assert cost.hours(plan.specs["table4", "resnet50+cbam"]) == pytest.approx(
+        2.169 * cost.hours(spec)
+    )
+    assert 60 * cost.hours(spec) < cost.minutes(spec) < 120 * cost.hours(spec)
+
+
+def test_shared_runs_are_counted_once_and_with_the_first_table(tmp_path: Path) -> None:
+    plan = plan_of(results=str(tmp_path), tables=["table1", "table3"])
+    text = describe(Cost(plan, rates(plan, 90 * (1_281_167 + 50_000 / 3) / 3600)), 1, price=2.5)
+    lines = [line.split() for line in text.splitlines() if line.startswith(("table", "all"))]
+    # An hour a run; Table 3 shows Table 1's SE, and no other row of it.
+    assert lines[1:] == [
+        ["table1", "4", "4", "0", "4.0", "4.0"],
+        ["table3", "4", "4", "1", "4.0", "3.0"],
+        ["all", "8", "7", "7.0"],
+    ]
+    assert "GPU-hours: 7.0." in text
+    assert "Wall time on 1 device, one run on each: 7.0 hours." in text
+    assert "Cost at 2.5 a device-hour: 18." in text
+
+
+@settings(deadline=None, max_examples=30)
+@given(hours=st.lists(st.integers(1, 20), min_size=1, max_size=6), devices=st.integers(1, 3))
+def test_wall_time_is_between_its_bounds(hours: list[int], devices: int) -> None:
+    plan = plan_of(tables=["table2"], seeds=[0])
+    runs = list(plan.runs)[: len(hours)]
+    cost = Cost(plan, rates(plan, 1.0))
+    vars(cost)["run_hours"] = dict.fromkeys(plan.runs, 0.0) | dict(
+        zip(runs, map(float, hours), strict=True)
+    )
+    used = list(vars(cost)["run_hours"].values())
+    best = min(_greedy(order, devices) for order in permutations(used))
+    assert max(max(used), sum(used) / devices) <= cost.makespan(devices) <= 2 * best
+
+
+def _greedy(hours: tuple[float, ...], devices: int) -> float:
+    busy = [0.0] * devices
+    for hour in hours:
+        busy[busy.index(min(busy))] += hour
+    return max(busy)
+
+
+def test_what_is_done_is_not_left(tmp_path: Path) -> None:
+    plan = plan_of(results=str(tmp_path), tables=["table1"])
+    cost = Cost(plan, rates(plan, 90 * (1_281_167 + 50_000 / 3) / 3600))
+    done, half, *_ = (plan.runs_folder / path for path in plan.runs)
+    for folder in (done, half):
+        folder.mkdir(parents=True)
+    write_json(done / "metrics.json", {"status": "completed"})
+    (half / f"checkpoint-{90 * 5004 // 2:09d}-0123456789abcdef.pt").touch()
+    assert sum(cost.left_hours.values()) == pytest.approx(2.5)
+    assert "GPU-hours: 4.0 (2.5 left)." in describe(cost, 1)
+    assert [state(plan.runs_folder / path) for path in plan.runs][:3] == [
+        "completed", "interrupted", "missing",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("budget", "refused"), [(3.9, True), (4.1, False), (None, False)])
+def test_a_budget_refuses_what_is_above_it(
+    budget: float | None, refused: bool, tmp_path: Path
+) -> None:
+    plan = plan_of(results=str(tmp_path), tables=["table1"], budget=budget)
+    cost = Cost(plan, rates(plan, 90 * (1_281_167 + 50_000 / 3) / 3600))
+    assert bool(over_budget(cost)) is refused
+
+
+def test_a_budget_stops_a_workflow_with_the_plan_and_before_any_job(project: Path) -> None:
+    done = snakemake(project, "--config", "budget=1.0e-7")
+    assert done.returncode != 0
+    assert "GPU-hours alone" in done.stdout
+    assert "the budget in config.yaml is 1e-07" in done.stdout
+    assert not list(project.glob("results/**/spec.json"))
+
+
+def test_a_network_without_a_rate_is_named_and_stops_a_budget(tmp_path: Path) -> None:
+    plan = plan_of(results=str(tmp_path), tables=["table1"], budget=1e9)
+    calibration = rates(plan, 100.0)
+    key = network_key(plan.specs["table1", "resnet50+se"])
+    calibration.measured[key] = Measured(network="se", images_per_second=None)
+    cost = Cost(plan, calibration)
+    text = describe(cost, 4)
+    assert "GPU-hours: at least" in text
+    assert "resnet50_se_" in text
+    assert "and more" in str(over_budget(cost))
+
+
+def test_every_published_rate_names_its_source_and_every_backbone_has_one(tmp_path: Path) -> None:
+    published = load_published(ROOT)
+    for entries in (published.hardware, published.backbones, published.gates):
+        assert all(entry.source for entry in entries.values())
+    plan = plan_of(results=str(tmp_path))
+    cost = load_cost(plan)
+    assert not cost.unknown
+    text = describe(cost, 8)
+    assert {spec.backbone.name for spec in plan.specs.values()} == set(published.backbones)
+    assert all(f"{name} at" in text for name in published.backbones if name != "resnet50")
+
+
+def test_hardware_and_precision_without_a_rate_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown hardware 'a1000'; did you mean 'a100'"):
+        load_cost(plan_of(results=str(tmp_path), hardware="a1000"))
+    cost = load_cost(plan_of(results=str(tmp_path), hardware="rtx3090"))
+    with pytest.raises(UserError, match="no fp32 rate of rtx3090; valid are: bf16, fp16"):
+        cost.run_hours  # noqa: B018
+
+
+def test_calibration_measures_once_and_is_used(
+    tiny: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        path = calibrate(tiny.specs.values(), tiny.calibration_folder, torch.device("cpu"))
+        first = json.loads(path.read_text())
+        assert len(capsys.readouterr().out.splitlines()) == 4
+        calibrate(tiny.specs.values(), tiny.calibration_folder, torch.device("cpu"))
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert capsys.readouterr().out == ""
+    assert json.loads(path.read_text()) == first
+    assert all(entry["images_per_second"] > 1 for entry in first["measured"].values())
+    cost = load_cost(tiny)
+    assert cost.rates.title == first["title"]
+    assert cost.memory_mb >= first["memory_mb"]
+    assert main(["plan", "--gpus", "2", "--runs"]) == 0
+    out = capsys.readouterr().out
+    assert first["title"] in out
+    assert out.count("table3:resnet50") == 4
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from attention_ablation.study.runs import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_status_tells_running_failed_and_missing(
+    tiny: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running, failed, diverged, *_ = (tiny.runs_folder / path for path in tiny.runs)
+    for folder in (running, failed, diverged):
+        folder.mkdir(parents=True)
+    write_json(failed / "failure.json", {"status": "failed", "reason": "OutOfMemoryError: 80 GiB"})
+    (failed / "train.log").write_text("\n".join(f"line {i}" for i in range(9)))
+    write_json(diverged / "metrics.json", {"status": "diverged", "epochs": 1})
+    (running / "checkpoint-000000004-0123456789abcdef.pt").touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, running], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout
+        assert process.stdout.readline()
+        assert state(running) == "running"
+        assert main(["status", "--set", "seeds=[0, 1, 2]"]) == 0
+        out = capsys.readouterr().out
+        process.kill()
+    assert state(running) == "interrupted"
+    assert out.splitlines()[-5:-2] == ["failed:", f"  {failed}: OutOfMemoryError: 80 GiB",
+                                       "    train.log: line 6"]  # fmt: skip
+    assert f"{running}: 50 % of its steps saved on " in out
+    assert f"process {process.pid}" in out
+    assert f"{diverged}: after epoch 1" in out
+    counts = next(line.split() for line in out.splitlines() if line.startswith("table3"))
+    assert counts == ["table3", "0", "1", "1", "1", "0", "9"]
+    with held(running):
+        pass
