@@ -1,36 +1,48 @@
 # make tables   create the environment and regenerate the study's tables and figures
-# make plan     say what `make tables` would run
+# make plan     say what `make tables` will cost: runs, GPU-hours, wall time (GPUS=, PRICE=)
+# make status   say which runs are done, running, failed and missing
 # make test     create the environment and run the tests
 # make lint     ruff, mypy, snakefmt and snakemake's own linter
-# make benchmark  after `make tables`: the figures in benchmarks/README.md
+# make benchmark  after `make tables`: the first figures in benchmarks/README.md
+# make benchmark-cluster  checkpoints and 500 runs through a local Slurm (needs it, and root)
 # make lock     pin every package again, from pyproject.toml (needs uv)
 #
 # Choose with TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
 #   make tables TABLES=table1,table3 SEEDS=0,1,2
 # What is not given stays as config.yaml has it. CORES= limits the trainings that run at a time.
+# PROFILE= is a folder of workflow/profiles: default, gpus, slurm, kubernetes. OPTIONS= goes to
+# snakemake as it is.
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+PROFILE ?= default
+SNAKEMAKE = snakemake --workflow-profile workflow/profiles/$(PROFILE)
 CHOICE := $(if $(TIER),tier=$(TIER)) $(if $(TABLES),$(if $(filter all,$(TABLES)),tables=all,'tables=[$(TABLES)]')) $(if $(SEEDS),'seeds=[$(SEEDS)]')
 # The lock ends with its holder, so a killed run leaves none behind; Snakemake's own would stay.
 LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
 
-.PHONY: tables plan benchmark test lint format lock
+.PHONY: tables plan status benchmark benchmark-cluster test lint format lock
 
 tables: $(READY)
-	@$(RUN) $(LOCK) snakemake --workflow-profile workflow/profiles/default --nolock \
+	@$(RUN) $(LOCK) $(SNAKEMAKE) --nolock $(OPTIONS) \
 	    $(if $(CORES),--cores $(CORES)) $(if $(strip $(CHOICE)),--config $(CHOICE)) || { code=$$?; \
 	    [ $$code != 75 ] || echo "Another 'make tables' is running in this folder; wait for it." >&2; \
 	    exit $$code; }
 
 plan: $(READY)
-	@$(RUN) snakemake --dry-run --quiet rules --workflow-profile workflow/profiles/default \
-	    $(if $(strip $(CHOICE)),--config $(CHOICE))
+	@$(RUN) attention-ablation plan $(CHOICE:%=--set %) \
+	    $(if $(GPUS),--gpus $(GPUS)) $(if $(PRICE),--price $(PRICE))
+
+status: $(READY)
+	@$(RUN) attention-ablation status $(CHOICE:%=--set %)
 
 benchmark: $(READY)
-	$(RUN) python benchmarks/quick.py
+	$(RUN) python -m benchmarks.quick
+
+benchmark-cluster: $(READY)
+	$(RUN) python -m benchmarks.cluster
 
 test: $(READY)
 	$(RUN) pytest
@@ -48,7 +60,7 @@ format: $(READY)
 	$(RUN) snakefmt Snakefile workflow
 
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	uv pip compile pyproject.toml --extra dev --extra slurm --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 	    --output-file requirements.lock
 

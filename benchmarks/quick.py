@@ -25,13 +25,18 @@ REPEATS = 3
 def main() -> None:
     """Print a Markdown table: figure, measured, limit."""
     plan = load_plan(Path("config.yaml"))
+    header()
+    print("| figure | measured | limit |\n|---|--:|--:|")
+    for name, measured, limit in [*trainings(plan), *probes(plan)]:
+        print(f"| {name} | {measured} | {limit} |")
+
+
+def header() -> None:
+    """Print what the figures were measured with."""
     facts = provenance(torch.device("cpu"))
     cores, commit = len(os.sched_getaffinity(0)), str(facts["git_commit"])[:10]
     print(f"{facts['device']}, {cores} cores, Python {platform.python_version()},")
     print(f"torch {facts['torch']}, commit {commit}.\n")
-    print("| figure | measured | limit |\n|---|--:|--:|")
-    for name, measured, limit in [*trainings(plan), *probes(plan)]:
-        print(f"| {name} | {measured} | {limit} |")
 
 
 def trainings(plan: Plan) -> list[tuple[str, str, str]]:

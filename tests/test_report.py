@@ -66,7 +66,7 @@ def test_missing_and_failed_runs_are_dashes_and_named(tiny: Plan) -> None:
     text = markdown(tiny)
     assert "| ResNet50 + channel + spatial " in text
     assert "21.5 ± 2.1" in text
-    assert "ResNet50 + channel (SE) n = 0 (missing" in text
+    assert "ResNet50 + channel (SE) n = 0 (failed: out of memory; missing)" in text
     assert "ResNet50 + channel + spatial n = 2" in text
     runs = collect(tiny)
     assert runs["status"].value_counts().to_dict() == {"missing": 9, "completed": 2, "failed": 1}

@@ -17,7 +17,7 @@ from attention_ablation.training.run import settle
 
 STEPS, LEAST_SECONDS = 4, 1.0
 # A CPU's rate hardly depends on the batch, and the paper's takes it a minute a step.
-CPU_BATCH = 32
+CPU_BATCH = 16
 
 
 def calibrate(specs: Iterable[Spec], folder: Path, device: torch.device) -> Path:
@@ -54,29 +54,38 @@ def calibrate(specs: Iterable[Spec], folder: Path, device: torch.device) -> Path
     return path
 
 
-def _measure(spec: Spec, device: torch.device) -> Measured:
-    network = f"{spec.backbone.name} {spec.attention.slug}"
-    batch = spec.recipe.batch_size
-    if device.type == "cpu" and spec.recipe.dataset.image_size > 64:
-        batch = min(batch, CPU_BATCH)
+def measured_loop(spec: Spec, device: torch.device) -> tuple[Loop, float]:
+    """Return a loop that trained on random images, and its rate, images/s."""
+    batch = _batch(spec, device)
     recipe = spec.recipe.model_copy(update={"batch_size": batch})
     run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe}))
+    loop = Loop(Classification(run, _random_data(spec, STEPS * batch), device), device)
+    loop.epoch()
+    seconds = images = 0.0
+    while seconds < LEAST_SECONDS:
+        rate = loop.epoch()["images_per_second"]
+        images += STEPS * batch
+        seconds += STEPS * batch / rate
+    return loop, round(images / seconds, 1)
+
+
+def _measure(spec: Spec, device: torch.device) -> Measured:
+    network = f"{spec.backbone.name} {spec.attention.slug}"
+    note = f"batches of {_batch(spec, device)}"
     try:
-        loop = Loop(Classification(run, _random_data(spec, STEPS * batch), device), device)
-        loop.epoch()
-        seconds = images = 0.0
-        while seconds < LEAST_SECONDS:
-            rate = loop.epoch()["images_per_second"]
-            images += STEPS * batch
-            seconds += STEPS * batch / rate
+        rate = measured_loop(spec, device)[1]
     except torch.OutOfMemoryError:
-        note = f"does not fit the device with batches of {batch}"
+        note = f"does not fit the device with {note}"
         return Measured(network=network, images_per_second=None, note=note)
-    note = f"batches of {batch}"
     if device.type == "cuda":
         note += f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the device"
         torch.cuda.reset_peak_memory_stats(device)
-    return Measured(network=network, images_per_second=round(images / seconds, 1), note=note)
+    return Measured(network=network, images_per_second=rate, note=note)
+
+
+def _batch(spec: Spec, device: torch.device) -> int:
+    large = device.type == "cpu" and spec.recipe.dataset.image_size > 64
+    return min(spec.recipe.batch_size, CPU_BATCH if large else spec.recipe.batch_size)
 
 
 def _random_data(spec: Spec, images: int) -> ImageData:

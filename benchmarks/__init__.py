@@ -1,0 +1,1 @@
+"""Measured figures: benchmarks/README.md."""

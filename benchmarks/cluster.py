@@ -1,0 +1,110 @@
+"""Print what checkpoints cost, and what submitting 500 runs to a real Slurm here does.
+
+    make benchmark-cluster
+
+Needs Debian's slurm-wlm and munge, and root. benchmarks/README.md holds its output.
+"""
+
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from attention_ablation.study.cost import Cost
+from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.spec import Spec
+from attention_ablation.study.throughput import PublishedRates, load_published
+from attention_ablation.training import checkpoint
+from attention_ablation.training.calibrate import measured_loop
+from benchmarks.quick import header
+from tests.local_slurm import LocalSlurm, command, jobs, why_not
+
+ROOT = Path(__file__).parents[1]
+RUNS, TABLE, ROWS = 500, "table1", 4
+IDLE_SECONDS = 60
+
+
+def main() -> None:
+    """Print two Markdown tables."""
+    header()
+    print("| checkpoint, imagenet tier | size | writing it | epoch here | share of it | "
+          "epoch on an A100 | share of it |\n|---|--:|--:|--:|--:|--:|--:|")  # fmt: skip
+    plan = load_plan({"study": "cbam", "tier": "imagenet"})
+    for row in ("resnet50", "resnext101+cbam"):
+        print(f"| {row} | {' | '.join(checkpoint_cost(plan, plan.specs['table4', row]))} |")
+    print(f"\n| submission of {RUNS} runs to Slurm | measured | limit |\n|---|--:|--:|")
+    if reason := why_not():
+        raise SystemExit(f"Slurm cannot be started here: {reason}.")
+    for name, measured, limit in submission():
+        print(f"| {name} | {measured} | {limit} |")
+
+
+def checkpoint_cost(plan: Plan, spec: Spec) -> list[str]:
+    """Return size, seconds, and shares of an epoch here and of a published one."""
+    images = spec.recipe.dataset.train_images
+    loop, rate = measured_loop(spec, torch.device("cpu"))
+    assert rate
+    times = []
+    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+        for step in range(5):
+            start = time.perf_counter()
+            checkpoint.save(Path(folder), step, loop.state_dict())
+            times.append(time.perf_counter() - start)
+        size = next(Path(folder).iterdir()).stat().st_size
+    seconds, epoch = statistics.median(times), images / rate
+    published = Cost(plan, PublishedRates(load_published(), "a100")).hours(spec)
+    assert published
+    a100 = 3600 * published / spec.recipe.epochs
+    return [
+        f"{size / 1e6:.0f} MB", f"{seconds:.2f} s",
+        f"{epoch / 3600:.1f} h", f"{100 * seconds / epoch:.4f} %",
+        f"{a100:.0f} s", f"{100 * seconds / a100:.2f} %",
+    ]  # fmt: skip
+
+
+def submission() -> list[tuple[str, str, str]]:
+    """Submit to a partition that is down, so that nothing runs beside the controller."""
+    with tempfile.TemporaryDirectory() as name, LocalSlurm() as slurm:
+        command("scontrol", "update", "PartitionName=main", "State=DOWN")
+        project = Path(name)
+        shutil.copytree(ROOT / "workflow", project / "workflow")
+        for file in ("Snakefile", "config.yaml"):
+            shutil.copy(ROOT / file, project)
+        seeds = list(range(RUNS // ROWS))
+        start = time.perf_counter()
+        with (project / "log").open("w") as log:
+            process = subprocess.Popen(
+                ["snakemake", "--workflow-profile", "workflow/profiles/slurm",
+                 "--slurm-status-command", "squeue", "--slurm-no-account",
+                 "--config", f"tables=[{TABLE}]", f"seeds={seeds}"],
+                cwd=project, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        slurm.until(lambda: "Select jobs" in (project / "log").read_text(), "a plan", 120)
+        planned = time.perf_counter() - start
+        slurm.until(lambda: len(jobs("PENDING")) >= RUNS, f"{RUNS} jobs", 600)
+        submitted, busy = time.perf_counter() - start, cpu_seconds(process.pid)
+        time.sleep(IDLE_SECONDS)
+        waiting = cpu_seconds(process.pid) - busy
+        process.kill()
+        process.wait()
+    return [
+        ("planning, until the first job is chosen", f"{planned:.1f} s", "20 s"),
+        ("until all are in the queue", f"{submitted:.0f} s", ""),
+        ("cores that the controller used until then", f"{busy / submitted:.2f}", "1"),
+        (f"cores that it used in the {IDLE_SECONDS} s after", f"{waiting / IDLE_SECONDS:.2f}", "1"),
+    ]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return a process's CPU time with that of the children it waited for, s."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()
