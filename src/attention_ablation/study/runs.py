@@ -7,10 +7,12 @@ presence means that the run ended by itself), `failure.json` (why it did not), `
 
 import fcntl
 import json
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import ValidationError
 
@@ -43,7 +45,8 @@ def read_run(path: Path) -> Run:
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the whole new one, never a part."""
-    part = path.with_suffix(".part")
+    # Of torchrun's processes several may fail at once, and each of them writes why.
+    part = path.with_suffix(f".part{os.environ.get('RANK', '')}")
     part.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
     part.replace(path)
 
@@ -83,13 +86,26 @@ def read_outcome(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a run's folder against a second process; the lock dies with its holder."""
+def held(folder: Path, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold a run's folder against a second process; the lock dies with its holder.
+
+    `meanwhile` is called twice a second while another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder} is being trained by another process; waiting for it.", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        said = False
+        while not _locked(lock):
+            if not said:
+                print(f"{folder} is being trained by another process; waiting for it.", flush=True)
+                said = True
+            meanwhile()
+            time.sleep(0.5)
         yield
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
