@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from attention_ablation.study.config import Config, StudyFile, Tier, load_study,
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.spec import Dataset
+from attention_ablation.training.processes import Processes, join, local_rank
+from attention_ablation.training.slots import gpu_slot
 
 # Heavy modules (torch, pandas, matplotlib) are imported inside the verbs that need them.
 
@@ -49,6 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
+    )
+    train.add_argument(
+        "--runs-per-gpu",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings that share a GPU; one that finds all taken waits; default: 1",
     )
     train.add_argument("--threads", type=int, default=1, help="CPU threads; default: 1")
     train.set_defaults(verb=_train)
@@ -94,36 +104,59 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from attention_ablation.study.runs import FAILURE, held, read_run, restore, write_json
+    from attention_ablation.study.runs import FAILURE, read_run, write_json
 
     run, folder = read_run(options.spec), options.spec.parent
-    with held(folder):
-        # Another process may have finished it while this one waited, or Snakemake was killed
-        # before it noted that the run had ended.
-        if restore(folder):
-            print(f"{folder}: finished already; to train it again, delete the folder.")
+    # Under torchrun the processes have their GPUs already.
+    alone = options.device == "auto" and local_rank() is None
+    with join(options.device) as processes, _reserved(folder, processes) as finished:
+        if finished:
             return 0
         try:
-            _train_here(options, run, folder)
+            # After the folder: one that waits for a run to be finished elsewhere needs no GPU.
+            with gpu_slot(options.runs_per_gpu) if alone else nullcontext():
+                _train_here(options, run, folder, processes)
         except Exception as error:
-            write_json(folder / FAILURE, {"status": "failed", "reason": _reason(error)})
+            # The first process to fail knows why; the others fail because they miss it.
+            if not (folder / FAILURE).exists():
+                write_json(folder / FAILURE, {"status": "failed", "reason": _reason(error)})
             raise
     return 0
 
 
-def _train_here(options: argparse.Namespace, run: Any, folder: Path) -> None:
+@contextmanager
+def _reserved(folder: Path, processes: Processes) -> Iterator[bool]:
+    """Hold the run's folder, by the main process, and yield whether the run is finished."""
+    from attention_ablation.study.runs import FAILURE, held, restore
+
+    if not processes.is_main:
+        while (finished := processes.tell(None)) is None:
+            pass  # the main one waits, and says so again and again, or this one would give up
+        yield finished
+        return
+    with held(folder, meanwhile=lambda: processes.tell(None)):
+        # Another process may have finished it while this one waited, or Snakemake was killed
+        # before it noted that the run had ended.
+        finished = restore(folder)
+        if finished:
+            print(f"{folder}: finished already; to train it again, delete the folder.")
+        else:
+            (folder / FAILURE).unlink(missing_ok=True)  # of an earlier call
+        yield processes.tell(finished)
+
+
+def _train_here(options: argparse.Namespace, run: Any, folder: Path, processes: Processes) -> None:
     # Importing makes millions of objects that stay; the collector would look at them many times.
     gc.disable()
     import torch
 
+    from attention_ablation.training.device import choose_device
     from attention_ablation.training.run import train
 
     gc.enable()
     torch.set_num_threads(options.threads)
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    train(run, folder, options.data, torch.device(device), started=STARTED)
+    device = choose_device(options.device)
+    train(run, folder, options.data, device, processes=processes, started=STARTED)
 
 
 def _reason(error: Exception) -> str:
