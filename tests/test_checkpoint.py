@@ -83,6 +83,69 @@ def test_killed_again_and_again_it_ends_as_if_it_never_was(
     assert not list(spec.parent.glob("checkpoint*"))
 
 
+# Dies while the second checkpoint is written: with half of it on the disk, or with all of it there
+# that has no name yet.
+KILLED_IN_THE_WRITE = """
+import os, signal, sys
+from attention_ablation.cli import main
+
+plain, calls, at = os.fsync, [], sys.argv[2]
+
+def fsync(number):
+    calls.append(number)
+    if len(calls) == 2:
+        if at == "half":
+            os.ftruncate(number, os.fstat(number).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    plain(number)
+
+os.fsync = fsync
+main(["train", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("at", ["half", "whole"])
+def test_killed_while_it_writes_a_checkpoint_it_goes_on_from_the_one_before(
+    spec: Path,
+    expected: tuple[list[dict[str, str]], dict[str, torch.Tensor]],
+    at: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED_IN_THE_WRITE, spec, at], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(spec.parent.glob("checkpoint-*.pt"))) == 1
+    part = (spec.parent / "checkpoint.part").stat().st_size
+    whole = next(spec.parent.glob("checkpoint-*.pt")).stat().st_size
+    assert part == pytest.approx(whole / 2 if at == "half" else whole, rel=0.1)
+    assert main(["train", str(spec)]) == 0
+    assert f"going on from step 4 of {4 * EPOCHS}" in capsys.readouterr().out
+    assert_equal(outcome(spec), expected)
+    assert not list(spec.parent.glob("checkpoint*"))
+
+
+def test_what_failed_by_itself_is_not_tried_again_and_a_lost_machine_is(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def out_of_memory(loop: Loop, *_: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 80 GiB")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "_step", out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            main(["train", str(spec)])
+    failure = spec.parent / "failure.json"
+    assert "80 GiB" in failure.read_text()
+    assert main(["train", str(spec), "--attempt", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "it failed in the attempt before: OutOfMemoryError: tried to allocate 80 GiB" in error
+    assert not list(spec.parent.glob("checkpoint*"))
+    assert main(["train", str(spec)]) == 0  # another call of the workflow does try it
+    assert not failure.exists()
+    (spec.parent / "result.json").unlink()
+    (spec.parent / "metrics.json").unlink()
+    assert main(["train", str(spec), "--attempt", "2"]) == 0  # no failure: the machine was lost
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_writes_a_checkpoint_at_the_next_step(
     spec: Path,

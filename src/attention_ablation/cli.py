@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import gc
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from attention_ablation import STARTED, __version__
+from attention_ablation import __version__
 from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
@@ -54,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         metavar="N",
         help="above 1, do not try again what failed by itself before; default: 1",
+    )
+    train.add_argument(
+        "--runs-per-gpu",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings that share a GPU; one that finds all taken waits; default: 1",
     )
     train.set_defaults(verb=_train)
 
@@ -125,57 +131,17 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default: 1")
 
 
-def _train(options: argparse.Namespace) -> int:
-    from attention_ablation.study.runs import FAILURE, held, read_outcome, restore, write_json
+def _train(options: argparse.Namespace) -> None:
+    from attention_ablation.training.attempt import attempt
 
-    folder = options.spec.parent
-    failure = folder / FAILURE
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; plan the run with snakemake.")
-    with held(folder):
-        # Another process may have finished it while this one waited, or Snakemake was killed
-        # before it noted that the run had ended.
-        if restore(folder):
-            print(f"{folder}: finished already; to train it again, delete the folder.")
-            return 0
-        if options.attempt > 1 and failure.exists():
-            raise UserError(
-                f"{folder}: it failed in the attempt before: {read_outcome(folder)['reason']} "
-                "Mend that and start the workflow again; only lost machines are tried again."
-            )
-        failure.unlink(missing_ok=True)
-        try:
-            _train_here(options, folder)
-        except Exception as error:
-            write_json(failure, {"status": "failed", "reason": _reason(error)})
-            raise
-    return 0
-
-
-def _train_here(options: argparse.Namespace, folder: Path) -> None:
-    from attention_ablation.study.runs import read_run
-
-    run = read_run(options.spec)
-    # Importing makes millions of objects that stay; the collector would look at them many times.
-    gc.disable()
-    from attention_ablation.training.run import train
-
-    gc.enable()
-    train(run, folder, options.data, _device(options), started=STARTED)
-
-
-def _device(options: argparse.Namespace) -> Any:
-    import torch
-
-    torch.set_num_threads(options.threads)
-    if options.device != "auto":
-        return torch.device(options.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _reason(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}" if not isinstance(error, UserError) else str(error)
-    return text.strip().splitlines()[0][:300]
+    attempt(
+        options.spec,
+        options.data,
+        device_name=options.device,
+        threads=options.threads,
+        runs_per_gpu=options.runs_per_gpu,
+        number=options.attempt,
+    )
 
 
 def _render(options: argparse.Namespace) -> None:
@@ -223,9 +189,14 @@ def _plan_cost(options: argparse.Namespace) -> None:
         raise UserError(f"--gpus: expected 1 or more, got {options.gpus}.")
     plan = _plan(options)
     if options.calibrate:
-        from attention_ablation.training.calibrate import calibrate
+        import torch
 
-        calibrate(plan.specs.values(), plan.calibration_folder, _device(options))
+        from attention_ablation.training.calibrate import calibrate
+        from attention_ablation.training.device import choose_device
+
+        torch.set_num_threads(options.threads)
+        device = choose_device(options.device)
+        calibrate(plan.specs.values(), plan.calibration_folder, device)
     from attention_ablation.analysis.complexity import count_params
 
     cost = load_cost(plan)

@@ -50,7 +50,7 @@ rule train:
     # The longest first, so that no core is left alone with one at the end.
     priority: lambda wildcards: relative_cost(run_of(wildcards).spec)
     threads: 1
-    # A profile may set each of these.
+    # A profile may set each of these; `launcher` is a command that the training's is appended to.
     resources:
         runtime=lambda wildcards: COST.minutes(run_of(wildcards).spec),
         # A job that was killed for its memory leaves no other trace than being tried again.
@@ -62,4 +62,4 @@ rule train:
     shell:
         "OMP_NUM_THREADS={threads} {resources.launcher} attention-ablation train {input.spec:q}"
         " --data {PLAN.data_folder:q} --threads {threads} --device {resources.device}"
-        " --attempt {resources.attempt} >> {log:q} 2>&1"
+        " --runs-per-gpu {resources.runs_per_gpu} --attempt {resources.attempt} >> {log:q} 2>&1"

@@ -10,10 +10,11 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import ValidationError
 
@@ -48,7 +49,7 @@ def read_run(path: Path) -> Run:
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the whole new one, never a part."""
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".part{os.environ.get('RANK', '')}")  # torchrun's processes share it
     part.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
     part.replace(path)
 
@@ -93,18 +94,30 @@ def steps_saved(folder: Path) -> int:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a run's folder against a second process; the lock dies with its holder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def held(folder: Path, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold a run's folder against a second process; the lock dies with its holder.
+
+    `meanwhile` is called twice a second while another process holds it.
+    """
     with (folder / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder} is being trained by another process; waiting for it.", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        said = False
+        while not _locked(lock):
+            if not said:
+                print(f"{folder} is being trained by another process; waiting for it.", flush=True)
+                said = True
+            meanwhile()
+            time.sleep(0.5)
         lock.truncate(0)
         print(f"{socket.gethostname()}, process {os.getpid()}", file=lock, flush=True)
         yield
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder(folder: Path) -> str | None:

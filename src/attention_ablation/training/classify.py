@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from attention_ablation.data.load import ImageData, ImageSet
 from attention_ablation.models.build import build, initialise
 from attention_ablation.study.spec import Run
+from attention_ablation.training.processes import ALONE, Processes
 
 EVALUATION_BATCH = 250
 Batch = tuple[Tensor, Tensor]
@@ -18,15 +19,22 @@ class Classification:
     """A network and its data, in memory on the device, so that no batch waits for Python.
 
     Sums over images are kept on the device as (loss, top-1 errors, top-5 errors, images); reading
-    them is left to the caller, because it waits for the device.
+    them is left to the caller, because it waits for the device. With several processes each takes
+    its part of every batch and of the validation set, and adding their sums is left to the caller.
+
+    Raises UserError where the batch cannot be divided by the processes.
     """
 
     columns = ("loss", "top1_error", "top5_error")
 
-    def __init__(self, run: Run, data: ImageData, device: torch.device) -> None:
+    def __init__(
+        self, run: Run, data: ImageData, device: torch.device, processes: Processes = ALONE
+    ) -> None:
         self.recipe = run.spec.recipe
         self.seed = run.seed
         self.device = device
+        self.processes = processes
+        self.share = processes.share(self.recipe.batch_size)
         self.fingerprint = data.fingerprint
         self.train_set, self.validation_set = data.train.to(device), data.validation.to(device)
         self.mean, self.std = data.mean, data.std
@@ -34,6 +42,7 @@ class Classification:
         initialise(self.model, run.seed, zero_init_residual=self.recipe.zero_init_residual)
         # Tensors stay (N, C, H, W) and lie in memory as N, H, W, C, which convolutions prefer.
         self.model.to(device).to(memory_format=torch.channels_last)
+        self._trained = processes.wrap(self.model)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -41,30 +50,35 @@ class Classification:
         return len(self.train_set.labels) // self.recipe.batch_size
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the epoch's batches from the `first`, 0 being the first of all.
+        """Yield this process's parts of the epoch's batches, from the `first`, counted from 0.
 
         Their order depends on the seed and the epoch only.
         """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.train_set.labels), generator=generator).to(self.device)
         for step in range(first, self.steps_per_epoch):
-            size = self.recipe.batch_size
-            yield self._batch(self.train_set, order[step * size : (step + 1) * size])
+            begin = step * self.recipe.batch_size + self.processes.rank * self.share
+            yield self._batch(self.train_set, order[begin : begin + self.share])
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss to minimise and the batch's sums."""
         images, labels = batch
-        logits = self.model(images)
+        logits = self._trained(images)
         loss = cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         return loss, _sums(logits.detach(), labels, loss.detach())
 
     @torch.inference_mode()
     def evaluate(self) -> Tensor:
-        """Return the sums over the validation set, every image once."""
+        """Return the sums over this process's part of the validation set.
+
+        Every image is in one process's part, also where the parts are not of one size.
+        """
         self.model.eval()
         sums = torch.zeros(4, device=self.device)
         everything = torch.arange(len(self.validation_set.labels), device=self.device)
-        for indices in everything.split(EVALUATION_BATCH):
+        part = everything[self.processes.rank :: self.processes.size]
+        for begin in range(0, len(part), EVALUATION_BATCH):
+            indices = part[begin : begin + EVALUATION_BATCH]
             images, labels = self._batch(self.validation_set, indices)
             logits = self.model(images)
             sums += _sums(logits, labels, cross_entropy(logits, labels))

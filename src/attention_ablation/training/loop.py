@@ -22,16 +22,17 @@ class Loop:
 
     Everything that the next step depends on is in `state_dict`, the epoch under way included, so a
     loop that loads it goes on as if it had never stopped. The data order is not in there: it
-    follows from seed and epoch.
+    follows from seed and epoch. Nor is the number of processes, which may be another one then.
     """
 
     def __init__(self, task: Classification, device: torch.device) -> None:
         self.task = task
         self.recipe = task.recipe
         self.device = device
+        self.processes = task.processes
         self.step = 0
         self.history: list[dict[str, float]] = []
-        self.sums = torch.zeros(4, device=device)  # of the epoch under way
+        self.sums = torch.zeros(4, device=device)  # this process's, of the epoch under way
         self.seconds = self.waited = 0.0  # likewise: its training, and its waiting for batches
         scaled = self.recipe.precision == "fp16"
         self.optimizer = torch.optim.SGD(
@@ -57,8 +58,10 @@ class Loop:
         }
         self._train(self.step - first_step, asked_to_stop)
         start = time.perf_counter()
+        self.processes.share_buffers(self.task.model)
         with self._autocast():
-            train, validation = self.sums.tolist(), self.task.evaluate().tolist()
+            sums = self.sums, self.task.evaluate()
+        train, validation = (self.processes.sum(values).tolist() for values in sums)
         evaluated = time.perf_counter() - start
         for split, values in (("train", train), ("validation", validation)):
             for column, value in zip(self.task.columns, values[:-1], strict=True):
@@ -77,8 +80,12 @@ class Loop:
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the rest of the training depends on, as tensors and plain values."""
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        """Return all that the rest of the training depends on, as tensors and plain values.
+
+        Of several processes all call it; the main one's is the state to save.
+        """
+        # Of this device alone: how many others there are may change before it goes on.
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         return {
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -87,22 +94,24 @@ class Loop:
             "progress": {
                 "step": self.step,
                 "history": self.history,
-                "sums": self.sums,
+                "sums": self.processes.sum(self.sums),
                 "seconds": self.seconds,
                 "waited": self.waited,
             },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict` was called."""
+        """Go back to where `state_dict` was called, in as many processes or in others."""
         self.task.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        if self.device.type == "cuda" and state["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
         for name, value in state["progress"].items():
             setattr(self, name, value.to(self.device) if name == "sums" else value)
+        if not self.processes.is_main:
+            self.sums.zero_()  # they are in the main one's already
 
     def _train(self, done: int, asked_to_stop: Callable[[], bool]) -> None:
         self.task.model.train()
@@ -111,7 +120,8 @@ class Loop:
         steps = range(done, self.task.steps_per_epoch)
         start = time.perf_counter()
         before = self.seconds
-        for _ in tqdm(steps, f"epoch {epoch}", leave=False, disable=None):
+        silent = None if self.processes.is_main else True  # None: where no terminal shows it
+        for _ in tqdm(steps, f"epoch {epoch}", leave=False, disable=silent):
             if asked_to_stop():
                 raise Stopped
             asked = time.perf_counter()
@@ -130,6 +140,8 @@ class Loop:
             loss, batch_sums = self.task.loss(batch)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
+        # All processes have the same gradients now, so where they overflowed all leave the step
+        # out and all scales stay equal.
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.sums += batch_sums

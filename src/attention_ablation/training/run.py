@@ -19,6 +19,7 @@ from attention_ablation.study.spec import Run
 from attention_ablation.training import checkpoint
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop, Stopped
+from attention_ablation.training.processes import ALONE, Processes
 from attention_ablation.training.provenance import provenance
 
 
@@ -28,6 +29,7 @@ def train(
     data_folder: Path,
     device: torch.device,
     *,
+    processes: Processes = ALONE,
     started: float | None = None,
 ) -> dict[str, Any]:
     """Train a run, write its history and metrics into `folder`, and return the metrics.
@@ -42,6 +44,11 @@ def train(
     checkpoint goes on from it, with the numbers of one that was never interrupted. At the end the
     weights alone are kept, in weights.pt.
 
+    Several `processes` call this together, each with its device. A signal to any of them stops
+    all at the same step; images_per_second counts the images of all, and seconds, waiting and the
+    facts about the machine are the main process's. How many there are changes the numbers,
+    because BatchNorm's statistics are of each one's part of the batch.
+
     A loss that is not finite ends the run; its status is then 'diverged', which is a result.
     Equal runs give equal numbers on one machine with as many threads, apart from the times.
     `started` is the `perf_counter` at which the process began; the metrics' startup_seconds are
@@ -49,27 +56,39 @@ def train(
     seconds since 1970, of the process that finished the run.
     """
     begin = time.perf_counter() if started is None else started
-    data = load(run.spec.recipe.dataset, data_folder)
+    with processes.main_first():  # it composes the data set where that was not done
+        data = load(run.spec.recipe.dataset, data_folder)
     ready = time.perf_counter()
     settle(run.seed, device)
     facts = provenance(device)
-    task = Classification(run, data, device)
+    task = Classification(run, data, device, processes)
     loop = Loop(task, device)
     epochs = run.spec.recipe.epochs
-    if state := checkpoint.load(folder):
+    # The main process tells the others, who may see the folder later than it was written.
+    if state := processes.tell(checkpoint.load(folder) if processes.is_main else None):
         loop.load_state_dict(state)
-        print(f"going on from step {loop.step} of {run.spec.recipe.steps}", flush=True)
+        if processes.is_main:
+            print(f"going on from step {loop.step} of {run.spec.recipe.steps}", flush=True)
     with stop_signal() as received:
+
+        def number() -> int:
+            return processes.largest(received() or 0)
+
         while len(loop.history) < epochs and not _diverged(loop.history):
             try:
-                row = loop.epoch(lambda: received() is not None)
+                row = loop.epoch(lambda: number() > 0)
             except Stopped:
-                checkpoint.save(folder, loop.step, loop.state_dict())
-                print(f"stopped at step {loop.step}; the next call goes on from there", flush=True)
-                sys.exit(128 + (received() or 0))
-            checkpoint.save(folder, loop.step, loop.state_dict())
-            _write_history(folder, loop.history)
-            print(_line(row, epochs), flush=True)
+                _save(folder, loop)
+                if processes.is_main:
+                    at = f"stopped at step {loop.step}"
+                    print(f"{at}; the next call goes on from there", flush=True)
+                # Here the others wait for the main process to have saved: torchrun kills what is
+                # left half a minute after the first one has gone.
+                sys.exit(128 + number())
+            _save(folder, loop)
+            if processes.is_main:
+                _write_history(folder, loop.history)
+                print(_line(row, epochs), flush=True)
     history = loop.history
     results = {k: v for k, v in history[-1].items() if k.startswith(("train_", "validation_"))}
     metrics = {
@@ -83,12 +102,14 @@ def train(
         "compute_seconds": round(sum(row["compute_seconds"] for row in history), 3),
         "images_per_second": history[-1]["images_per_second"],
         "dataset_fingerprint": task.fingerprint,
+        "processes": processes.size,
         **facts,
     }
-    _write_history(folder, history)
-    checkpoint.save_weights(folder, task.model.state_dict())
-    finish(folder, metrics)
-    checkpoint.remove(folder)
+    if processes.is_main:
+        _write_history(folder, history)
+        checkpoint.save_weights(folder, task.model.state_dict())
+        finish(folder, metrics)
+        checkpoint.remove(folder)
     return metrics
 
 
@@ -120,6 +141,12 @@ def _diverged(history: list[dict[str, float]]) -> bool:
     return bool(history) and not math.isfinite(
         history[-1]["train_loss"] + history[-1]["validation_loss"]
     )
+
+
+def _save(folder: Path, loop: Loop) -> None:
+    state = loop.state_dict()  # of all processes
+    if loop.processes.is_main:
+        checkpoint.save(folder, loop.step, state)
 
 
 def _write_history(folder: Path, history: list[dict[str, float]]) -> None:

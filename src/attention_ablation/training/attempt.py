@@ -1,0 +1,124 @@
+"""One attempt at a run: its folder held, a GPU taken, the reason noted where it fails.
+
+torch is imported only when all that is settled, so that one that waits for a GPU costs nothing.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from attention_ablation import STARTED
+from attention_ablation.study.errors import UserError
+from attention_ablation.study.runs import (
+    FAILURE,
+    held,
+    read_outcome,
+    read_run,
+    restore,
+    write_json,
+)
+from attention_ablation.training.processes import Processes, join, local_rank
+from attention_ablation.training.slots import gpu_slot
+
+
+def attempt(
+    spec: Path,
+    data_folder: Path,
+    *,
+    device_name: str = "auto",
+    threads: int = 1,
+    runs_per_gpu: int = 1,
+    number: int = 1,
+) -> None:
+    """Train a run, resume it, or find it finished; under torchrun together with the others.
+
+    Args:
+        spec: the run's `spec.json`, in its folder.
+        data_folder: where composed data sets are.
+        device_name: see `choose_device`.
+        threads: CPU threads of each process.
+        runs_per_gpu: see `gpu_slot`; not under torchrun, whose processes have their GPUs already.
+        number: 1, or more where the workflow tries again what it believes to be a lost machine.
+
+    Raises UserError for a mistake, and where an attempt before this one failed by itself.
+    """
+    folder = spec.parent
+    if not spec.is_file():
+        raise UserError(f"{spec}: there is no such spec; plan the run with snakemake.")
+    with join(device_name) as processes, _reserved(folder, processes) as finished:
+        if finished:
+            return
+        if processes.is_main:
+            _settle_failure(folder, number)
+        try:
+            # After the folder: one that waits for a run to be finished elsewhere needs no GPU.
+            alone = device_name == "auto" and local_rank() is None
+            with gpu_slot(runs_per_gpu) if alone else nullcontext():
+                _train(spec, data_folder, device_name, threads, processes)
+        except Exception as error:
+            if not _misses_another(error, processes):
+                write_json(folder / FAILURE, {"status": "failed", "reason": _reason(error)})
+            raise
+
+
+@contextmanager
+def _reserved(folder: Path, processes: Processes) -> Iterator[bool]:
+    """Hold the run's folder, by the main process, and yield whether the run is finished."""
+    if not processes.is_main:
+        while (finished := processes.tell(None)) is None:
+            pass  # the main one waits, and says so again and again, or this one would give up
+        yield finished
+        return
+    with held(folder, meanwhile=lambda: processes.tell(None)):
+        # Another process may have finished it while this one waited, or Snakemake was killed
+        # before it noted that the run had ended.
+        finished = restore(folder)
+        if finished:
+            print(f"{folder}: finished already; to train it again, delete the folder.")
+        yield processes.tell(finished)
+
+
+def _settle_failure(folder: Path, number: int) -> None:
+    """Forget the failure of an earlier call; refuse to try again one of this call."""
+    outcome = read_outcome(folder)
+    if number > 1 and outcome["status"] == "failed":
+        raise UserError(
+            f"{folder}: it failed in the attempt before: {outcome['reason']} "
+            "Mend that and start the workflow again; only lost machines are tried again."
+        )
+    (folder / FAILURE).unlink(missing_ok=True)
+
+
+def _train(
+    spec: Path, data_folder: Path, device_name: str, threads: int, processes: Processes
+) -> None:
+    run = read_run(spec)
+    # Importing makes millions of objects that stay; the collector would look at them many times.
+    gc.disable()
+    import torch
+
+    from attention_ablation.training.device import choose_device
+    from attention_ablation.training.run import train
+
+    gc.enable()
+    torch.set_num_threads(threads)
+    device = choose_device(device_name)
+    train(run, spec.parent, data_folder, device, processes=processes, started=STARTED)
+
+
+def _misses_another(error: Exception, processes: Processes) -> bool:
+    """Whether this process failed because another one is gone, which notes its own reason.
+
+    One that noted none was killed or its machine lost, and the run may be tried again.
+    """
+    if processes.size == 1:
+        return False
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return text.strip().splitlines()[0][:300]

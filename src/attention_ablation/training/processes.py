@@ -1,0 +1,155 @@
+"""Several processes that train one run together, one for each GPU, as torchrun starts them.
+
+With one process nothing here imports torch.distributed, or waits for anyone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import signature
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attention_ablation.study.errors import UserError
+
+if TYPE_CHECKING:  # torch is imported late, see cli.py
+    from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+class Processes:
+    """The processes of one training; this one is number `rank` of `size`, 0 being the main one.
+
+    The main one alone prints and writes the run's files. All call the same methods in the same
+    order, because each of them waits for the others.
+
+    Gradients are averaged over the processes, so that a step is that of the whole batch.
+    BatchNorm's statistics are each process's own, of its part of the batch, as in the paper's
+    DataParallel; the running ones that count are the main one's, as DataParallel keeps those of
+    its first device.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> int:
+        """Return the images of a batch that each process takes.
+
+        Raises UserError where they cannot all take as many.
+        """
+        if batch_size % self.size:
+            raise UserError(
+                f"recipe.batch_size: expected a multiple of the {self.size} processes, got "
+                f"{batch_size}; start a number of processes that divides it."
+            )
+        return batch_size // self.size
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return `model` so that its backward pass averages the gradients over the processes.
+
+        All start from the main process's weights. State is kept in `model` itself, whose names
+        have no prefix.
+        """
+        if self.size == 1:
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        # torch 2.15 renamed it and warns of the old name.
+        names = signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+        options: dict[str, Any] = {name: False}
+        return DistributedDataParallel(model, **options)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum of the processes' tensors, on their device."""
+        if self.size == 1:
+            return tensor
+        from torch import distributed
+
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    def largest(self, number: int) -> int:
+        """Return the largest of the processes' numbers; it goes over the CPU, past GPUs' queues."""
+        if self.size == 1:
+            return number
+        from torch import distributed, tensor
+
+        numbers = tensor(number)
+        distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
+        return int(numbers)
+
+    def tell(self, value: T) -> T:
+        """Return the main process's value, whatever the others gave; tensors lie on the CPU."""
+        if self.size == 1:
+            return value
+        from torch import device, distributed
+
+        values = [value]
+        distributed.broadcast_object_list(values, src=0, device=device("cpu"))
+        return values[0]
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Copy the main process's buffers, BatchNorm's running statistics, to the others."""
+        if self.size > 1:
+            from torch import distributed
+
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, src=0)
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let the main process through a block, then the others."""
+        if not self.is_main:
+            self.tell(None)
+        yield
+        if self.is_main:
+            self.tell(None)
+
+
+ALONE = Processes()
+
+
+def local_rank() -> int | None:
+    """Return this process's number on its node, None where torchrun did not start it."""
+    if all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
+        return int(os.environ["LOCAL_RANK"])
+    return None
+
+
+@contextmanager
+def join(device_name: str) -> Iterator[Processes]:
+    """Meet the other processes that torchrun started; without torchrun, yield ALONE.
+
+    Args:
+        device_name: as given by --device; see `choose_device`.
+    """
+    if local_rank() is None or os.environ["WORLD_SIZE"] == "1":
+        yield ALONE
+        return
+    import torch
+    from torch import distributed
+
+    from attention_ablation.training.device import choose_device
+
+    device = choose_device(device_name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # Gradients and sums travel between GPUs; what the CPUs agree on never waits for a GPU.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+    except SystemExit:  # they agreed to stop
+        distributed.destroy_process_group()
+        raise
+    # After an error the others may be gone, and taking leave of them could wait for ever.
+    distributed.destroy_process_group()

@@ -1,0 +1,128 @@
+"""GPUs of a machine that has no scheduler: each training takes a free slot on one of them.
+
+Nothing here imports torch: CUDA_VISIBLE_DEVICES must be set before it looks for GPUs.
+"""
+
+import fcntl
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from attention_ablation.study.errors import UserError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+POLL_SECONDS = 0.5
+# A line of `nvidia-smi -L`: a GPU, or below it one of the parts (MIG) that it is divided into.
+LISTED = re.compile(r"(GPU|\s+MIG) .*\(UUID: ([^)]+)\)")
+
+
+@contextmanager
+def gpu_slot(runs_per_gpu: int) -> Iterator[str | None]:
+    """Hold a slot on a GPU, the only one that this process then sees, and yield its UUID.
+
+    Waits until a slot is free. It is free again when this process ends, however it ends. Without
+    GPUs, or without nvidia-smi to list them, yields None at once.
+
+    Args:
+        runs_per_gpu: slots of each GPU. All GPUs' first slots are taken before any second one.
+
+    Raises UserError for a number below 1.
+    """
+    if runs_per_gpu < 1:
+        raise UserError(f"--runs-per-gpu: expected 1 or more, got {runs_per_gpu}.")
+    gpus = visible_gpus()
+    if not gpus:
+        yield None
+        return
+    before = os.environ.get(VISIBLE)
+    gpu, lock = _take(gpus, runs_per_gpu)
+    with lock:
+        os.environ[VISIBLE] = gpu
+        try:
+            yield gpu
+        finally:
+            os.environ.pop(VISIBLE)
+            if before is not None:
+                os.environ[VISIBLE] = before
+
+
+def visible_gpus() -> list[str]:
+    """Return the UUIDs of the GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES lets through.
+
+    A GPU that is divided counts as its parts. Numbers count in nvidia-smi's order.
+    """
+    listed = _listed()
+    if VISIBLE not in os.environ:
+        return [part for parts in listed.values() for part in parts]
+    visible: list[str] = []
+    for entry in os.environ[VISIBLE].split(","):
+        parts = _parts(entry.strip(), listed)
+        if not parts:  # CUDA, too, ignores an entry that it does not know and all after it
+            break
+        visible += parts
+    return list(dict.fromkeys(visible))
+
+
+def granted() -> list[str]:
+    """Return what says that this process was given GPUs: CUDA_VISIBLE_DEVICES, or nvidia-smi."""
+    if VISIBLE not in os.environ:
+        return visible_gpus()
+    value = os.environ[VISIBLE].strip()
+    # The last one is what Slurm writes for a job without a GPU.
+    return [] if value in ("", "-1", "NoDevFiles") else [value]
+
+
+def _listed() -> dict[str, list[str]]:
+    """Return each GPU's UUID with those of its parts, or with itself where it is not divided."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, check=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    divided: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        if found := LISTED.match(line):
+            kind, uuid = found.groups()
+            if kind == "GPU":
+                divided[uuid] = []
+            else:
+                divided[list(divided)[-1]].append(uuid)
+    return {uuid: parts or [uuid] for uuid, parts in divided.items()}
+
+
+def _parts(entry: str, listed: dict[str, list[str]]) -> list[str]:
+    """Return what an entry of CUDA_VISIBLE_DEVICES names: a number, a UUID or its beginning."""
+    if entry.startswith("MIG-"):
+        return [entry]
+    if entry.isdecimal():
+        return dict(enumerate(listed.values())).get(int(entry), [])
+    named = [uuid for uuid in listed if entry and uuid.startswith(entry)]
+    return listed[named[0]] if len(named) == 1 else []
+
+
+def _take(gpus: list[str], runs_per_gpu: int) -> tuple[str, TextIO]:
+    folder = Path(tempfile.gettempdir()) / f"attention-ablation-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    said = False
+    while True:
+        for slot in range(runs_per_gpu):
+            for gpu in gpus:
+                # Older drivers write a part's UUID with slashes.
+                lock = (folder / f"{gpu.replace('/', '_')}-{slot}.lock").open("w")
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    lock.close()
+                    continue
+                return gpu, lock
+        if not said:
+            print(f"all GPUs are taken ({', '.join(gpus)}); waiting for a free one.", flush=True)
+            said = True
+        time.sleep(POLL_SECONDS)
