@@ -2,7 +2,7 @@
 
 Debian's `slurm-wlm` and `munge`, started as root. The configuration has to lie in /etc/slurm,
 because the executor starts `srun` inside jobs without SLURM_CONF; a configuration that is not ours
-is left alone.
+is left alone. `python -m tests.local_slurm` keeps one up until Ctrl-C, to try the slurm profile on.
 """
 
 import os
@@ -74,14 +74,19 @@ class LocalSlurm:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    def until(self, holds: Callable[[], object], what: str, seconds: float = 60) -> None:
-        """Wait until `holds()`. Raises TimeoutError that names `what` was awaited."""
+    def until(
+        self, holds: Callable[[], object], what: str, seconds: float = 60, pause: float = 0.2
+    ) -> None:
+        """Wait until `holds()`, asking every `pause` seconds.
+
+        Raises TimeoutError that names `what` was awaited.
+        """
         deadline = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > deadline:
                 logs = [path.read_text()[-2000:] for path in (STATE / "log").glob("*.log")]
                 raise TimeoutError(f"waited {seconds} s for {what}\n" + "\n".join(logs))
-            time.sleep(0.2)
+            time.sleep(pause)
 
 
 def jobs(states: str = "PENDING,RUNNING") -> dict[str, str]:
@@ -148,3 +153,13 @@ def _stop_leftovers() -> None:
     """Kill what an earlier run of the tests that was itself killed has left."""
     for name in ("slurmctld", "slurmd"):
         subprocess.run(["pkill", "-KILL", "-x", name], check=False)
+
+
+if __name__ == "__main__":
+    if reason := why_not():
+        raise SystemExit(f"Slurm cannot be started here: {reason}.")
+    stops = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    with LocalSlurm():
+        print("Slurm is up: one node, 2 CPUs, 2 stand-in GPUs. Ctrl-C stops it.", flush=True)
+        signal.sigwait(stops)

@@ -1,6 +1,8 @@
 """A study through a real Slurm, with every accident that a cluster has."""
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 import yaml
 
 from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.runs import holder, steps_saved
 from attention_ablation.training.run import train
 from tests.conftest import write_yaml
 from tests.local_slurm import LocalSlurm, command, jobs, why_not
@@ -42,7 +45,7 @@ def slurm() -> Iterator[LocalSlurm]:
 
 @pytest.fixture
 def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """Four trainings, the last one long, and the slurm profile made for this machine."""
+    """Four trainings, and the slurm profile made for this machine."""
     monkeypatch.chdir(project)
     folder = project / "workflow/studies/cbam"
     (folder / "rows.csv").write_text(ROWS)
@@ -53,10 +56,8 @@ def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
     path = project / "workflow/tiers/tiny.yaml"
     tier = yaml.safe_load(path.read_text())
-    sizing = tier["classification"]
-    sizing["recipe"]["epochs"] = 40
-    long = sizing | {"recipe": sizing["recipe"] | {"epochs": 150}}
-    write_yaml(path, tier | {"classification": sizing | {"backbones": {"resnet34": long}}})
+    tier["classification"]["recipe"]["epochs"] = 40
+    write_yaml(path, tier)
 
     guard = project / "guard"
     guard.write_text(GUARD.format(folder=project))
@@ -88,39 +89,45 @@ def finish(process: "subprocess.Popen[bytes]") -> tuple[int, str]:
         process.kill()
 
 
-def job_of(folder: Path) -> str | None:
-    """Slurm's id of the job that trains a run and has ended an epoch."""
-    name = folder.parent.name
-    found = [job for job, comment in jobs("RUNNING").items() if name in comment]
-    return found[0] if found and (folder / "history.csv").exists() else None
+def freeze(folders: list[Path], slurm: LocalSlurm) -> None:
+    """Stop each run's process once it has a checkpoint, so that what hits it hits it under way."""
+    left = list(folders)
+
+    def stopped_all() -> bool:
+        for folder in list(left):
+            if (who := holder(folder)) and steps_saved(folder):
+                os.kill(int(who.split()[-1]), signal.SIGSTOP)
+                left.remove(folder)
+        return not left
+
+    slurm.until(stopped_all, "trainings under way", pause=0.01)
+    assert not any((folder / "metrics.json").exists() for folder in folders)
+
+
+def job_of(folder: Path) -> str:
+    """Slurm's id of the job that trains a run."""
+    return next(job for job, comment in jobs("RUNNING").items() if folder.parent.name in comment)
 
 
 def test_accidents_of_a_cluster_lose_nothing(plan: Plan, slurm: LocalSlurm, tmp_path: Path) -> None:
-    folders = {key: plan.runs_folder / plan.row_runs("table4", key)[0].path
-               for _, key in plan.specs}  # fmt: skip
+    folders = {
+        key: plan.runs_folder / plan.row_runs("table4", key)[0].path for _, key in plan.specs
+    }
+    hit = [folders["resnet34"], folders["resnet18+cbam"]]
     process = start()
-
-    def hit(key: str) -> str:
-        slurm.until(
-            lambda: process.poll() is not None or job_of(folders[key]), f"an epoch of {key}"
-        )
-        job = job_of(folders[key])
-        assert job, Path("snakemake.log").read_text()
-        return job
-
-    command("scontrol", "update", f"JobId={hit('resnet34')}", "EndTime=now")  # its time is over
-    command("scancel", hit("resnet18+cbam"))
+    freeze(hit, slurm)
+    command("scontrol", "update", f"JobId={job_of(hit[0])}", "EndTime=now")  # its time is over
+    command("scancel", job_of(hit[1]))
     slurm.stop("slurmctld")
     slurm.stop("slurmd")
     slurm.start("slurmctld")
     slurm.start("slurmd")
     code, log = finish(process)
     assert code == 0, log
-    for key, folder in folders.items():
-        outcome = json.loads((folder / "metrics.json").read_text())
-        assert outcome["status"] == "completed"
-        resumed = "going on from step" in (folder / "train.log").read_text()
-        assert resumed or key not in ("resnet34", "resnet18+cbam")
+    for folder in folders.values():
+        assert json.loads((folder / "metrics.json").read_text())["status"] == "completed"
+    for folder in hit:
+        assert "going on from step" in (folder / "train.log").read_text()
     assert log.count("has been submitted with SLURM jobid") >= 6
     assert set(Path("used").read_text().split()) == {"0", "1"}
     assert not Path("conflicts").exists()
