@@ -10,8 +10,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 CONFIGURATION = Path("/etc/slurm")
@@ -158,8 +160,7 @@ def _stop_leftovers() -> None:
 if __name__ == "__main__":
     if reason := why_not():
         raise SystemExit(f"Slurm cannot be started here: {reason}.")
-    stops = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    with LocalSlurm():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with LocalSlurm(), suppress(KeyboardInterrupt):
         print("Slurm is up: one node, 2 CPUs, 2 stand-in GPUs. Ctrl-C stops it.", flush=True)
-        signal.sigwait(stops)
+        signal.pause()
