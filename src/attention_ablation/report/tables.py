@@ -77,7 +77,7 @@ def _complexity(plan: Plan, table: str) -> pd.DataFrame:
     return frame[frame["table"] == table].set_index("row")
 
 
-def _display(
+def display_frame(
     plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame, bold: str
 ) -> pd.DataFrame:
     """Return the table as text; `bold` is the format of the best cells."""
@@ -93,7 +93,7 @@ def _display(
     for metric in plan.study.tables[table].columns:
         ours, paper = [], []
         for row, line in zip(rows, frame.to_dict("records"), strict=True):
-            text = _cell(metric, line, _decimals(metric, plan.specs[table, row.key]))
+            text = _cell(metric, line, decimals(metric, plan.specs[table, row.key]))
             ours.append(bold.format(text) if (metric, row.key) in ours_best else text)
             printed = row.printed.get(metric, DASH)
             printed = bold.format(printed) if (metric, row.key) in paper_best else printed
@@ -112,7 +112,7 @@ def _cell(metric: Metric, line: dict[Any, Any], decimals: int) -> str:
     return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if pd.notna(spread) else "")
 
 
-def _decimals(metric: Metric, spec: Spec) -> int:
+def decimals(metric: Metric, spec: Spec) -> int:
     if metric in ERRORS:
         # An error of n images has steps of 100/n percent: no digit below that.
         images = spec.recipe.dataset.validation_images
@@ -169,7 +169,7 @@ def _marks(plan: Plan, table: str) -> dict[tuple[str, str], str]:
     }
 
 
-def _notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+def table_notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     seeds = len(plan.seeds)
     recipes = [plan.specs[table, row.key].recipe for row in plan.rows(table)]
     protocols = dict.fromkeys(
@@ -228,7 +228,7 @@ def _headings(display: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _markdown(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> str:
-    display = _display(plan, table, frame, runs, "**{}**")
+    display = display_frame(plan, table, frame, runs, "**{}**")
     body = display.map(lambda text: text.replace("|", "\\|")).to_markdown(
         index=False,
         disable_numparse=True,
@@ -236,7 +236,7 @@ def _markdown(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -
         colalign=["left"] + ["right"] * (display.shape[1] - 1),
     )
     number = table.removeprefix("table")
-    notes = "\n".join(f"- {note}" for note in _notes(plan, table, frame, runs))
+    notes = "\n".join(f"- {note}" for note in table_notes(plan, table, frame, runs))
     return f"**Table {number}. {_title(plan, table)}**\n\n{body}\n\n{notes}\n"
 
 
@@ -246,7 +246,7 @@ def _latex(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> s
             text = text.replace(plain, tex)
         return text
 
-    display = _display(plan, table, frame, runs, "<<{}>>").map(escape)
+    display = display_frame(plan, table, frame, runs, "<<{}>>").map(escape)
     display.columns = pd.MultiIndex.from_tuples(
         [(escape(heading), of) for heading, of in _headings(display)]
     )
@@ -258,7 +258,7 @@ def _latex(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> s
         label=f"tab:{plan.study.name}-{table}",
         position_float="centering",
     )
-    notes = "\\\\\n".join(escape(note) for note in _notes(plan, table, frame, runs))
+    notes = "\\\\\n".join(escape(note) for note in table_notes(plan, table, frame, runs))
     end = "\\end{table}"
     note_block = f"\\par\\smallskip\\begin{{minipage}}{{\\linewidth}}\\footnotesize\n{notes}\n"
     body = body.replace("\\centering\n", "\\centering\\small\\setlength{\\tabcolsep}{4pt}\n")

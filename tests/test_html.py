@@ -1,0 +1,117 @@
+"""The report in a browser: opened, sorted, asked for provenance, at phone width and on paper."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from attention_ablation.report.collect import collect
+from attention_ablation.report.html import write_report
+from attention_ablation.study.expand import Plan
+from tests.test_report import finish
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+browser_only = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver"
+)
+QUIET = (
+    "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
+    "disable-background-networking", "disable-component-update", "disable-sync",
+)  # fmt: skip
+FACTS = {"git_commit": "0123abcd", "git_dirty": True, "device": "a CPU", "seconds": 12.5}
+
+
+@pytest.fixture
+def report(tiny: Plan) -> Path:
+    """A report of three rows, the last of which has a text that could break the page."""
+    finish(tiny, "resnet50+se", [25, 26, 27], **FACTS)
+    finish(tiny, "resnet50+cbam", [9, 10, 11], **FACTS)
+    finish(tiny, "resnet50+spatial+channel", [100, 100, 99], **FACTS)
+    folder = tiny.runs_folder / tiny.row_runs("table3", "resnet50+parallel")[0].path
+    folder.mkdir(parents=True)
+    failure = {"status": "failed", "reason": "</script><b>out of memory"}
+    (folder / "failure.json").write_text(json.dumps(failure))
+    write_report(tiny, collect(tiny))
+    return (tiny.folder / "report.html").resolve()
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    for option in QUIET:
+        options.add_argument(f"--{option}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(DRIVER)) as browser:
+        yield browser
+
+
+def column(browser: webdriver.Chrome, number: int) -> list[str]:
+    cells = browser.find_elements(By.CSS_SELECTOR, f"#table3 tbody tr > :nth-child({number})")
+    return [cell.text for cell in cells]
+
+
+def test_the_page_needs_nothing_but_itself(report: Path) -> None:
+    text = report.read_text()
+    for mark in ("http:", "https:", "src=\"/", "<link rel=\"stylesheet", "@import"):  # fmt: skip
+        assert mark not in text.replace("http://www.w3.org", "")
+    assert "</script><b>" not in text
+
+
+@browser_only
+def test_it_sorts_and_a_cell_opens_its_runs(report: Path, browser: webdriver.Chrome) -> None:
+    browser.get(report.as_uri())
+    assert column(browser, 2)[3] == "-"  # no run of the parallel row is there
+    heading = browser.find_element(By.CSS_SELECTOR, "#table3 thead th:nth-child(2) button")
+    heading.send_keys(Keys.ENTER)  # by keyboard
+    ours = column(browser, 2)
+    assert ours == ["10.0 ± 1.0", "26.0 ± 1.0", "99.7 ± 0.6", "-"]  # not as text: 10, 26, 99.7
+    assert column(browser, 3)[0] == "22.66"
+    assert column(browser, 4)[0] == "\N{MINUS SIGN}12.7"
+    heading.send_keys(Keys.ENTER)
+    assert column(browser, 2) == ["99.7 ± 0.6", "26.0 ± 1.0", "10.0 ± 1.0", "-"]
+    names = browser.find_element(By.CSS_SELECTOR, "#table3 thead th:nth-child(1) button")
+    names.click()
+    assert column(browser, 1)[-1] == "ResNet50 + spatial + channel"
+    names.click()
+    assert column(browser, 1)[0] == "ResNet50 + spatial + channel"
+
+    cell = next(
+        c for c in browser.find_elements(By.CSS_SELECTOR, "#table3 .cell") if "10.0" in c.text
+    )
+    cell.send_keys(Keys.SPACE)
+    dialog = browser.find_element(By.ID, "provenance")
+    assert dialog.is_displayed()
+    assert "ResNet50 + channel + spatial: Top-1 error (%)" in dialog.text
+    for fact in ("seed-0", "seed-2", "0123abcd", "a CPU", "12.5 s", "train.log"):
+        assert fact in dialog.text
+    dialog.find_element(By.TAG_NAME, "summary").click()
+    assert '"reduction": 4' in dialog.text
+    dialog.send_keys(Keys.ESCAPE)
+    assert not dialog.is_displayed()
+    assert (
+        "</script><b>out of memory" in browser.find_element(By.CSS_SELECTOR, "#table3 .note").text
+    )
+    assert browser.get_log("browser") == []
+
+
+@browser_only
+def test_it_fits_a_phone_and_changes_with_dark_mode(
+    report: Path, browser: webdriver.Chrome
+) -> None:
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(report.as_uri())
+    width = browser.execute_script("return document.documentElement.scrollWidth")
+    assert width <= 390  # tables scroll in their own boxes, the page does not
+    light = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    dark = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (light, dark) == ("rgb(255, 255, 255)", "rgb(13, 17, 23)")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert not browser.find_element(By.TAG_NAME, "nav").is_displayed()
