@@ -154,7 +154,9 @@ def _explanation(plan: Plan, metric: str, text: str, printed: str | None) -> str
     if metric.endswith("error"):
         seeds = len(plan.seeds)
         of = f"mean and standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-        return f"Ours: {text} (%), {of}, last epoch, on the validation set. {paper} The runs:"
+        if text == DASH:
+            return f"Ours: not there yet. {paper} The runs:"
+        return f"Ours: {text} %, {of}, last epoch, on the validation set. {paper} The runs:"
     return (
         f"Ours: {text}, counted on the full-size network at 224 px with 1000 classes: "
         f"multiply-accumulates of convolutions and linear layers. {paper}"
@@ -235,7 +237,7 @@ def _provenance(plan: Plan, runs: pd.DataFrame, path: str) -> dict[str, Any]:
 def _fact(value: Any) -> str:
     if value is None or pd.isna(value):
         return DASH
-    if isinstance(value, bool):
+    if pd.api.types.is_bool(value):
         return "yes" if value else "no"
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
