@@ -2,9 +2,9 @@
 
 `make tables` runs this on one machine; see the README for tiers, tables and seeds.
 
-`snakemake --lint` leaves two messages. No rule names a conda environment, because all of them call
+`snakemake --lint` leaves three messages. No rule names a conda environment, because all of them call
 one installed command, whose environment is requirements.lock or environment.yml. The rule `spec` has
-no log, because its printf has nothing to say.
+no log, because its printf has nothing to say; `train` keeps its own, which survives a new attempt.
 """
 
 import json
@@ -13,9 +13,11 @@ import shlex
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from attention_ablation.study.cost import describe, load_cost, over_budget
+from attention_ablation.study.bill import describe, over_budget
+from attention_ablation.study.cost import load_cost
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan, relative_cost
+from attention_ablation.study.runs import FAILURE
 
 
 configfile: "config.yaml"
@@ -66,6 +68,9 @@ onstart:
             f"tier '{PLAN.config.tier}': the loader of its data set is not part of this version; plan "
             "it (make plan, or snakemake --dry-run), or choose another tier."
         )
+    # What failed in an earlier call is tried again; what fails in this one is not.
+    for path in PLAN.runs:
+        (PLAN.runs_folder / path / FAILURE).unlink(missing_ok=True)
 
 
 onsuccess:

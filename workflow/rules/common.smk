@@ -19,6 +19,13 @@ def run_of(wildcards):
     return PLAN.runs[f"{wildcards.run}/seed-{wildcards.seed}"]
 
 
+def job_minutes(wildcards, attempt):
+    run = run_of(wildcards)
+    # An attempt after one that failed by itself says so and ends at once.
+    ends_at_once = attempt > 1 and (PLAN.runs_folder / run.path / FAILURE).exists()
+    return 5 if ends_at_once else COST.minutes(run.spec)
+
+
 def composed_data(wildcards):
     prepared = run_of(wildcards).spec.recipe.dataset.prepared
     return f"{PLAN.data_folder}/{prepared}" if prepared else []
