@@ -8,6 +8,7 @@ no log, because its printf has nothing to say; `train` keeps its own, which surv
 """
 
 import json
+import os
 import shlex
 
 from snakemake.exceptions import WorkflowError
@@ -17,14 +18,22 @@ from attention_ablation.study.bill import describe, over_budget
 from attention_ablation.study.cost import load_cost
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan, relative_cost
-from attention_ablation.study.runs import FAILURE
+from attention_ablation.study.runs import FAILURE, read_run
 
 
 configfile: "config.yaml"
 
 
+CONFIG = "ATTENTION_ABLATION_CONFIG"
+
+
+# Jobs parse this file again, perhaps after config.yaml was edited: they inherit what it was.
+if workflow.is_main_process or CONFIG not in os.environ:
+    os.environ[CONFIG] = json.dumps(config)
+config = json.loads(os.environ[CONFIG])
+
 try:
-    PLAN = load_plan(dict(config))
+    PLAN = load_plan(config)
     COST = load_cost(PLAN)
 except UserError as error:
     raise WorkflowError(str(error)) from None

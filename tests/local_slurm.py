@@ -63,7 +63,10 @@ class LocalSlurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        command("scancel", "--user=root", check=False)
+        if "slurmctld" in self.daemons:
+            command("scancel", "--signal=KILL", "--full", "--user=root", check=False)
+            with suppress(TimeoutError, RuntimeError):
+                self.until(lambda: not jobs(), "no job", seconds=15)
         for name in list(self.daemons):
             self.stop(name)
         for name in ("slurm.conf", "gres.conf"):

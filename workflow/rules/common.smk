@@ -16,7 +16,9 @@ TIER_FILE = f"workflow/tiers/{PLAN.config.tier}.yaml"
 
 
 def run_of(wildcards):
-    return PLAN.runs[f"{wildcards.run}/seed-{wildcards.seed}"]
+    path = f"{wildcards.run}/seed-{wildcards.seed}"
+    # A job that waited while the tier was edited still trains what it was submitted for.
+    return PLAN.runs.get(path) or read_run(PLAN.runs_folder / path / "spec.json")
 
 
 def job_minutes(wildcards, attempt):

@@ -60,9 +60,10 @@ rule train:
         launcher="",
     shell:
         """
+        trap : TERM INT USR1 # a shell that dies of it takes the training along before it has saved
         log=$(dirname {input.spec:q})/train.log
         OMP_NUM_THREADS={threads} {resources.launcher} attention-ablation train {input.spec:q} \
             --data {PLAN.data_folder:q} --threads {threads} --device {resources.device} \
-            --runs-per-gpu {resources.runs_per_gpu} --attempt {resources.attempt} >> "$log" 2>&1 ||
-            {{ code=$?; tail -n 3 "$log" >&2; exit $code; }}
+            --runs-per-gpu {resources.runs_per_gpu} --attempt {resources.attempt} >>"$log" 2>&1 \
+            || {{ code=$?; tail -n 3 "$log" >&2; exit $code; }}
         """
