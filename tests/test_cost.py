@@ -62,7 +62,7 @@ def test_shared_runs_are_counted_once_and_with_the_first_table(tmp_path: Path) -
     ]
     assert "GPU-hours: 7.0." in text
     assert "Wall time on 1 device, one run on each: 7.0 hours." in text
-    assert "Cost at 2.5 a device-hour: 18." in text
+    assert "Cost at 2.5 for each of the GPU-hours: 18." in text
 
 
 def test_wall_time_is_that_of_the_workflows_order(tmp_path: Path) -> None:

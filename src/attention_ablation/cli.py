@@ -188,6 +188,8 @@ def _plan_cost(options: argparse.Namespace) -> None:
 
     if options.gpus < 1:
         raise UserError(f"--gpus: expected 1 or more, got {options.gpus}.")
+    if options.price is not None and options.price < 0:
+        raise UserError(f"--price: expected 0 or more, got {options.price:g}.")
     plan = _plan(options)
     if options.calibrate:
         import torch

@@ -37,7 +37,7 @@ def describe(
     )
     if price is not None:
         lines.append(
-            f"Cost at {price:g} a device-hour: {at_least}{total * price:,.0f}"
+            f"Cost at {price:g} for each of the {unit}: {at_least}{total * price:,.0f}"
             + _left(started, f"{left * price:,.0f}")
         )
     if params is not None:
@@ -54,7 +54,10 @@ def describe(
     if isinstance(cost.rates, PublishedRates):
         sources = cost.rates.sources([run.spec for run in plan.runs.values()])
         lines += [textwrap.fill(f"- {line}", 100, subsequent_indent="  ") for line in sources]
-        lines.append("To measure here instead: attention-ablation plan --calibrate")
+        lines.append(
+            "To measure here instead: .venv/bin/attention-ablation plan "
+            f"--tier {plan.config.tier} --calibrate"
+        )
     return "\n".join(lines)
 
 
