@@ -26,6 +26,8 @@ LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
 .PHONY: tables plan status benchmark benchmark-cluster test lint format lock
 
 tables: $(READY)
+	@test -d workflow/profiles/$(PROFILE) || { \
+	    echo "PROFILE=$(PROFILE): expected one of $$(ls workflow/profiles | xargs)." >&2; exit 2; }
 	@$(RUN) $(LOCK) $(SNAKEMAKE) --nolock $(OPTIONS) \
 	    $(if $(CORES),--cores $(CORES)) $(if $(strip $(CHOICE)),--config $(CHOICE)) || { code=$$?; \
 	    [ $$code != 75 ] || echo "Another 'make tables' is running in this folder; wait for it." >&2; \

@@ -2,27 +2,38 @@
 
 `make tables` runs this on one machine; see the README for tiers, tables and seeds.
 
-`snakemake --lint` leaves two messages. No rule names a conda environment, because all of them call
+`snakemake --lint` leaves three messages. No rule names a conda environment, because all of them call
 one installed command, whose environment is requirements.lock or environment.yml. The rule `spec` has
-no log, because its printf has nothing to say.
+no log, because its printf has nothing to say; `train` keeps its own, which survives a new attempt.
 """
 
 import json
+import os
 import shlex
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from attention_ablation.study.cost import describe, load_cost, over_budget
+from attention_ablation.study.bill import describe, over_budget
+from attention_ablation.study.cost import load_cost
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan, relative_cost
+from attention_ablation.study.runs import FAILURE, read_run
 
 
 configfile: "config.yaml"
 
 
+CONFIG = "ATTENTION_ABLATION_CONFIG"
+
+
+# Jobs parse this file again, perhaps after config.yaml was edited: they inherit what it was.
+if workflow.is_main_process or CONFIG not in os.environ:
+    os.environ[CONFIG] = json.dumps(config)
+config = json.loads(os.environ[CONFIG])
+
 try:
-    PLAN = load_plan(dict(config))
+    PLAN = load_plan(config)
     COST = load_cost(PLAN)
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -66,6 +77,9 @@ onstart:
             f"tier '{PLAN.config.tier}': the loader of its data set is not part of this version; plan "
             "it (make plan, or snakemake --dry-run), or choose another tier."
         )
+    # What failed in an earlier call is tried again; what fails in this one is not.
+    for path in PLAN.runs:
+        (PLAN.runs_folder / path / FAILURE).unlink(missing_ok=True)
 
 
 onsuccess:

@@ -1,11 +1,13 @@
 """The command-line interface for torchrun to start, with a change that the environment asks for.
 
-NO_NORM: scale channels where BatchNorm would normalise them. STOP_AT: process 1 alone sends itself
-SIGTERM when that many steps are done.
+NO_NORM: scale channels where BatchNorm would normalise them. When that many steps are done, process
+1 alone: STOP_AT, sends itself SIGTERM; STOP_LAUNCHER_AT, sends it to torchrun; FAIL_AT, raises an
+error; KILL_AT, is gone.
 """
 
 import os
 import signal
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -28,21 +30,40 @@ class Scale(nn.Module):
         return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-def stop_at(last: int) -> None:
-    """Send process 1 SIGTERM when `last` steps are done."""
+def at(last: int, happens: Callable[[], object]) -> None:
+    """Let something happen to process 1 when `last` steps are done."""
     plain = Loop._step
 
     def interrupted(loop: Loop, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         plain(loop, batch)
         if loop.step == last and loop.processes.rank == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            happens()
 
     Loop._step = interrupted
 
 
+def signal_launcher() -> None:
+    """Tell torchrun to stop, and wait until it has told this process."""
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+
+
+def fail() -> None:
+    """Fail for a reason of this process's own."""
+    raise ValueError("process 1 broke")
+
+
+HAPPENS = {
+    "STOP_AT": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "STOP_LAUNCHER_AT": signal_launcher,
+    "FAIL_AT": fail,
+    "KILL_AT": lambda: os.kill(os.getpid(), signal.SIGKILL),
+}
+
 if __name__ == "__main__":
     if "NO_NORM" in os.environ:
         nn.BatchNorm2d = Scale
-    if "STOP_AT" in os.environ:
-        stop_at(int(os.environ["STOP_AT"]))
+    for name, happens in HAPPENS.items():
+        if name in os.environ:
+            at(int(os.environ[name]), happens)
     script()

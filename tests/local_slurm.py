@@ -33,6 +33,8 @@ def why_not() -> str | None:
     file = CONFIGURATION / "slurm.conf"
     if file.exists() and MARK not in file.read_text():
         return f"{file} is a real cluster's"
+    if set(_running()) - set(_leftovers()):
+        return "a Slurm is running here already"
     return None
 
 
@@ -43,23 +45,32 @@ class LocalSlurm:
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "LocalSlurm":
-        _stop_leftovers()
+        for pid in _leftovers():
+            os.kill(pid, signal.SIGKILL)
         shutil.rmtree(STATE, ignore_errors=True)
         for name in ("state", "spool", "log"):
             (STATE / name).mkdir(parents=True)
-        _configure()
-        _start_munge()
-        self.start("slurmctld", "-c")
-        self.start("slurmd")
-        self.until(lambda: "idle" in command("sinfo", "--noheader", "--format=%T"), "an idle node")
+        (STATE / "owner").write_text(str(os.getpid()))
+        try:
+            _configure()
+            _start_munge()
+            self.start("slurmctld", "-c")
+            self.start("slurmd")
+            self.until(lambda: "idle" in command("sinfo", "--noheader", "-o", "%T"), "an idle node")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        command("scancel", "--user=root", check=False)
+        if "slurmctld" in self.daemons:
+            command("scancel", "--signal=KILL", "--full", "--user=root", check=False)
+            with suppress(TimeoutError, RuntimeError):
+                self.until(lambda: not jobs(), "no job", seconds=15)
         for name in list(self.daemons):
             self.stop(name)
         for name in ("slurm.conf", "gres.conf"):
-            (CONFIGURATION / name).unlink()
+            (CONFIGURATION / name).unlink(missing_ok=True)
 
     def start(self, name: str, *options: str) -> None:
         """Start a daemon, in the foreground of a process of its own."""
@@ -151,10 +162,21 @@ def _start_munge() -> None:
     subprocess.run(["runuser", "-u", "munge", "--", "/usr/sbin/munged"], check=True)
 
 
-def _stop_leftovers() -> None:
-    """Kill what an earlier run of the tests that was itself killed has left."""
-    for name in ("slurmctld", "slurmd"):
-        subprocess.run(["pkill", "-KILL", "-x", name], check=False)
+def _running() -> list[int]:
+    """Return the processes of Slurm's daemons on this machine."""
+    done = subprocess.run(
+        ["pgrep", "-x", "slurmctld|slurmd"], capture_output=True, text=True, check=False
+    )
+    return [int(pid) for pid in done.stdout.split()]
+
+
+def _leftovers() -> list[int]:
+    """Return the daemons of an earlier run of the tests that was itself killed."""
+    owner = STATE / "owner"
+    if not owner.exists() or Path("/proc", owner.read_text()).exists():
+        return []
+    files = [file for file in STATE.glob("*.pid") if file.read_text().strip()]
+    return [pid for file in files if (pid := int(file.read_text())) in _running()]
 
 
 if __name__ == "__main__":

@@ -4,11 +4,9 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -245,13 +243,7 @@ def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(
     assert outcome["processes"] == 1
 
     # Two go on, and torchrun itself is told to stop.
-    launch = Launch(spec, data)
-    deadline = time.monotonic() + 60
-    while not list(spec.parent.glob("checkpoint-000000012-*.pt")):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    launch.agents[0].send_signal(signal.SIGTERM)
-    text = launch.output(fails=True)
+    text = Launch(spec, data, STOP_LAUNCHER_AT="14").output(fails=True)
     assert "going on from step 10 " in text
     assert text.count("stopped at step ") == 1
     text = Launch(spec, data).output()
@@ -263,6 +255,18 @@ def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(
     assert losses[0] == pytest.approx(losses[1], abs=2e-6)
     assert two == expected
     assert all(torch.equal(v, weights(together)[name]) for name, v in weights(spec.parent).items())
+
+
+def test_a_process_that_fails_notes_why_and_one_that_is_gone_may_be_tried_again(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    spec = place(run, tmp_path)
+    failure = spec.parent / "failure.json"
+    Launch(spec, data, KILL_AT="6").output(fails=True)
+    assert not failure.exists()
+    assert len(list(spec.parent.glob("checkpoint-*.pt"))) == 1
+    Launch(spec, data, FAIL_AT="6").output(fails=True)
+    assert json.loads(failure.read_text())["reason"] == "ValueError: process 1 broke"
 
 
 def test_a_batch_that_processes_cannot_share_is_named(run: Run, data: Path) -> None:

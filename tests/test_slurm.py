@@ -1,6 +1,5 @@
-"""A study through a real Slurm, with every accident that a cluster has."""
+"""A study through a real Slurm: time limit, scancel, daemons killed, a run that fails by itself."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import yaml
 
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.runs import holder, steps_saved
+from attention_ablation.study.status import state
 from attention_ablation.training.run import train
 from tests.conftest import write_yaml
 from tests.local_slurm import LocalSlurm, command, jobs, why_not
@@ -95,13 +95,20 @@ def freeze(folders: list[Path], slurm: LocalSlurm) -> None:
 
     def stopped_all() -> bool:
         for folder in list(left):
-            if (who := holder(folder)) and steps_saved(folder):
-                os.kill(int(who.split()[-1]), signal.SIGSTOP)
+            if holder(folder) and steps_saved(folder):
+                os.kill(process_of(folder), signal.SIGSTOP)
                 left.remove(folder)
         return not left
 
     slurm.until(stopped_all, "trainings under way", pause=0.01)
     assert not any((folder / "metrics.json").exists() for folder in folders)
+
+
+def process_of(folder: Path) -> int:
+    """The process that trains a run, which is on this machine."""
+    who = holder(folder)
+    assert who
+    return int(who.split()[-1])
 
 
 def job_of(folder: Path) -> str:
@@ -114,20 +121,41 @@ def test_accidents_of_a_cluster_lose_nothing(plan: Plan, slurm: LocalSlurm, tmp_
         key: plan.runs_folder / plan.row_runs("table4", key)[0].path for _, key in plan.specs
     }
     hit = [folders["resnet34"], folders["resnet18+cbam"]]
+    edited = folders["resnet18"] / "spec.json"
+    edited.parent.mkdir(parents=True)
+    good = plan.row_runs("table4", "resnet18")[0].canonical()
+    edited.write_text(good.replace('"epochs":40', '"epochs":41'))
     process = start()
     freeze(hit, slurm)
-    command("scontrol", "update", f"JobId={job_of(hit[0])}", "EndTime=now")  # its time is over
-    command("scancel", job_of(hit[1]))
     slurm.stop("slurmctld")
     slurm.stop("slurmd")
     slurm.start("slurmctld")
     slurm.start("slurmd")
+    slurm.until(lambda: "UP" in command("scontrol", "ping", check=False), "the controller")
+    command("scancel", job_of(hit[1]))
+    job, pid = job_of(hit[0]), process_of(hit[0])
+    command("scontrol", "update", f"JobId={job}", "EndTime=now")  # its time is over
+    slurm.until(lambda: job in jobs("COMPLETING"), "the time limit")
+    os.kill(pid, signal.SIGCONT)  # scancel does that itself, a time limit does not
     code, log = finish(process)
-    assert code == 0, log
-    for folder in folders.values():
-        assert json.loads((folder / "metrics.json").read_text())["status"] == "completed"
+    assert code != 0, log
+    assert {key: state(folder) for key, folder in folders.items()} == dict.fromkeys(
+        folders, "completed"
+    ) | {"resnet18": "failed"}
     for folder in hit:
-        assert "going on from step" in (folder / "train.log").read_text()
+        text = (folder / "train.log").read_text()
+        assert "stopped at step" in text  # the signal was met
+        assert "going on from step" in text
+    text = (edited.parent / "train.log").read_text()  # every attempt's
+    assert text.count("expected it in a folder named") == 3
+    assert text.count("what fails by itself is not tried again") == 2
+
+    edited.write_text(good)
+    before = {folder: (folder / "metrics.json").stat() for folder in (*hit, folders["resnet18+se"])}
+    code, log = finish(start())
+    assert code == 0, log
+    assert state(edited.parent) == "completed"
+    assert before == {folder: (folder / "metrics.json").stat() for folder in before}
     assert log.count("has been submitted with SLURM jobid") >= 6
     assert set(Path("used").read_text().split()) == {"0", "1"}
     assert not Path("conflicts").exists()

@@ -183,10 +183,13 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 
 def _plan_cost(options: argparse.Namespace) -> None:
-    from attention_ablation.study.cost import describe, describe_runs, load_cost, over_budget
+    from attention_ablation.study.bill import describe, describe_runs, over_budget
+    from attention_ablation.study.cost import load_cost
 
     if options.gpus < 1:
         raise UserError(f"--gpus: expected 1 or more, got {options.gpus}.")
+    if options.price is not None and options.price < 0:
+        raise UserError(f"--price: expected 0 or more, got {options.price:g}.")
     plan = _plan(options)
     if options.calibrate:
         import torch

@@ -45,21 +45,25 @@ rule train:
     output:
         metrics=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
         history=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/history.csv",
-    log:
-        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/train.log",
+    # No `log:` either, for the same reason; an attempt appends to train.log.
     # The longest first, so that no core is left alone with one at the end.
     priority: lambda wildcards: relative_cost(run_of(wildcards).spec)
     threads: 1
     # A profile may set each of these; `launcher` is a command that the training's is appended to.
     resources:
-        runtime=lambda wildcards: COST.minutes(run_of(wildcards).spec),
+        runtime=lambda wildcards, attempt: job_minutes(wildcards, attempt),
         # A job that was killed for its memory leaves no other trace than being tried again.
-        mem_mb=lambda wildcards, attempt: COST.memory_mb * attempt,
+        mem_mb=lambda wildcards, attempt: COST.memory_mb * min(attempt, 2),
         attempt=lambda wildcards, attempt: attempt,
         device="auto",
         runs_per_gpu=1,
         launcher="",
     shell:
-        "OMP_NUM_THREADS={threads} {resources.launcher} attention-ablation train {input.spec:q}"
-        " --data {PLAN.data_folder:q} --threads {threads} --device {resources.device}"
-        " --runs-per-gpu {resources.runs_per_gpu} --attempt {resources.attempt} >> {log:q} 2>&1"
+        """
+        trap : TERM INT USR1 # a shell that dies of it takes the training along before it has saved
+        log=$(dirname {input.spec:q})/train.log
+        OMP_NUM_THREADS={threads} {resources.launcher} attention-ablation train {input.spec:q} \
+            --data {PLAN.data_folder:q} --threads {threads} --device {resources.device} \
+            --runs-per-gpu {resources.runs_per_gpu} --attempt {resources.attempt} >>"$log" 2>&1 \
+            || {{ code=$?; tail -n 3 "$log" >&2; exit $code; }}
+        """

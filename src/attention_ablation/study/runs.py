@@ -117,6 +117,11 @@ def _locked(lock: IO[str]) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise UserError(
+            f"{lock.name}: this file system cannot lock files ({error.strerror}), so two jobs "
+            "could train one run; put `results` in config.yaml on one that can."
+        ) from None
     return True
 
 

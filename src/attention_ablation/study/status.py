@@ -18,7 +18,7 @@ def state(folder: Path) -> str:
     outcome: str = read_outcome(folder)["status"]
     if outcome in ("completed", "diverged"):
         return outcome
-    if holder(folder):
+    if holder(folder) is not None:
         return "running"
     if outcome == "failed":
         return "failed"

@@ -63,14 +63,9 @@ class PublishedRates:
         return f"{self.table.hardware[self.hardware].title}, published rates"
 
     def images_per_second(self, spec: Spec) -> float:
-        """Return the estimate. Raises UserError for a precision without a published rate."""
+        """Return the estimate."""
         recipe = spec.recipe
         rates = self.table.hardware[self.hardware].resnet50
-        if recipe.precision not in rates:
-            raise UserError(
-                f"{PUBLISHED}: there is no {recipe.precision} rate of {self.hardware}; valid are: "
-                f"{', '.join(rates)}. Choose other hardware, or measure with plan --calibrate."
-            )
         pixels = (recipe.dataset.image_size / 224) ** 2
         plain = rates[recipe.precision] * self.table.backbones[spec.backbone.name].relative
         rate = plain / (pixels * spec.backbone.width * self._gate_factor(spec))
@@ -156,7 +151,7 @@ def choose_rates(
         specs: what is to be trained.
         root: holds `workflow/`.
 
-    Raises UserError for an unknown name.
+    Raises UserError for an unknown name, and for a precision without a published rate.
     """
     paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     if name in [path.stem for path in paths]:
@@ -168,4 +163,10 @@ def choose_rates(
     name = name or "a100"
     if name not in published.hardware:
         raise unknown("hardware", name, [*(p.stem for p in paths), *published.hardware], "plan")
+    valid = published.hardware[name].resnet50
+    for precision in sorted({spec.recipe.precision for spec in specs} - valid.keys()):
+        raise UserError(
+            f"{root / PUBLISHED}: there is no {precision} rate of {name}; valid are: "
+            f"{', '.join(valid)}. Choose other hardware, or measure with plan --calibrate."
+        )
     return PublishedRates(published, name)

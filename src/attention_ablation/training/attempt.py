@@ -46,20 +46,25 @@ def attempt(
     folder = spec.parent
     if not spec.is_file():
         raise UserError(f"{spec}: there is no such spec; plan the run with snakemake.")
-    with join(device_name) as processes, _reserved(folder, processes) as finished:
-        if finished:
-            return
-        if processes.is_main:
-            _settle_failure(folder, number)
-        try:
-            # After the folder: one that waits for a run to be finished elsewhere needs no GPU.
-            alone = device_name == "auto" and local_rank() is None
-            with gpu_slot(runs_per_gpu) if alone else nullcontext():
-                _train(spec, data_folder, device_name, threads, processes)
-        except Exception as error:
-            if not _misses_another(error, processes):
-                write_json(folder / FAILURE, {"status": "failed", "reason": _reason(error)})
-            raise
+    failure = folder / FAILURE
+    if number > 1 and failure.exists():
+        raise UserError(
+            f"{folder}: it failed in the attempt before: {read_outcome(folder)['reason']} "
+            "Mend that and start the workflow again; what fails by itself is not tried again."
+        )
+    failure.unlink(missing_ok=True)
+    try:
+        with join(device_name) as processes, _reserved(folder, processes) as finished:
+            if not finished:
+                # After the folder: one that waits for a run to be finished elsewhere needs no GPU.
+                alone = device_name == "auto" and local_rank() is None
+                with gpu_slot(runs_per_gpu) if alone else nullcontext():
+                    _train(spec, data_folder, device_name, threads, processes)
+    except Exception as error:
+        # The first process to fail knows why.
+        if not _misses_another(error) and not failure.exists():
+            write_json(failure, {"status": "failed", "reason": _reason(error)})
+        raise
 
 
 @contextmanager
@@ -79,17 +84,6 @@ def _reserved(folder: Path, processes: Processes) -> Iterator[bool]:
         yield processes.tell(finished)
 
 
-def _settle_failure(folder: Path, number: int) -> None:
-    """Forget the failure of an earlier call; refuse to try again one of this call."""
-    outcome = read_outcome(folder)
-    if number > 1 and outcome["status"] == "failed":
-        raise UserError(
-            f"{folder}: it failed in the attempt before: {outcome['reason']} "
-            "Mend that and start the workflow again; only lost machines are tried again."
-        )
-    (folder / FAILURE).unlink(missing_ok=True)
-
-
 def _train(
     spec: Path, data_folder: Path, device_name: str, threads: int, processes: Processes
 ) -> None:
@@ -107,12 +101,13 @@ def _train(
     train(run, spec.parent, data_folder, device, processes=processes, started=STARTED)
 
 
-def _misses_another(error: Exception, processes: Processes) -> bool:
-    """Whether this process failed because another one is gone, which notes its own reason.
+def _misses_another(error: Exception) -> bool:
+    """Whether this process failed because another one of torchrun's is gone.
 
-    One that noted none was killed or its machine lost, and the run may be tried again.
+    That one notes its own reason; where it noted none, it was killed or its machine is lost, and
+    the run may be tried again.
     """
-    if processes.size == 1:
+    if local_rank() is None or isinstance(error, UserError):
         return False
     from torch.distributed import DistError
 

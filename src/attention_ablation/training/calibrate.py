@@ -43,10 +43,11 @@ def calibrate(specs: Iterable[Spec], folder: Path, device: torch.device) -> Path
         rate = measured.images_per_second
         speed = f"{rate:.0f} images/s, " if rate else ""
         print(f"{measured.network}: {speed}{measured.note}", flush=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         calibration = calibration.model_copy(
             update={
                 "measured": calibration.measured | {key: measured},
-                "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "memory_mb": max(calibration.memory_mb, peak),
             }
         )
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +73,8 @@ def measured_loop(spec: Spec, device: torch.device) -> tuple[Loop, float]:
 def _measure(spec: Spec, device: torch.device) -> Measured:
     network = f"{spec.backbone.name} {spec.attention.slug}"
     note = f"batches of {_batch(spec, device)}"
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     try:
         rate = measured_loop(spec, device)[1]
     except torch.OutOfMemoryError:
@@ -79,7 +82,6 @@ def _measure(spec: Spec, device: torch.device) -> Measured:
         return Measured(network=network, images_per_second=None, note=note)
     if device.type == "cuda":
         note += f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the device"
-        torch.cuda.reset_peak_memory_stats(device)
     return Measured(network=network, images_per_second=rate, note=note)
 
 
