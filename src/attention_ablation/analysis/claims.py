@@ -13,6 +13,7 @@ from attention_ablation.analysis.counted import counted
 from attention_ablation.analysis.statistics import (
     ALPHA,
     Paired,
+    has_spread,
     holm,
     one_sided,
     paired,
@@ -173,7 +174,7 @@ def adjusted(found: Sequence[Evidence]) -> list[float | None]:
     """
     family: dict[Hashable, float] = {}
     for e in found:
-        if e.tested:
+        if e.tested and e.hypothesis not in family:
             low, high = map(float, e.pair.comparison.bounds)
             p = 1.0 if e.diverged else 2 * min(one_sided(e.differences, low, high))
             family[e.hypothesis] = min(p, 1.0)
@@ -192,8 +193,8 @@ def decide(e: Evidence, p_value: float | None) -> tuple[Verdict, str]:
     if len(e.differences) == 1:
         return "undecided", "one seed"
     if p_value > ALPHA:
-        same = paired(e.differences).interval is None
-        return "undecided", "the same in every seed" if same else f"p = {p_value:.2g}"
+        why = f"p = {p_value:.2g}" if has_spread(e.differences) else "the same in every seed"
+        return "undecided", why
     low, high = map(float, e.pair.comparison.bounds)
     return ("supported" if low < np.mean(e.differences) < high else "contradicted"), ""
 

@@ -1,6 +1,7 @@
 """When a difference between rows is more than the spread between seeds."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -92,10 +93,10 @@ def one_sided(differences: ArrayLike, low: float, high: float) -> tuple[float, f
     error = _standard_error(values)
     if error is None:
         return 1.0, 1.0
-    from scipy import stats
+    from scipy.special import stdtr  # Student's t-distribution function
 
     t = (values.mean() - np.array([low, high])) / error
-    below, above = stats.t.cdf(t, len(values) - 1), stats.t.sf(t, len(values) - 1)
+    below, above = stdtr(len(values) - 1, t), stdtr(len(values) - 1, -t)
     return float(max(above[0], below[1])), float(min(below[0], above[1]))
 
 
@@ -133,17 +134,29 @@ def seeds_needed(
     from scipy import stats
 
     distance = min(abs(float(values.mean()) - cut) for cut in cuts)
-    n = np.arange(2, MOST_SEEDS + 1)
-    # Effects beyond 1e4 standard deviations need two seeds at any level in use, and overflow.
-    shift = min(distance / float(values.std(ddof=1)), 1e4) * np.sqrt(n)
-    # The tail in the other direction would be a false call, not power.
-    power = stats.nct.sf(stats.t.isf(level / 2, n - 1), n - 1, shift)
-    enough = n[power >= POWER]
-    return int(enough[0]) if len(enough) else ">1000"
+    effect = distance / float(values.std(ddof=1))
+
+    def enough(n: int) -> bool:
+        # The tail in the other direction would be a false call, not power.
+        critical = stats.t.isf(level / 2, n - 1)
+        return bool(stats.nct.sf(critical, n - 1, effect * math.sqrt(n)) >= POWER)
+
+    # In doubling steps first: far above the answer the noncentral t is slow to reckon.
+    most = 2
+    while not enough(most):
+        if most == MOST_SEEDS:
+            return ">1000"
+        most = min(2 * most, MOST_SEEDS)
+    return bisect_left(range(most + 1), True, lo=max(most // 2, 2), hi=most, key=enough)
+
+
+def has_spread(values: ArrayLike) -> bool:
+    """Whether there are two values or more, and they are not all the same."""
+    return np.size(values) > 1 and bool(np.ptp(values) >= ROUNDING)
 
 
 def _standard_error(values: NDArray[np.float64]) -> float | None:
     """Return the standard error of the mean, None where there is no spread to judge by."""
-    if len(values) < 2 or np.ptp(values) < ROUNDING:
+    if not has_spread(values):
         return None
     return float(values.std(ddof=1)) / math.sqrt(len(values))
