@@ -411,6 +411,9 @@ def test_render_claims_writes_both_files(tiny: Plan) -> None:
     text = (tiny.folder / "claims.md").read_text()
     lines_of_claims = [line for line in text.splitlines() if line.startswith(("| T", "| F"))]
     assert len(lines_of_claims) == 18
+    assert "| does not hold (5 of 8 hold)" in lines_of_claims[4]
+    assert "| holds (4 not printed)" in lines_of_claims[12]
+    assert "(6 not run, " in lines_of_claims[7]
     assert "Holm's correction for all 12 distinct comparisons" in text
     assert "It cannot say whether the paper holds" in text
     frame = claims_frame(ledger(tiny, collect(tiny)))

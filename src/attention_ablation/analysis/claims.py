@@ -1,6 +1,5 @@
 """The claim ledger: what our runs and the paper's own cells say of each of the paper's claims."""
 
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -242,11 +241,6 @@ def judge_paper(study: Study, pair: Pair) -> tuple[Decimal | None, PaperVerdict]
         cells = first, second
     difference = pair.comparison.difference(Decimal(cells[0]), Decimal(cells[1]))
     return difference, "holds" if pair.comparison.holds(difference) else "does not hold"
-
-
-def tally(verdicts: Sequence[str]) -> str:
-    """Return how many there are of each, such as '3 supported, 1 undecided'."""
-    return ", ".join(f"{count} {verdict}" for verdict, count in Counter(verdicts).most_common())
 
 
 def _counts(plan: Plan, pair: Pair) -> Evidence:

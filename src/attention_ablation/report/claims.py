@@ -1,8 +1,10 @@
 """The claim ledger as files: claims.csv, a line for each comparison, and claims.md."""
 
+from collections import Counter
+
 import pandas as pd
 
-from attention_ablation.analysis.claims import JudgedClaim, JudgedPair, Ledger, ledger, tally
+from attention_ablation.analysis.claims import JudgedClaim, JudgedPair, Ledger, ledger
 from attention_ablation.study.expand import Plan
 
 CLAIMS_CSV, CLAIMS_MD = "claims.csv", "claims.md"
@@ -71,10 +73,14 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _ours(claim: JudgedClaim) -> str:
-    verdicts = [pair.verdict for pair in claim.pairs]
-    return claim.verdict + f" ({tally(verdicts)})" * (len(set(verdicts)) > 1)
+    counts = Counter(pair.verdict for pair in claim.pairs)
+    parts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    return claim.verdict + f" ({parts})" * (len(counts) > 1)
 
 
 def _paper(claim: JudgedClaim) -> str:
-    verdicts = [pair.paper_verdict for pair in claim.pairs]
-    return claim.paper_verdict + f" ({tally(verdicts)})" * (len(set(verdicts)) > 1)
+    counts = Counter(pair.paper_verdict for pair in claim.pairs)
+    printed = counts["holds"] + counts["does not hold"]
+    parts = [f"{counts['holds']} of {printed} hold"] * bool(counts["does not hold"])
+    parts += [f"{counts['not printed']} not printed"] * bool(printed and counts["not printed"])
+    return claim.paper_verdict + f" ({', '.join(parts)})" * bool(parts)
