@@ -303,7 +303,8 @@ def test_grad_cams_numbers_are_judged_once_runs_have_them(
     frame["gradcam_energy_in_box"] = frame["seed"] * 0.01
     for run in plan.row_runs("table4", "resnet50+cbam"):
         frame.loc[run.path, "gradcam_energy_in_box"] = 0.5 + run.seed * 0.0101
-    judged = ledger(plan, frame)
+    frame["gradcam_target_probability"] = None  # nobody has looked yet
+    judged = ledger(plan, frame.convert_dtypes())
     assert of(judged, "F5a").verdict == "supported"
     assert of(judged, "F5b").verdict == "not run"
     assert judged.family == 2

@@ -150,7 +150,8 @@ def evidence(plan: Plan, frame: pd.DataFrame, pair: Pair) -> Evidence:
         for row in (pair.first, pair.second)
     )
     column = pair.metric if pair.metric in RUN_METRICS else f"validation_{pair.metric}"
-    if column not in frame:
+    completed = frame["status"] == "completed"
+    if column not in frame or (completed.any() and frame.loc[completed, column].isna().all()):
         return Evidence(pair, obstacle=f"no run has {column}")
     hypothesis = _hypothesis(plan, pair)
     # What trains at some seeds only has no mean: averaging the rest would select the survivors, and
@@ -254,7 +255,8 @@ def _counts(plan: Plan, pair: Pair) -> Evidence:
 
 
 def _values(runs: pd.DataFrame, column: str) -> "pd.Series[float]":
-    return runs.loc[runs["status"] == "completed", column].astype(float)
+    values = runs.loc[runs["status"] == "completed", column]
+    return values.astype("Float64").astype(float)  # by way of pandas' own, which knows NA
 
 
 def _hypothesis(plan: Plan, pair: Pair) -> Hashable:
