@@ -1,4 +1,4 @@
-"""Regenerate a study's tables and figures: config.yaml -> runs -> runs.csv, tables, figures.
+"""Regenerate a study: config.yaml -> runs -> runs.csv, tables, figures, claims.
 
 `make tables` runs this on one machine; see the README for tiers, tables and seeds.
 
@@ -62,6 +62,7 @@ rule all:
         f"{PLAN.folder}/runs.csv",
         expand(f"{PLAN.folder}/tables/{{table}}.md", table=PLAN.tables),
         expand(f"{PLAN.folder}/figures/{{figure}}.svg", figure=PLAN.figures),
+        [f"{PLAN.folder}/claims.md"] * bool(PLAN.study.claims),
 
 
 onerror:
@@ -83,4 +84,4 @@ onstart:
 
 
 onsuccess:
-    logger.info(f"Tables and figures are in {PLAN.folder}.")
+    logger.info(f"Tables, figures and claims are in {PLAN.folder}.")

@@ -46,7 +46,7 @@ def test_the_lock_pins_every_dependency_and_names_no_registry() -> None:
     assert dependencies().keys() - {"python"} <= pinned
 
 
-@pytest.mark.parametrize("name", ["config", "study", "tier"])
+@pytest.mark.parametrize("name", ["config", "study", "claims", "tier"])
 def test_schemas_are_what_the_models_generate(name: str, tmp_path: Path) -> None:
     assert main(["schema", str(tmp_path)]) == 0
     generated = (tmp_path / f"{name}.schema.json").read_text()

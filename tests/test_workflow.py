@@ -68,6 +68,7 @@ def small_study(project: Path) -> Path:
     first, second = study["figures"]["figure4"]["panels"]
     first["rows"], second["rows"] = ["resnet18", "resnext50+cbam"], ["mobilenet", "mobilenet+se"]
     write_yaml(folder / "study.yaml", study)
+    (folder / "claims.yaml").unlink()  # it compares rows that are gone
     write_yaml(project / "config.yaml", {"study": "cbam", "tier": "tiny"})
     return project
 
@@ -83,6 +84,7 @@ def test_the_whole_dag_and_what_makes_parts_of_it_again(small_study: Path) -> No
     assert frame["seeds"].tolist() == [1] * 3
     assert frame["top1_error"].between(0, 100).all()
     assert frame["params_m"].tolist() == [27.561496, 11.689512, 25.557032]
+    assert not list(out.glob("claims.*"))  # there is no ledger without claims.yaml
     runs = pd.read_csv(out / "runs.csv")
     assert runs["status"].tolist() == ["completed"] * 5
     assert set(runs["rows"]) >= {"table1:resnet50 table4:resnet50"}
@@ -128,6 +130,9 @@ def test_a_killed_run_picks_up_and_loses_no_finished_one(project: Path) -> None:
     for path, text in before.items():
         assert path.read_text() == text
     assert (project / "results/tiny/cbam/tables/table3.md").exists()
+    claims = pd.read_csv(project / "results/tiny/cbam/claims.csv").set_index("claim")
+    assert set(claims.loc["T3a", "verdict"]) == {"undecided"}
+    assert set(claims.loc["T4c", "verdict"]) == {"not run"}  # Table 4 is not selected
 
 
 def test_a_failed_run_fails_alone_and_the_tables_show_the_rest(project: Path) -> None:

@@ -14,10 +14,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from attention_ablation import __version__
+from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.spec import Dataset
+from attention_ablation.study.spec import Dataset, Model
 
 # Heavy modules (torch, pandas, matplotlib) are imported inside the verbs that need them.
 
@@ -64,9 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(verb=_train)
 
     render = verbs.add_parser(
-        "render", help="write runs.csv, tables and figures from what is there"
+        "render", help="write runs.csv, tables, figures and claims from what is there"
     )
-    render.add_argument("names", nargs="*", help="runs, table1, figure4 ...; default: everything")
+    render.add_argument(
+        "names", nargs="*", help="runs, claims, table1, figure4 ...; default: everything"
+    )
     _add_choice(render)
     render.set_defaults(verb=_render)
 
@@ -102,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.set_defaults(verb=_prepare)
 
     schema = verbs.add_parser(
-        "schema", help="write the JSON schemas of config, study and tier files"
+        "schema", help="write the JSON schemas of config, study, claims and tier files"
     )
     schema.add_argument("folder", type=Path, nargs="?", default=Path("workflow/schemas"))
     schema.set_defaults(verb=_schema)
@@ -146,8 +149,8 @@ def _train(options: argparse.Namespace) -> None:
 
 def _render(options: argparse.Namespace) -> None:
     plan = _plan(options)
-    names = options.names or ["runs", *plan.tables, *plan.figures]
-    valid = ["runs", *plan.tables, *plan.figures]
+    valid = ["runs", *plan.tables, *plan.figures, *["claims"] * bool(plan.study.claims)]
+    names = options.names or valid
     for name in names:
         if name not in valid:
             raise unknown("table or figure", name, valid, options.config)
@@ -157,6 +160,10 @@ def _render(options: argparse.Namespace) -> None:
     for name in names:
         if name == "runs":
             write_runs(plan, frame)
+        elif name == "claims":
+            from attention_ablation.report.claims import write_claims
+
+            write_claims(plan, frame)
         elif name in plan.tables:
             from attention_ablation.report.tables import write_table
 
@@ -259,7 +266,13 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _schema(options: argparse.Namespace) -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
-    for name, model in (("config", Config), ("study", StudyFile), ("tier", Tier)):
+    models: dict[str, type[Model]] = {
+        "config": Config,
+        "study": StudyFile,
+        "claims": ClaimsFile,
+        "tier": Tier,
+    }
+    for name, model in models.items():
         text = json.dumps(model.model_json_schema(), indent=2)
         (options.folder / f"{name}.schema.json").write_text(text + "\n")
 

@@ -12,6 +12,7 @@ DATASETS = {
 STUDY_FILES = [
     f"workflow/studies/{PLAN.study.name}/{name}" for name in ("study.yaml", "rows.csv")
 ]
+CLAIMS_FILE = f"workflow/studies/{PLAN.study.name}/claims.yaml"  # optional
 TIER_FILE = f"workflow/tiers/{PLAN.config.tier}.yaml"
 
 

@@ -1,4 +1,4 @@
-"""Complexity, runs.csv, tables and figures."""
+"""Complexity, runs.csv, tables, figures and claims."""
 
 
 localrules:
@@ -6,6 +6,7 @@ localrules:
     runs,
     table,
     figure,
+    claims,
 
 
 rule complexity:
@@ -65,3 +66,20 @@ rule figure:
         settings=SETTINGS,
     shell:
         "attention-ablation render {wildcards.figure} {params.settings} > {log:q} 2>&1"
+
+
+rule claims:
+    input:
+        files(PLAN.runs.values(), "metrics.json"),
+        STUDY_FILES,
+        CLAIMS_FILE,
+        TIER_FILE,
+        complexity=f"{PLAN.folder}/complexity.csv",
+    output:
+        multiext(f"{PLAN.folder}/claims", ".csv", ".md"),
+    log:
+        f"{PLAN.folder}/logs/claims.log",
+    params:
+        settings=SETTINGS,
+    shell:
+        "attention-ablation render claims {params.settings} > {log:q} 2>&1"

@@ -1,28 +1,162 @@
 """When a difference between rows is more than the spread between seeds."""
 
+import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# scipy.stats takes most of a second to import; one seed does not need it.
 
 CONFIDENCE = 0.95
+ALPHA = 0.05
+POWER = 0.8
+MOST_SEEDS = 1000
+# Errors are multiples of 100/n percent: a smaller spread of their differences is rounding.
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences of two rows, paired by seed: their number, mean, and t-interval of the mean.
+
+    The interval (95 %) is None with one seed and where all differences are equal: a spread of 0
+    among a few seeds shows the coarse steps of the metric, not certainty.
+    """
+
+    n: int
+    mean: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The row with the lowest mean against the one with the next; negative is better."""
+
+    first: str
+    second: str
+    difference: Paired
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the interval of the difference excludes 0."""
+        return self.difference.interval is not None and self.difference.interval[1] < 0
+
+
+def paired(differences: ArrayLike) -> Paired:
+    """Summarise the differences of two rows, one for each seed that both have (at least one)."""
+    values = np.asarray(differences, dtype=float)
+    n, mean = len(values), float(values.mean())
+    error = _standard_error(values)
+    if error is None:
+        return Paired(n, mean, None)
+    from scipy import stats
+
+    low, high = stats.t.interval(CONFIDENCE, n - 1, mean, error)
+    return Paired(n, mean, (float(low), float(high)))
+
+
+def contest(values: Mapping[str, Sequence[float]]) -> Contest | None:
+    """Compare the two rows with the lowest means, None where there is one row only.
+
+    Args:
+        values: for each row its values, in the same order of seeds.
+    """
+    if len(values) < 2:
+        return None
+    first, second = sorted(values, key=lambda row: float(np.mean(values[row])))[:2]
+    return Contest(first, second, paired(np.subtract(values[first], values[second])))
 
 
 def resolved_best(values: Mapping[str, Sequence[float]]) -> str | None:
     """Return the row with the lowest mean, if it is resolved against the next one.
 
-    It is where the t-interval (95 %) of the difference, paired by seed, excludes 0. None with
-    fewer than two seeds, fewer than two rows, or differences without any spread to judge by.
+    It is where the interval of their difference, paired by seed, excludes 0. None with fewer than
+    two seeds, fewer than two rows, or differences without any spread to judge by.
+    """
+    found = contest(values)
+    return found.first if found and found.resolved else None
+
+
+def one_sided(differences: ArrayLike, low: float, high: float) -> tuple[float, float]:
+    """Test whether the mean of paired differences is inside or outside of an interval.
+
+    Returns the p-values of two paired t-tests: small in the first, the mean is between `low` and
+    `high` (either may be infinite; both ends are tested, the larger p counts); small in the second,
+    it is beyond one of them. Both are 1 where nothing can be tested: with one seed, or where all
+    differences are equal.
+    """
+    values = np.asarray(differences, dtype=float)
+    error = _standard_error(values)
+    if error is None:
+        return 1.0, 1.0
+    from scipy.special import stdtr  # Student's t-distribution function
+
+    t = (values.mean() - np.array([low, high])) / error
+    below, above = stdtr(len(values) - 1, t), stdtr(len(values) - 1, -t)
+    return float(max(above[0], below[1])), float(min(below[0], above[1]))
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return p-values adjusted for a family of tests (Holm 1979).
+
+    Calling those of at most `ALPHA` significant, the chance of one or more false calls in the whole
+    family is at most `ALPHA`, however the tests depend on each other.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)
+    # The smallest is compared with alpha/m, the next with alpha/(m-1), and so on until one fails.
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+def seeds_needed(
+    differences: ArrayLike, cuts: Sequence[float], level: float
+) -> int | Literal[">1000"] | None:
+    """Return how many seeds would decide a comparison in 80 % of all repetitions.
+
+    It takes the observed mean and spread for the true ones and the two-sided paired t-test at
+    `level`, whose power follows from the noncentral t-distribution. None where there is no spread
+    to reckon with.
 
     Args:
-        values: for each row its values, in the same order of seeds.
+        cuts: the means that the test must tell the true one from; the nearest binds.
+        level: of one test, such as ALPHA divided by the number of tests.
     """
-    if len(values) < 2 or min(map(len, values.values())) < 2:
+    values = np.asarray(differences, dtype=float)
+    if _standard_error(values) is None:
         return None
-    from scipy.stats import ttest_rel  # takes most of a second; one seed does not need it
+    from scipy import stats
 
-    first, second = sorted(values, key=lambda row: float(np.mean(values[row])))[:2]
-    # Errors are multiples of 100/n: a smaller spread of their differences is rounding.
-    if np.ptp(np.subtract(values[first], values[second])) < 1e-6:
+    distance = min(abs(float(values.mean()) - cut) for cut in cuts)
+    effect = distance / float(values.std(ddof=1))
+
+    def enough(n: int) -> bool:
+        # The tail in the other direction would be a false call, not power.
+        critical = stats.t.isf(level / 2, n - 1)
+        return bool(stats.nct.sf(critical, n - 1, effect * math.sqrt(n)) >= POWER)
+
+    # In doubling steps first: far above the answer the noncentral t is slow to reckon.
+    most = 2
+    while not enough(most):
+        if most == MOST_SEEDS:
+            return ">1000"
+        most = min(2 * most, MOST_SEEDS)
+    return bisect_left(range(most + 1), True, lo=max(most // 2, 2), hi=most, key=enough)
+
+
+def has_spread(values: ArrayLike) -> bool:
+    """Whether there are two values or more, and they are not all the same."""
+    return np.size(values) > 1 and bool(np.ptp(values) >= ROUNDING)
+
+
+def _standard_error(values: NDArray[np.float64]) -> float | None:
+    """Return the standard error of the mean, None where there is no spread to judge by."""
+    if not has_spread(values):
         return None
-    interval = ttest_rel(values[first], values[second]).confidence_interval(CONFIDENCE)
-    return first if interval.high < 0 else None
+    return float(values.std(ddof=1)) / math.sqrt(len(values))

@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from attention_ablation.analysis.statistics import resolved_best
+from attention_ablation.analysis.counted import counted
+from attention_ablation.analysis.statistics import Contest, contest
 from attention_ablation.study.config import Metric, Row
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.spec import Spec
@@ -16,7 +17,6 @@ HEADINGS: dict[Metric, str] = {
     "top5_error": "Top-5 error (%)",
 }
 ERRORS: tuple[Metric, ...] = ("top1_error", "top5_error")
-COMPLEXITY_CSV = "complexity.csv"
 DASH = "-"
 MISMATCHED = "≠"
 # Daggers tell cells with a named discrepancy from the footnotes' other signs.
@@ -29,8 +29,7 @@ def table_frame(plan: Plan, table: str, runs: pd.DataFrame) -> pd.DataFrame:
     `seeds` counts completed runs; errors are their mean and sample standard deviation in percent.
     A row with a diverged run says 'diverged k/n' in place of a mean over the rest.
     """
-    complexity = _complexity(plan, table)
-    counted = {"params_m": complexity["params"] / 1e6, "gflops": complexity["gflops"]}
+    sizes = counted(plan, table)
     records = []
     for row in plan.rows(table):
         outcomes = runs.loc[[run.path for run in plan.row_runs(table, row.key)]]
@@ -52,7 +51,7 @@ def table_frame(plan: Plan, table: str, runs: pd.DataFrame) -> pd.DataFrame:
                     record[metric] = f"diverged {diverged}/{len(outcomes)}"
                     record[f"{metric}_sd"] = float("nan")
             else:
-                record[metric] = counted[metric].get(row.key, float("nan"))
+                record[metric] = sizes[metric].get(row.key, float("nan"))
             record[f"{metric}_paper"] = row.printed.get(metric, "")
         records.append(record)
     return pd.DataFrame(records)
@@ -66,15 +65,6 @@ def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
     frame.to_csv(folder / f"{table}.csv", index=False)
     (folder / f"{table}.md").write_text(_markdown(plan, table, frame, runs))
     (folder / f"{table}.tex").write_text(_latex(plan, table, frame, runs))
-
-
-def _complexity(plan: Plan, table: str) -> pd.DataFrame:
-    """Return a table's lines of complexity.csv by row, none where it is missing."""
-    path = plan.folder / COMPLEXITY_CSV
-    if not path.exists():
-        return pd.DataFrame(columns=["params", "gflops", "verdict"])
-    frame = pd.read_csv(path)
-    return frame[frame["table"] == table].set_index("row")
 
 
 def display_frame(
@@ -128,19 +118,50 @@ def _groups(plan: Plan, table: str) -> list[list[Row]]:
     return [[row for row in rows if row.backbone == name] for name in names]
 
 
-def _best_ours(plan: Plan, table: str, runs: pd.DataFrame) -> set[tuple[str, str]]:
-    best: set[tuple[str, str]] = set()
+def _contests(plan: Plan, table: str, metric: Metric, runs: pd.DataFrame) -> list[Contest]:
+    """Return the best row of each group against the next one, where every run is there."""
+    contests = []
     for group in _groups(plan, table):
-        for metric in ERRORS:
-            values = {}
-            for row in group:
-                outcomes = runs.loc[[run.path for run in plan.row_runs(table, row.key)]]
-                if (outcomes["status"] == "completed").all():
-                    values[row.key] = outcomes[f"validation_{metric}"].astype(float).tolist()
-            # A row that is not complete leaves the winner open.
-            if len(values) == len(group) and (winner := resolved_best(values)):
-                best.add((metric, winner))
-    return best
+        values = {}
+        for row in group:
+            outcomes = runs.loc[[run.path for run in plan.row_runs(table, row.key)]]
+            if (outcomes["status"] == "completed").all():
+                values[row.key] = outcomes[f"validation_{metric}"].astype(float).tolist()
+        # A row that is not complete leaves the winner open.
+        if len(values) == len(group) and (found := contest(values)):
+            contests.append(found)
+    return contests
+
+
+def _best_ours(plan: Plan, table: str, runs: pd.DataFrame) -> set[tuple[str, str]]:
+    return {
+        (metric, found.first)
+        for metric in ERRORS
+        for found in _contests(plan, table, metric, runs)
+        if found.resolved
+    }
+
+
+def _unresolved(plan: Plan, table: str, runs: pd.DataFrame) -> list[str]:
+    """Say of each metric which groups' best is not resolved, and by what numbers."""
+    labels = {row.key: row.label for row in plan.rows(table)}
+    notes = []
+    for metric in ERRORS:
+        groups = []
+        for found in _contests(plan, table, metric, runs):
+            d = found.difference
+            if found.resolved or d.n < 2:
+                continue
+            spread = (
+                f"95 % interval {d.interval[0]:.2f} to {d.interval[1]:.2f}"
+                if d.interval
+                else "the same in every seed"
+            )
+            names = f"{labels[found.first]} against {labels[found.second]}"
+            groups.append(f"{names}: difference {d.mean:.2f}, {spread}, n = {d.n}")
+        if groups:
+            notes.append(f"{HEADINGS[metric]}, best not resolved: {'; '.join(groups)}.")
+    return notes
 
 
 def _best_printed(plan: Plan, table: str) -> set[tuple[str, str]]:
@@ -191,6 +212,7 @@ def table_notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame)
         "Bold: the best. In our columns only where the paired 95 % interval to the next row "
         "excludes 0" + ("." if seeds > 1 else "; one seed resolves nothing, so none is.")
     )
+    notes += _unresolved(plan, table, runs)
     if "params_m" in plan.study.tables[table].columns:
         notes.append("Params and GFLOPs: counted on the full-size network, 224 px, 1000 classes.")
     for name, mark in _discrepancies(plan, table).items():
@@ -213,7 +235,7 @@ def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:
 
 
 def _unexplained(plan: Plan, table: str) -> list[str]:
-    verdicts = _complexity(plan, table)["verdict"]
+    verdicts = counted(plan, table)["verdict"]
     return list(verdicts.index[verdicts == "MISMATCH"])
 
 

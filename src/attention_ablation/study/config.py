@@ -1,4 +1,4 @@
-"""The user's files, typed: config.yaml, a study's study.yaml and rows.csv, a tier's YAML."""
+"""The user's files, typed: config.yaml, a study's files, a tier's YAML."""
 
 import csv
 import re
@@ -9,6 +9,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from attention_ablation.study.backbones import BACKBONES
+from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
 from attention_ablation.study.errors import UserError, invalid, unknown
 from attention_ablation.study.spec import Attention, Backbone, ClassificationRecipe, Model
 
@@ -148,10 +149,11 @@ class StudyFile(Model):
 
 
 class Study(StudyFile):
-    """A study with its rows."""
+    """A study with its rows and, where it has a claims.yaml, its claims."""
 
     name: str
     rows: list[Row]
+    claims: dict[str, Claim] = Field(default_factory=dict)
 
     def table_rows(self, table: str) -> list[Row]:
         """Return the rows of one table, in the paper's order."""
@@ -184,8 +186,13 @@ def load_study(folder: Path, name: str, where: object) -> Study:
         )
     file = parse(StudyFile, read_yaml(path / "study.yaml"), path / "study.yaml")
     rows = _read_rows(path / "rows.csv", file)
-    study = Study(name=name, rows=rows, **{k: getattr(file, k) for k in StudyFile.model_fields})
+    claims = _read_claims(path / "claims.yaml")
+    parts = {key: getattr(file, key) for key in StudyFile.model_fields}
+    study = Study(name=name, rows=rows, claims=claims, **parts)
     _check_references(study, path / "study.yaml")
+    columns = {name: table.columns for name, table in study.tables.items()}
+    keys = {name: [row.key for row in study.table_rows(name)] for name in study.tables}
+    check_claims(claims, columns, keys, path / "claims.yaml")
     return study
 
 
@@ -268,6 +275,10 @@ def _parse_row(record: dict[str, str], where: str) -> Row:
         if not cell.replace(".", "", 1).isdigit():
             raise UserError(f"{where}: {metric}: expected a number, got '{cell}'.")
     return parse(Row, {**record, "printed": printed}, where)
+
+
+def _read_claims(path: Path) -> dict[str, Claim]:
+    return parse(ClaimsFile, read_yaml(path), path).claims if path.exists() else {}
 
 
 def _check_references(study: Study, where: Path) -> None:

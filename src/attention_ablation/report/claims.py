@@ -1,0 +1,86 @@
+"""The claim ledger as files: claims.csv, a line for each comparison, and claims.md."""
+
+from collections import Counter
+
+import pandas as pd
+
+from attention_ablation.analysis.claims import JudgedClaim, JudgedPair, Ledger, ledger
+from attention_ablation.study.expand import Plan
+
+CLAIMS_CSV, CLAIMS_MD = "claims.csv", "claims.md"
+DIGITS = 4  # of differences: a fifth is below a step of any validation set in use
+
+
+def write_claims(plan: Plan, runs: pd.DataFrame) -> None:
+    """Write `claims.csv` and `claims.md`."""
+    judged = ledger(plan, runs)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    claims_frame(judged).to_csv(plan.folder / CLAIMS_CSV, index=False)
+    (plan.folder / CLAIMS_MD).write_text(claims_markdown(plan, judged))
+
+
+def claims_frame(judged: Ledger) -> pd.DataFrame:
+    """Return a line for each comparison, in the columns of claims.csv; unknown cells are empty."""
+    return pd.DataFrame(
+        [_record(claim.key, pair) for claim in judged.claims for pair in claim.pairs], dtype=object
+    )
+
+
+def claims_markdown(plan: Plan, judged: Ledger) -> str:
+    """Return a line for each claim, and the method below them."""
+    records = [
+        {
+            "Claim": claim.key,
+            "Place": claim.claim.place,
+            "What the paper says": " ".join(claim.claim.says.split()),
+            "Our runs": _ours(claim),
+            "The paper's cells": _paper(claim),
+        }
+        for claim in judged.claims
+    ]
+    body = pd.DataFrame(records).to_markdown(index=False, disable_numparse=True)
+    seeds = len(plan.seeds)
+    notes = [
+        judged.method,
+        f"Tier {plan.config.tier} ({plan.tier.title}); n = {seeds} seed{'s' * (seeds > 1)}. Every "
+        "comparison, with its numbers and the seeds that would decide it, is in claims.csv.",
+        " ".join(plan.tier.limits.split()),
+    ]
+    return f"**Claims of the paper**\n\n{body}\n\n" + "".join(f"- {note}\n" for note in notes)
+
+
+def _record(key: str, judged: JudgedPair) -> dict[str, object]:
+    low, high = judged.interval or (None, None)
+    paper = judged.paper_difference
+    return {
+        "claim": key,
+        "table": judged.pair.table,
+        "metric": judged.pair.metric,
+        "comparison": judged.pair.text,
+        "difference": _rounded(judged.difference),
+        "ci_low": _rounded(low),
+        "ci_high": _rounded(high),
+        "n": judged.n,
+        "verdict": judged.verdict,
+        "paper_difference": None if paper is None else f"{round(paper, DIGITS).normalize():f}",
+        "paper_verdict": judged.paper_verdict,
+        "seeds_needed": judged.seeds_needed,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DIGITS)
+
+
+def _ours(claim: JudgedClaim) -> str:
+    counts = Counter(pair.verdict for pair in claim.pairs)
+    parts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    return claim.verdict + f" ({parts})" * (len(counts) > 1)
+
+
+def _paper(claim: JudgedClaim) -> str:
+    counts = Counter(pair.paper_verdict for pair in claim.pairs)
+    printed = counts["holds"] + counts["does not hold"]
+    parts = [f"{counts['holds']} of {printed} hold"] * bool(counts["does not hold"])
+    parts += [f"{counts['not printed']} not printed"] * bool(printed and counts["not printed"])
+    return claim.paper_verdict + f" ({', '.join(parts)})" * bool(parts)
