@@ -246,7 +246,7 @@ def _run_lines(run: RunRecord) -> list[str]:
     commit = (
         f"{run.git_commit or 'not recorded'}{' with uncommitted changes' * bool(run.git_dirty)}"
     )
-    processes = f"{_number(run.processes)} processes of {_number(run.threads)} threads"
+    shares = f"processes {_number(run.processes)}, threads of each {_number(run.threads)}"
     device_memory = (
         f", {_number(run.peak_device_memory_mb)} MB on the device"
         if run.peak_device_memory_mb is not None
@@ -269,7 +269,7 @@ def _run_lines(run: RunRecord) -> list[str]:
         *_wrapped("verified", run.verified or "-"),
         f"  code      {commit}",
         *_wrapped("versions", versions or "not recorded"),
-        f"  device    {run.device or 'not recorded'}; {processes}",
+        f"  device    {run.device or 'not recorded'}; {shares}",
         f"  time      {_number(run.seconds)} s wall, {_number(run.compute_seconds)} s computing, "
         f"{_number(run.images_per_second)} images/s",
         f"  memory    {_number(run.peak_memory_mb)} MB at most{device_memory}",

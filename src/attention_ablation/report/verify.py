@@ -1,5 +1,9 @@
 """Every number that the tables show, held to the folders of the runs that it came from."""
 
+from collections.abc import Iterator
+
+import pandas as pd
+
 from attention_ablation.report.collect import collect
 from attention_ablation.report.comparable import conditions, confounds
 from attention_ablation.report.tables import rendered
@@ -16,26 +20,7 @@ def verify(plan: Plan) -> list[Finding]:
     ]
     runs = collect(plan)
     for table in plan.tables:
-        confounded = confounds(plan, table, runs)
-        findings += [Finding(WRONG, table, f"compared rows differ: {x}") for x in confounded]
-        findings += [
-            Finding(NOTE, table, f"its runs were made under several conditions: {line}")
-            for line in conditions(plan, table, runs)
-        ]
-        if confounded:
-            continue  # it is not rendered
-        for kind, text in rendered(plan, table, runs).items():
-            path = plan.folder / "tables" / f"{table}.{kind}"
-            if path.exists() and path.read_text() != text:
-                findings.append(
-                    Finding(
-                        WRONG,
-                        str(path),
-                        "it is not what its runs give now: it was edited, is old, or shows another "
-                        "choice of seeds",
-                        "`attention-ablation render` writes it again",
-                    )
-                )
+        findings += _table(plan, table, runs)
     return findings
 
 
@@ -57,7 +42,7 @@ def describe(plan: Plan, findings: list[Finding]) -> str:
             more = f" and {len(where) - 1} more" if len(where) > 1 else ""
             shows = f" ({shown[where[0]]})" if level == WRONG and where[0] in shown else ""
             lines.append(f"{level}: {where[0]}{more}{shows}: {text}")
-    return "\n".join([*lines, _summary(plan, findings, int(runs["verified"].notna().sum()))])
+    return "\n".join([*lines, _summary(plan, findings, runs)])
 
 
 def trustworthy(findings: list[Finding]) -> bool:
@@ -65,12 +50,35 @@ def trustworthy(findings: list[Finding]) -> bool:
     return all(finding.level != WRONG for finding in findings)
 
 
-def _summary(plan: Plan, findings: list[Finding], finished: int) -> str:
-    wrong = {f.where for f in findings if f.level == WRONG}
-    runs = {str(plan.runs_folder / path) for path in plan.runs}
-    open_ = sum(f.level == UNVERIFIABLE for f in findings)
-    return (
-        f"{finished} of {len(plan.runs)} runs finished: {finished - len(wrong & runs) - open_} "
-        f"verified, {open_} not verifiable, {len(wrong & runs)} wrong; "
-        f"{len(wrong - runs)} wrong tables."
+def _summary(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
+    finished = {str(plan.runs_folder / str(path)) for path in runs.index[runs["verified"].notna()]}
+    wrong, unverifiable = (
+        {finding.where for finding in findings if finding.level == level}
+        for level in (WRONG, UNVERIFIABLE)
     )
+    return (
+        f"{len(finished)} of {len(runs)} runs finished: "
+        f"{len(finished - wrong - unverifiable)} verified, {len(unverifiable)} not verifiable, "
+        f"{len(finished & wrong)} wrong."
+    )
+
+
+def _table(plan: Plan, table: str, runs: pd.DataFrame) -> Iterator[Finding]:
+    """Yield what is wrong with a table's comparisons and with its files."""
+    confounded = confounds(plan, table, runs)
+    for line in confounded:
+        yield Finding(WRONG, table, f"rows that are compared were not trained alike: {line}")
+    for line in conditions(plan, table, runs):
+        yield Finding(NOTE, table, f"its runs were made under several conditions: {line}")
+    if confounded:
+        return  # it is not rendered
+    try:
+        texts = rendered(plan, table, runs)
+    except (TypeError, ValueError):  # an edit made a number text
+        yield Finding(WRONG, table, "it cannot be rendered from what its runs say")
+        return
+    for kind, text in texts.items():
+        path = plan.folder / "tables" / f"{table}.{kind}"
+        if path.exists() and path.read_text() != text:
+            what = "not what its runs give now: edited, old, or of another choice of seeds"
+            yield Finding(WRONG, str(path), what, "`attention-ablation render` writes it again")

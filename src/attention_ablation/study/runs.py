@@ -82,11 +82,15 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     for name in (METRICS, RESULT, FAILURE):
         try:
             outcome: dict[str, Any] = json.loads((folder / name).read_text())
+            if name == RESULT:
+                outcome = outcome["metrics"]
+            if isinstance(outcome["status"], str):
+                return outcome
         except FileNotFoundError:
             continue
-        except json.JSONDecodeError:
-            return {"status": "failed", "reason": f"{name} is not valid JSON"}
-        return outcome["metrics"] if name == RESULT else outcome
+        except (ValueError, TypeError, KeyError):  # ValueError: of JSON and of UTF-8
+            pass
+        return {"status": "failed", "reason": f"{name} is damaged: it holds no outcome"}
     return {"status": "missing"}
 
 

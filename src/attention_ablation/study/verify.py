@@ -113,7 +113,7 @@ def _disagreements(
         yield f"{HISTORY} is not the one in {RESULT}", again
     elif seal and sha256(folder / HISTORY) != seal:
         yield f"{HISTORY} has not the digest that was recorded", RETRAIN
-    elif not _ends_in(history, metrics or kept):
+    elif not _ends_in(history, kept or metrics):
         yield f"the last epoch in {HISTORY} has other numbers than {METRICS}", RETRAIN
 
 
