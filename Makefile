@@ -1,6 +1,7 @@
 # make tables   create the environment and regenerate the study's tables and figures
 # make plan     say what `make tables` will cost: runs, GPU-hours, wall time (GPUS=, PRICE=)
 # make status   say which runs are done, running, failed and missing
+# make verify   hold every number in the tables to the folder of its run
 # make test     create the environment and run the tests
 # make lint     ruff, mypy, snakefmt and snakemake's own linter
 # make benchmark  after `make tables`: the first figures in benchmarks/README.md
@@ -23,7 +24,7 @@ CHOICE := $(if $(TIER),tier=$(TIER)) $(if $(TABLES),$(if $(filter all,$(TABLES))
 # The lock ends with its holder, so a killed run leaves none behind; Snakemake's own would stay.
 LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
 
-.PHONY: tables plan status benchmark benchmark-cluster test lint format lock
+.PHONY: tables plan status verify benchmark benchmark-cluster test lint format lock
 
 tables: $(READY)
 	@test -d workflow/profiles/$(PROFILE) || { \
@@ -39,6 +40,9 @@ plan: $(READY)
 
 status: $(READY)
 	@$(RUN) attention-ablation status $(CHOICE:%=--set %)
+
+verify: $(READY)
+	@$(RUN) attention-ablation verify $(CHOICE:%=--set %)
 
 benchmark: $(READY)
 	$(RUN) python -m benchmarks.quick

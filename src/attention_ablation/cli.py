@@ -24,7 +24,7 @@ from attention_ablation.study.spec import Dataset, Model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0, 1 for a run that failed, 2 for a user's mistake."""
+    """Run one verb. Returns the exit code: 0, 1 for a bad finding, 2 for a user's mistake."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.verb(options) or 0)
@@ -92,6 +92,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_choice(status)
     status.set_defaults(verb=_status)
 
+    where = verbs.add_parser("where", help="say which trainings a table's cell came from")
+    where.add_argument("table", help="e.g. table4")
+    where.add_argument("row", help="backbone, and gate where there is one, e.g. resnet50+cbam")
+    where.add_argument("metric", help="params_m, gflops, top1_error or top5_error")
+    where.add_argument("--format", choices=["text", "json"], default="text")
+    _add_choice(where)
+    where.set_defaults(verb=_where)
+
+    verify = verbs.add_parser("verify", help="hold every number to the folder of its run")
+    _add_choice(verify)
+    verify.set_defaults(verb=_verify)
+
     complexity = verbs.add_parser("complexity", help="count parameters and GFLOPs; compare")
     complexity.add_argument(
         "--study", default="cbam", help="a folder in workflow/studies; default: cbam"
@@ -157,6 +169,7 @@ def _render(options: argparse.Namespace) -> None:
     from attention_ablation.report.collect import collect, write_runs
 
     frame = collect(plan)
+    refused = []
     for name in names:
         if name == "runs":
             write_runs(plan, frame)
@@ -167,11 +180,16 @@ def _render(options: argparse.Namespace) -> None:
         elif name in plan.tables:
             from attention_ablation.report.tables import write_table
 
-            write_table(plan, name, frame)
+            try:
+                write_table(plan, name, frame)
+            except UserError as refusal:  # the others are written all the same
+                refused.append(str(refusal))
         else:
             from attention_ablation.report.curves import write_figure
 
             write_figure(plan, name)
+    if refused:
+        raise UserError("\n".join(refused))
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -222,6 +240,23 @@ def _status(options: argparse.Namespace) -> None:
     from attention_ablation.study.status import describe_status
 
     print(describe_status(_plan(options)))
+
+
+def _where(options: argparse.Namespace) -> None:
+    plan = _plan(options)
+    from attention_ablation.report.provenance import as_json, as_text, find_cell
+
+    cell = find_cell(plan, options.table, options.row, options.metric)
+    print(as_json(cell) if options.format == "json" else as_text(cell))
+
+
+def _verify(options: argparse.Namespace) -> int:
+    plan = _plan(options)
+    from attention_ablation.report.verify import describe, trustworthy, verify
+
+    findings = verify(plan)
+    print(describe(plan, findings))
+    return int(not trustworthy(findings))
 
 
 def _complexity(options: argparse.Namespace) -> int:

@@ -3,7 +3,9 @@
 import hashlib
 import os
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +37,7 @@ class ImageData:
     mean: float
     std: float
     fingerprint: str
+    composed_with: str | None = None  # packages and versions; None where nothing says so
 
 
 def prepare(dataset: ClutteredDigits | ImageNet, folder: Path) -> Path:
@@ -55,8 +58,10 @@ def prepare(dataset: ClutteredDigits | ImageNet, folder: Path) -> Path:
 
     train = compose(dataset, "train", range(dataset.train_images))
     validation = compose(dataset, "validation", range(dataset.validation_images))
-    arrays = {"train_" + k: v for k, v in vars(train).items()}
+    arrays: dict[str, Any] = {"train_" + k: v for k, v in vars(train).items()}
     arrays |= {"validation_" + k: v for k, v in vars(validation).items()}
+    versions = [f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "torch")]
+    arrays["composed_with"] = np.array(", ".join(versions))
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{os.getpid()}_{path.name}")
     np.savez(part, **arrays)
@@ -77,6 +82,8 @@ def load(dataset: ClutteredDigits | ImageNet, folder: Path) -> ImageData:
             return ImageSet(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels))
 
         train, validation = read("train"), read("validation")
+        # A file composed by an earlier version does not say so.
+        composed_with = str(arrays["composed_with"]) if "composed_with" in arrays else None
     pixels = train.images.numpy()
     return ImageData(
         train,
@@ -85,4 +92,5 @@ def load(dataset: ClutteredDigits | ImageNet, folder: Path) -> ImageData:
         mean=float(pixels.mean() / 255),
         std=float(pixels.std() / 255),
         fingerprint=digest.hexdigest()[:16],
+        composed_with=composed_with,
     )

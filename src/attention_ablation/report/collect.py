@@ -8,6 +8,7 @@ import pandas as pd
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.runs import read_outcome
 from attention_ablation.study.spec import Run
+from attention_ablation.study.verify import check_run, verdict
 
 RUNS_CSV = "runs.csv"
 
@@ -15,7 +16,8 @@ RUNS_CSV = "runs.csv"
 def collect(plan: Plan) -> pd.DataFrame:
     """Return the plan's runs, indexed by folder: who shows them, spec, status and metrics.
 
-    `status` is completed, diverged, failed or missing; a run is never left out for it.
+    `status` is completed, diverged, failed or missing; a run is never left out for it. `verified`
+    is 'yes' where the folder of a finished run agrees with itself, weights aside, or says why not.
     """
     shown: dict[str, list[str]] = {path: [] for path in plan.runs}
     for table, key in plan.specs:
@@ -36,4 +38,8 @@ def write_runs(plan: Plan, frame: pd.DataFrame) -> None:
 def _record(folder: Path, path: str, run: Run) -> dict[str, Any]:
     spec = run.spec.model_dump(mode="json")
     outcome = read_outcome(folder / path)
-    return {"run": path, "seed": run.seed, **spec, "status": outcome.pop("status"), **outcome}
+    status = outcome.pop("status")
+    finished = status in ("completed", "diverged")
+    verified = verdict(check_run(folder / path)) if finished else None
+    facts = {"status": status, "verified": verified, **outcome}
+    return {"run": path, "seed": run.seed, **spec, **facts}

@@ -10,8 +10,8 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from attention_ablation import __version__
+from attention_ablation.analysis.counted import COMPLEXITY_CSV
 from attention_ablation.report.tables import (
-    COMPLEXITY_CSV,
     DASH,
     HEADINGS,
     decimals,

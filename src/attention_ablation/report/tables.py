@@ -1,12 +1,14 @@
 """The paper's tables: ours beside the paper's, as CSV, Markdown and LaTeX."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from attention_ablation.analysis.counted import counted
 from attention_ablation.analysis.statistics import Contest, contest
-from attention_ablation.study.config import Metric, Row
+from attention_ablation.report.comparable import check_comparable, conditions
+from attention_ablation.study.config import Metric
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.spec import Spec
 
@@ -58,13 +60,25 @@ def table_frame(plan: Plan, table: str, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
-    """Write `tables/<table>.csv`, `.md` and `.tex`."""
+    """Write `tables/<table>.csv`, `.md` and `.tex`.
+
+    Raises UserError where rows that are compared were trained so that their numbers differ.
+    """
+    check_comparable(plan, table, runs)
     folder = plan.folder / "tables"
     folder.mkdir(parents=True, exist_ok=True)
+    for kind, text in rendered(plan, table, runs).items():
+        (folder / f"{table}.{kind}").write_text(text)
+
+
+def rendered(plan: Plan, table: str, runs: pd.DataFrame) -> dict[str, str]:
+    """Return a table's text as csv, md and tex."""
     frame = table_frame(plan, table, runs)
-    frame.to_csv(folder / f"{table}.csv", index=False)
-    (folder / f"{table}.md").write_text(_markdown(plan, table, frame, runs))
-    (folder / f"{table}.tex").write_text(_latex(plan, table, frame, runs))
+    return {
+        "csv": frame.to_csv(index=False),
+        "md": _markdown(plan, table, frame, runs),
+        "tex": _latex(plan, table, frame, runs),
+    }
 
 
 def display_frame(
@@ -83,7 +97,7 @@ def display_frame(
     for metric in plan.study.tables[table].columns:
         ours, paper = [], []
         for row, line in zip(rows, frame.to_dict("records"), strict=True):
-            text = _cell(metric, line, decimals(metric, plan.specs[table, row.key]))
+            text = cell_text(metric, line, decimals(metric, plan.specs[table, row.key]))
             ours.append(bold.format(text) if (metric, row.key) in ours_best else text)
             printed = row.printed.get(metric, DASH)
             printed = bold.format(printed) if (metric, row.key) in paper_best else printed
@@ -93,7 +107,8 @@ def display_frame(
     return pd.DataFrame(columns)
 
 
-def _cell(metric: Metric, line: dict[Any, Any], decimals: int) -> str:
+def cell_text(metric: Metric, line: Mapping[Any, Any], decimals: int) -> str:
+    """Return a cell as the tables show it, from a line of `table_frame`."""
     value, spread = line[metric], line.get(f"{metric}_sd")
     if isinstance(value, str):
         return value
@@ -103,6 +118,7 @@ def _cell(metric: Metric, line: dict[Any, Any], decimals: int) -> str:
 
 
 def decimals(metric: Metric, spec: Spec) -> int:
+    """Return how many digits of a metric are shown."""
     if metric in ERRORS:
         # An error of n images has steps of 100/n percent: no digit below that.
         images = spec.recipe.dataset.validation_images
@@ -110,18 +126,10 @@ def decimals(metric: Metric, spec: Spec) -> int:
     return 2 if metric == "params_m" else 3
 
 
-def _groups(plan: Plan, table: str) -> list[list[Row]]:
-    rows = plan.rows(table)
-    if plan.study.tables[table].group_by is None:
-        return [rows]
-    names = dict.fromkeys(row.backbone for row in rows)
-    return [[row for row in rows if row.backbone == name] for name in names]
-
-
 def _contests(plan: Plan, table: str, metric: Metric, runs: pd.DataFrame) -> list[Contest]:
     """Return the best row of each group against the next one, where every run is there."""
     contests = []
-    for group in _groups(plan, table):
+    for group in plan.groups(table):
         values = {}
         for row in group:
             outcomes = runs.loc[[run.path for run in plan.row_runs(table, row.key)]]
@@ -166,7 +174,7 @@ def _unresolved(plan: Plan, table: str, runs: pd.DataFrame) -> list[str]:
 
 def _best_printed(plan: Plan, table: str) -> set[tuple[str, str]]:
     best: set[tuple[str, str]] = set()
-    for group in _groups(plan, table):
+    for group in plan.groups(table):
         for metric in ERRORS:
             printed = {
                 row.key: float(row.printed[metric]) for row in group if metric in row.printed
@@ -176,7 +184,8 @@ def _best_printed(plan: Plan, table: str) -> set[tuple[str, str]]:
     return best
 
 
-def _discrepancies(plan: Plan, table: str) -> dict[str, str]:
+def discrepancies(plan: Plan, table: str) -> dict[str, str]:
+    """Return a table's named discrepancies and their marks."""
     names = [name for name, d in plan.study.discrepancies.items() if d.table == table]
     return dict(zip(names, MARKS, strict=False))
 
@@ -184,7 +193,7 @@ def _discrepancies(plan: Plan, table: str) -> dict[str, str]:
 def _marks(plan: Plan, table: str) -> dict[tuple[str, str], str]:
     return {
         (metric, key): mark
-        for name, mark in _discrepancies(plan, table).items()
+        for name, mark in discrepancies(plan, table).items()
         for key in plan.study.discrepancies[name].rows
         for metric in plan.study.discrepancies[name].metrics
     }
@@ -208,6 +217,10 @@ def table_notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame)
     ]
     if short:
         notes.append(f"Not every run is there: {'; '.join(short)}.")
+    if doubted := _doubted(plan, table, runs):
+        notes.append(f"Not to be trusted: {'; '.join(doubted)}. `attention-ablation verify`.")
+    if differ := conditions(plan, table, runs):
+        notes.append(f"Not trained alike: {'. '.join(differ)}.")
     notes.append(
         "Bold: the best. In our columns only where the paired 95 % interval to the next row "
         "excludes 0" + ("." if seeds > 1 else "; one seed resolves nothing, so none is.")
@@ -215,7 +228,7 @@ def table_notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame)
     notes += _unresolved(plan, table, runs)
     if "params_m" in plan.study.tables[table].columns:
         notes.append("Params and GFLOPs: counted on the full-size network, 224 px, 1000 classes.")
-    for name, mark in _discrepancies(plan, table).items():
+    for name, mark in discrepancies(plan, table).items():
         notes.append(f"{mark} {name}: {plan.study.discrepancies[name].explanation}")
     if _unexplained(plan, table):
         notes.append(f"{MISMATCHED} printed Params or GFLOPs that the network does not have.")
@@ -232,6 +245,17 @@ def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:
         for status, reason in zip(outcomes["status"], reasons, strict=True)
     ]
     return "; ".join(dict.fromkeys(texts))
+
+
+def _doubted(plan: Plan, table: str, runs: pd.DataFrame) -> list[str]:
+    """Return the rows that have runs whose folders fail verification, and why."""
+    verified = runs["verified"].fillna("").astype(str)
+    return [
+        f"{row.label}, seed {run.seed} ({verified[run.path].removeprefix('no: ')})"
+        for row in plan.rows(table)
+        for run in plan.row_runs(table, row.key)
+        if verified[run.path].startswith("no: ")
+    ]
 
 
 def _unexplained(plan: Plan, table: str) -> list[str]:

@@ -108,7 +108,9 @@ class Table(Model):
     section: str
     columns: list[Metric]
     group_by: Literal["backbone"] | None = Field(
-        None, description="Within what a best cell is sought; the whole table where null."
+        None,
+        description="Within what rows are compared, so that their recipes must be equal, and a "
+        "best cell is sought; the whole table where null.",
     )
 
 

@@ -10,6 +10,7 @@ from attention_ablation.study.config import (
     Config,
     Panel,
     Row,
+    Sizing,
     Study,
     Tier,
     check_fit,
@@ -18,6 +19,7 @@ from attention_ablation.study.config import (
     load_tier,
     parse,
 )
+from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.errors import unknown
 from attention_ablation.study.spec import Attention, Backbone, Run, Spec
 
@@ -73,6 +75,14 @@ class Plan:
         """Return the rows of a selected table."""
         return self.study.table_rows(table)
 
+    def groups(self, table: str) -> list[list[Row]]:
+        """Return the rows of a selected table in groups that are each compared."""
+        rows = self.rows(table)
+        if self.study.tables[table].group_by is None:
+            return [rows]
+        names = dict.fromkeys(row.backbone for row in rows)
+        return [[row for row in rows if row.backbone == name] for name in names]
+
     def row_runs(self, table: str, key: str) -> list[Run]:
         """Return a row's runs, one for each seed."""
         return [Run(seed=seed, spec=self.specs[table, key]) for seed in self.seeds]
@@ -101,7 +111,8 @@ class Plan:
 def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Plan:
     """Expand a config (its file, its keys, or itself); `root` holds `workflow/`.
 
-    Raises UserError for any mistake in the config, the study or the tier.
+    Raises UserError for any mistake in the config, the study or the tier, and where a table or a
+    figure compares rows that the tier trains unequally.
     """
     # Snakemake and the command line hand over keys, which may come from either.
     where = config if isinstance(config, Path) else "config.yaml or --config"
@@ -120,7 +131,9 @@ def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Pl
         for table in tables
         for row in study.table_rows(table)
     }
-    return Plan(config, study, tier, config.seeds or tier.seeds, tables, specs, root)
+    plan = Plan(config, study, tier, config.seeds or tier.seeds, tables, specs, root)
+    _check_comparisons(plan)
+    return plan
 
 
 def full_size_spec(study: Study, row: Row) -> tuple[Backbone, Attention]:
@@ -144,10 +157,36 @@ def relative_cost(spec: Spec) -> int:
 
 def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec:
     where = f"{root / 'workflow/studies' / study.name / 'rows.csv'}: {row.table}: {row.label}"
-    sized = tier.classification.backbones.get(row.backbone, tier.classification)
+    sized = _sizing(row, tier)
     backbone = Backbone(name=row.backbone, width=sized.width, stride=sized.stride)
     attention = study.attentions[row.attention]
     if attention.reduction is not None and sized.reduction is not None:
         attention = attention.model_copy(update={"reduction": sized.reduction})
     check_fit(attention, backbone, where)
     return Spec(backbone=backbone, attention=attention, recipe=sized.recipe)
+
+
+def _sizing(row: Row, tier: Tier) -> Sizing:
+    return tier.classification.backbones.get(row.backbone, tier.classification)
+
+
+def _check_comparisons(plan: Plan) -> None:
+    """Raise UserError where a table's group or a figure's panel compares unequal recipes."""
+    study_file = plan.root / "workflow/studies" / plan.study.name / "study.yaml"
+    compared = [
+        (table, group, "or compare within each backbone (the table's group_by)")
+        for table in plan.tables
+        for group in plan.groups(table)
+    ]
+    for name in plan.figures:
+        for panel in plan.study.figures[name].panels:
+            rows = [row for row in plan.rows(panel.table) if row.key in panel.rows]
+            compared.append((f"{name}, {panel.title}", rows, "or draw them in panels of their own"))
+    for name, rows, instead in compared:
+        facts = {
+            row.key: chosen(_sizing(row, plan.tier), plan.specs[row.table, row.key].attention)
+            for row in rows
+        }
+        where = f"{plan.root / 'workflow/tiers' / plan.config.tier}.yaml: {name}"
+        remedy = f"Make them equal below classification, {instead} in {study_file}."
+        check_recipes(facts, where, remedy)

@@ -2,11 +2,12 @@
 
 `spec.json` (what to do), `history.csv` (a row per epoch), `metrics.json` (what came out; its
 presence means that the run ended by itself), `failure.json` (why it did not), `train.log`,
-checkpoints, `.lock` (held while a process trains the run), and `result.json`, from which a finished
-run's history and metrics can be written again.
+checkpoints, `weights.pt` (the final ones), `.lock` (held while a process trains the run), and
+`result.json`, from which a finished run's history and metrics can be written again.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import socket
@@ -24,6 +25,7 @@ from attention_ablation.study.spec import Run
 HISTORY, METRICS, FAILURE = "history.csv", "metrics.json", "failure.json"
 # What a finished run came to, in one file that Snakemake does not know and so never deletes.
 RESULT = "result.json"
+SPEC, WEIGHTS = "spec.json", "weights.pt"
 LOCK, LOG = ".lock", "train.log"
 CHECKPOINTS = "checkpoint-*.pt"  # checkpoint-<step>-<digest>.pt
 
@@ -80,12 +82,22 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     for name in (METRICS, RESULT, FAILURE):
         try:
             outcome: dict[str, Any] = json.loads((folder / name).read_text())
+            if name == RESULT:
+                outcome = outcome["metrics"]
+            if isinstance(outcome["status"], str):
+                return outcome
         except FileNotFoundError:
             continue
-        except json.JSONDecodeError:
-            return {"status": "failed", "reason": f"{name} is not valid JSON"}
-        return outcome["metrics"] if name == RESULT else outcome
+        except (ValueError, TypeError, KeyError):  # ValueError: of JSON and of UTF-8
+            pass
+        return {"status": "failed", "reason": f"{name} is damaged: it holds no outcome"}
     return {"status": "missing"}
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def steps_saved(folder: Path) -> int:

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.runs import CHECKPOINTS
+from attention_ablation.study.runs import CHECKPOINTS, WEIGHTS
 
 KEPT = 2
-WEIGHTS = "weights.pt"
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
@@ -30,11 +29,16 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
         old.unlink()
 
 
-def save_weights(folder: Path, weights: dict[str, Any]) -> None:
-    """Write a finished run's weights, which the checkpoints are then no longer needed for."""
+def save_weights(folder: Path, weights: dict[str, Any]) -> str:
+    """Write a finished run's weights, which the checkpoints are then no longer needed for.
+
+    Returns the SHA-256 of what was meant to be written, in hexadecimal digits.
+    """
     buffer = io.BytesIO()
     torch.save(weights, buffer)
-    write(folder / WEIGHTS, buffer.getbuffer())
+    content = buffer.getbuffer()
+    write(folder / WEIGHTS, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def remove(folder: Path) -> None:

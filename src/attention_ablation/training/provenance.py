@@ -1,10 +1,15 @@
-"""Where a number comes from: code, packages and hardware of a run."""
+"""Where a number comes from: code, packages and hardware of a run.
+
+The machine's name is left out on purpose: it changes no number, and results are made public.
+"""
 
 import platform
+import resource
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 
@@ -22,7 +27,20 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
     }
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Return the most memory, MB (2**20 bytes), that this process has held until now.
+
+    `peak_memory_mb` is resident host memory; `peak_device_memory_mb`, on a GPU only, is what torch
+    allocated there.
+    """
+    peak = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
+    if device.type == "cuda":
+        peak["peak_device_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return {name: round(megabytes, 1) for name, megabytes in peak.items()}
 
 
 def device_name(device: torch.device) -> str:

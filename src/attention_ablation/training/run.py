@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from attention_ablation.data.load import load
-from attention_ablation.study.runs import HISTORY, finish
+from attention_ablation.study.runs import HISTORY, finish, sha256
 from attention_ablation.study.spec import Run
 from attention_ablation.training import checkpoint
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.processes import ALONE, Processes
-from attention_ablation.training.provenance import provenance
+from attention_ablation.training.provenance import peak_memory, provenance
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
     Equal runs give equal numbers on one machine with as many threads, apart from the times.
     `started` is the `perf_counter` at which the process began; the metrics' startup_seconds are
     those from then until imports are done and the data are in memory; started and finished are
-    seconds since 1970, of the process that finished the run.
+    seconds since 1970, of the process that finished the run; peak memory is that process's, MB.
     """
     begin = time.perf_counter() if started is None else started
     with processes.main_first():  # it composes the data set where that was not done
@@ -101,13 +101,17 @@ def train(
         "seconds": round(time.perf_counter() - begin, 3),
         "compute_seconds": round(sum(row["compute_seconds"] for row in history), 3),
         "images_per_second": history[-1]["images_per_second"],
+        **peak_memory(device),
         "dataset_fingerprint": task.fingerprint,
+        "dataset_composed_with": data.composed_with,
         "processes": processes.size,
         **facts,
     }
     if processes.is_main:
         _write_history(folder, history)
-        checkpoint.save_weights(folder, task.model.state_dict())
+        # What `attention-ablation verify` holds the folder to.
+        metrics["weights_sha256"] = checkpoint.save_weights(folder, task.model.state_dict())
+        metrics["history_sha256"] = sha256(folder / HISTORY)
         finish(folder, metrics)
         checkpoint.remove(folder)
     return metrics

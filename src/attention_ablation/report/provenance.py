@@ -1,0 +1,293 @@
+"""From a cell of a table to the trainings, or the count, that it came from."""
+
+import dataclasses
+import json
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attention_ablation.analysis.counted import counted
+from attention_ablation.report.collect import collect
+from attention_ablation.report.tables import (
+    COMPLEXITY_CSV,
+    ERRORS,
+    HEADINGS,
+    cell_text,
+    decimals,
+    table_frame,
+)
+from attention_ablation.study.config import Metric, Row
+from attention_ablation.study.confounds import flatten
+from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.expand import Plan, full_size_spec
+from attention_ablation.study.runs import LOG
+from attention_ablation.study.spec import Run
+
+PACKAGES = ("attention_ablation", "python", "torch", "torchvision", "numpy")
+WIDTH = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One training below a cell. What was not recorded, or has not come out, is None.
+
+    value: the cell's metric, %. seconds: of the process that finished the run; compute_seconds: of
+    the whole training. images_per_second: of the last epoch, end to end. Peak memory: MB (2**20
+    bytes), on the device for GPUs only. verified: see `report.collect`.
+    """
+
+    folder: str
+    log: str
+    seed: int
+    status: str
+    reason: str | None
+    verified: str | None
+    value: float | None
+    spec: dict[str, Any]
+    git_commit: str | None
+    git_dirty: bool | None
+    versions: dict[str, str]
+    device: str | None
+    threads: int | None
+    processes: int | None
+    seconds: float | None
+    compute_seconds: float | None
+    images_per_second: float | None
+    peak_memory_mb: float | None
+    peak_device_memory_mb: float | None
+    dataset_fingerprint: str | None
+    dataset_composed_with: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """How a cell of parameters or GFLOPs was counted, on the network of full size.
+
+    value: of complexity.csv, None where it is missing; verdict: match, MISMATCH, not printed or
+    the name of the discrepancy that explains the printed cell.
+    """
+
+    value: float | None
+    network: dict[str, Any]
+    how: str
+    verdict: str | None
+    explanation: str | None
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell of a table: what it shows, what the paper prints, and where ours came from.
+
+    shown: as in the table, '-' for nothing. mean, sd: over the n completed of `seeds` runs, %;
+    both None for a count, and where a run diverged. Either `runs` or `count` is there.
+    """
+
+    table: str
+    row: str
+    label: str
+    metric: Metric
+    shown: str
+    mean: float | None
+    sd: float | None
+    n: int
+    seeds: int
+    printed: str | None
+    runs: list[RunRecord]
+    count: Count | None
+
+
+def cells(
+    plan: Plan, table: str, runs: pd.DataFrame | None = None
+) -> dict[tuple[str, Metric], Cell]:
+    """Return every cell of a table by row and metric; `runs` is what `collect` returned."""
+    runs = _collect(plan, table) if runs is None else runs
+    lines = table_frame(plan, table, runs).to_dict("records")
+    return {
+        (row.key, metric): _cell(plan, row, metric, line, runs)
+        for row, line in zip(plan.rows(table), lines, strict=True)
+        for metric in plan.study.tables[table].columns
+    }
+
+
+def find_cell(plan: Plan, table: str, row: str, metric: str) -> Cell:
+    """Return a cell. Raises UserError for an unknown table, row or metric."""
+    where = f"study {plan.study.name}"
+    if table not in plan.study.tables:
+        raise unknown("table", table, plan.study.tables, where)
+    if table not in plan.tables:
+        raise UserError(
+            f"{table}: expected one of the selected tables, {', '.join(plan.tables)}; select it "
+            "with --set tables=all."
+        )
+    keys = [row.key for row in plan.rows(table)]
+    if row not in keys:
+        raise unknown("row", row, keys, f"{where}: {table}")
+    columns = plan.study.tables[table].columns
+    for known in columns:
+        if known == metric:
+            return cells(plan, table)[row, known]
+    raise unknown("metric", metric, columns, f"{where}: {table}")
+
+
+def as_json(cell: Cell) -> str:
+    """Return a cell and its runs as JSON, in the keys of the records above."""
+    return json.dumps(dataclasses.asdict(cell), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def as_text(cell: Cell) -> str:
+    """Return a cell and its runs as lines for a person."""
+    heading = HEADINGS[cell.metric]
+    n = f" (n = {cell.n} of {cell.seeds})" * (cell.count is None)
+    lines = [
+        f"{cell.table}, {cell.label}: {heading}",
+        f"  ours   {cell.shown}{n}",
+        f"  paper  {cell.printed or 'prints none'}",
+    ]
+    if cell.count:
+        lines += ["", *_count_lines(cell.count)]
+    for record in cell.runs:
+        lines += ["", *_run_lines(record)]
+    return "\n".join(lines)
+
+
+def _collect(plan: Plan, table: str) -> pd.DataFrame:
+    """Return one table's runs, without reading the folders of the others."""
+    specs = {place: spec for place, spec in plan.specs.items() if place[0] == table}
+    return collect(dataclasses.replace(plan, tables=[table], specs=specs))
+
+
+def _cell(plan: Plan, row: Row, metric: Metric, line: dict[Any, Any], runs: pd.DataFrame) -> Cell:
+    error = metric in ERRORS
+    mean, sd = (line[metric], line[f"{metric}_sd"]) if error else (None, None)
+    shown = plan.row_runs(row.table, row.key) if error else []
+    return Cell(
+        table=row.table,
+        row=row.key,
+        label=row.label,
+        metric=metric,
+        shown=cell_text(metric, line, decimals(metric, plan.specs[row.table, row.key])),
+        mean=None if isinstance(mean, str) or pd.isna(mean) else float(mean),
+        sd=None if pd.isna(sd) else float(sd),
+        n=int(line["seeds"]) if error else 0,
+        seeds=len(shown),
+        printed=row.printed.get(metric),
+        runs=[_run(plan, run, metric, runs.loc[run.path].to_dict()) for run in shown],
+        count=None if error else _count(plan, row, metric, line[metric]),
+    )
+
+
+def _run(plan: Plan, run: Run, metric: Metric, line: Mapping[Any, Any]) -> RunRecord:
+    known: dict[str, Any] = {str(key): value for key, value in line.items() if pd.notna(value)}
+    folder = plan.runs_folder / run.path
+
+    def fact(key: str) -> Any:
+        value = known.get(key)
+        return value.item() if isinstance(value, np.generic) else value  # JSON knows no numpy
+
+    return RunRecord(
+        folder=str(folder),
+        log=str(folder / LOG),
+        seed=run.seed,
+        value=fact(f"validation_{metric}"),
+        spec=run.spec.model_dump(mode="json", exclude_none=True),
+        versions={name: str(known[name]) for name in PACKAGES if name in known},
+        **{
+            field.name: fact(field.name)
+            for field in dataclasses.fields(RunRecord)
+            if field.name not in ("folder", "log", "seed", "value", "spec", "versions")
+        },
+    )
+
+
+def _count(plan: Plan, row: Row, metric: Metric, value: float) -> Count:
+    backbone, attention = full_size_spec(plan.study, row)
+    verdict = counted(plan, row.table)["verdict"].get(row.key)
+    explanations = [
+        d.explanation
+        for d in plan.study.discrepancies.values()
+        if d.table == row.table and row.key in d.rows and metric in d.metrics
+    ]
+    what = (
+        "parameters, in millions"
+        if metric == "params_m"
+        else "multiply-accumulates of convolutions and linear layers for one image, in 1e9"
+    )
+    return Count(
+        value=None if pd.isna(value) else float(value),
+        network={
+            "backbone": backbone.model_dump(mode="json"),
+            "attention": attention.model_dump(mode="json", exclude_none=True),
+        },
+        how=f"{what}, of the full-size network at 224 px and 1000 classes, whatever the tier; "
+        "nothing was trained for it",
+        verdict=verdict,
+        explanation=" ".join(explanations) or None,
+        source=str(plan.folder / COMPLEXITY_CSV),
+    )
+
+
+def _count_lines(count: Count) -> list[str]:
+    lines = [
+        *_wrapped("counted", count.how),
+        *(f"  {part:9} {_listed(keys)}" for part, keys in count.network.items()),
+        f"  {'exact':9} {'-' if count.value is None else f'{count.value:.6f}'}",
+        f"  {'verdict':9} {count.verdict or 'not counted yet; `make tables` counts it'}",
+        f"  {'file':9} {count.source}",
+    ]
+    return lines + (_wrapped("why", count.explanation) if count.explanation else [])
+
+
+def _run_lines(run: RunRecord) -> list[str]:
+    commit = (
+        f"{run.git_commit or 'not recorded'}{' with uncommitted changes' * bool(run.git_dirty)}"
+    )
+    shares = f"processes {_number(run.processes)}, threads of each {_number(run.threads)}"
+    device_memory = (
+        f", {_number(run.peak_device_memory_mb)} MB on the device"
+        if run.peak_device_memory_mb is not None
+        else ""
+    )
+    lines = [
+        f"seed {run.seed}: {run.status}"
+        + (f", {run.value:.4g} %" if run.value is not None else "")
+        + (f", {run.reason}" if run.reason else ""),
+        f"  folder    {run.folder}",
+        f"  log       {run.log}",
+    ]
+    for part in ("backbone", "attention", "recipe"):
+        lines += _wrapped(part, _listed(run.spec[part]))
+    if run.value is None and run.device is None:
+        return lines  # it has not come to an end
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    return [
+        *lines,
+        *_wrapped("verified", run.verified or "-"),
+        f"  code      {commit}",
+        *_wrapped("versions", versions or "not recorded"),
+        f"  device    {run.device or 'not recorded'}; {shares}",
+        f"  time      {_number(run.seconds)} s wall, {_number(run.compute_seconds)} s computing, "
+        f"{_number(run.images_per_second)} images/s",
+        f"  memory    {_number(run.peak_memory_mb)} MB at most{device_memory}",
+        f"  data      {run.dataset_fingerprint or 'not recorded'}"
+        + (f", composed with {run.dataset_composed_with}" if run.dataset_composed_with else ""),
+    ]
+
+
+def _listed(keys: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in flatten(keys).items()) or "none"
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:g}"
+
+
+def _wrapped(name: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=f"  {name:9} ", subsequent_indent=" " * 12,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip

@@ -1,0 +1,87 @@
+"""Rows that are compared must differ in what their table varies, and in nothing else.
+
+A table varies its rows' backbone and gate. What a tier chooses for them, and what trained them,
+must be the same for all rows of a group.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attention_ablation.study.config import Sizing
+from attention_ablation.study.errors import UserError
+from attention_ablation.study.spec import Attention
+
+# Facts of a finished training that change its numbers: BatchNorm's statistics are of each process's
+# part of a batch, and other images are another experiment.
+CHANGES_NUMBERS = ("processes", "dataset_fingerprint")
+# Those that should not by more than rounding and the order of sums do, but may explain a surprise.
+NOTED = (
+    *("git_commit", "git_dirty", "attention_ablation", "python", "torch", "torchvision", "numpy"),
+    *("device", "threads"),
+)
+NAMES_SHOWN = 4
+
+
+def chosen(sizing: Sizing, attention: Attention) -> dict[str, Any]:
+    """Return what a tier chooses for a row, by the dotted key under which it stands there."""
+    data = sizing.model_dump(mode="json", exclude={"backbones"})
+    if attention.reduction is None:
+        del data["reduction"]  # there is no MLP that it could change
+    return flatten(data)
+
+
+def check_recipes(rows: Mapping[str, Mapping[str, Any]], where: str, remedy: str) -> None:
+    """Raise UserError where rows that are compared were not chosen the same recipe and size.
+
+    Args:
+        rows: for each row what `chosen` says of it.
+        where: the tier's file and what compares the rows.
+        remedy: a sentence that says what to do.
+    """
+    reduced = {name for name, facts in rows.items() if "reduction" in facts}
+    keys = dict.fromkeys(key for facts in rows.values() for key in facts)
+    full = {
+        # A schedule's keys depend on its name; a row without a gate has no reduction to compare.
+        name: {k: facts.get(k, "unset") for k in keys if k != "reduction" or name in reduced}
+        for name, facts in rows.items()
+    }
+    if lines := differing(full):
+        found = "".join(f"\n  {line}" for line in lines)
+        raise UserError(
+            f"{where}: expected the same for all rows that are compared, got{found}\n{remedy}"
+        )
+
+
+def differing(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each key that has several values: `epochs: 5 for a, b; 6 for c`.
+
+    A name without a key is not in its line.
+    """
+    lines = []
+    for key in dict.fromkeys(key for known in facts.values() for key in known):
+        names: dict[str, list[str]] = {}
+        for name, known in facts.items():
+            if key in known:
+                names.setdefault(_text(known[key]), []).append(name)
+        if len(names) > 1:
+            shares = "; ".join(f"{value} for {_few(having)}" for value, having in names.items())
+            lines.append(f"{key}: {shares}")
+    return lines
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
