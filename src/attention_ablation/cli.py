@@ -7,6 +7,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     train = verbs.add_parser("train", help="train one run, whose spec.json is given")
-    train.add_argument("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
-    train.add_argument(
-        "--data",
-        type=Path,
-        default=Path("results/data"),
-        metavar="FOLDER",
-        help="where composed data sets are; default: results/data",
-    )
-    _add_device(train)
+    _add_run(train)
     train.add_argument(
         "--attempt",
         type=int,
@@ -54,14 +47,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="above 1, do not try again what failed by itself before; default: 1",
     )
-    train.add_argument(
-        "--runs-per-gpu",
-        type=int,
-        default=1,
-        metavar="N",
-        help="trainings that share a GPU; one that finds all taken waits; default: 1",
-    )
     train.set_defaults(verb=_train)
+
+    gradcam = verbs.add_parser("gradcam", help="write where a finished run looks: Grad-CAM")
+    _add_run(gradcam)
+    gradcam.set_defaults(verb=_gradcam)
 
     render = verbs.add_parser(
         "render", help="write runs.csv, tables and figures from what is there"
@@ -124,6 +114,25 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tier", metavar="NAME", help="the same as --set tier=NAME")
 
 
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("results/data"),
+        metavar="FOLDER",
+        help="where composed data sets are; default: results/data",
+    )
+    _add_device(parser)
+    parser.add_argument(
+        "--runs-per-gpu",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs that share a GPU; one that finds all taken waits; default: 1",
+    )
+
+
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
@@ -144,6 +153,23 @@ def _train(options: argparse.Namespace) -> None:
     )
 
 
+def _gradcam(options: argparse.Namespace) -> None:
+    from attention_ablation.training.slots import gpu_slot
+
+    # Before torch, which then sees the GPU of the slot only.
+    with gpu_slot(options.runs_per_gpu) if options.device == "auto" else nullcontext():
+        import torch
+
+        from attention_ablation.analysis.explain import explain
+        from attention_ablation.training.device import choose_device
+        from attention_ablation.training.run import settle
+
+        torch.set_num_threads(options.threads)
+        device = choose_device(options.device)
+        settle(0, device)
+        print(json.dumps(explain(options.spec, options.data, device), indent=2))
+
+
 def _render(options: argparse.Namespace) -> None:
     plan = _plan(options)
     names = options.names or ["runs", *plan.tables, *plan.figures]
@@ -161,6 +187,10 @@ def _render(options: argparse.Namespace) -> None:
             from attention_ablation.report.tables import write_table
 
             write_table(plan, name, frame)
+        elif name in plan.gradcam_figures:
+            from attention_ablation.report.gradcam import write_gradcam
+
+            write_gradcam(plan, name)
         else:
             from attention_ablation.report.curves import write_figure
 

@@ -1,10 +1,11 @@
-"""When a difference between rows is more than the spread between seeds."""
+"""How far a mean is known, and when a difference between rows is more than the seeds' spread."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 CONFIDENCE = 0.95
+RESAMPLES = 9999
 
 
 def resolved_best(values: Mapping[str, Sequence[float]]) -> str | None:
@@ -26,3 +27,36 @@ def resolved_best(values: Mapping[str, Sequence[float]]) -> str | None:
         return None
     interval = ttest_rel(values[first], values[second]).confidence_interval(CONFIDENCE)
     return first if interval.high < 0 else None
+
+
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean, resampled with a fixed generator.
+
+    NaN for fewer than two values, which cannot be resampled.
+    """
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (np.asarray(values),),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=500,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % t-interval of the mean; NaN for fewer than two values."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    from scipy.stats import t
+
+    half = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1)
+    half /= np.sqrt(len(values))
+    mean = np.mean(values)
+    return float(mean - half), float(mean + half)

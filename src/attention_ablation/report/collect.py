@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.runs import read_outcome
+from attention_ablation.study.runs import GRADCAM_MEANS, read_gradcam, read_outcome
 from attention_ablation.study.spec import Run
 
 RUNS_CSV = "runs.csv"
@@ -36,4 +36,8 @@ def write_runs(plan: Plan, frame: pd.DataFrame) -> None:
 def _record(folder: Path, path: str, run: Run) -> dict[str, Any]:
     spec = run.spec.model_dump(mode="json")
     outcome = read_outcome(folder / path)
-    return {"run": path, "seed": run.seed, **spec, "status": outcome.pop("status"), **outcome}
+    gradcam = read_gradcam(folder / path)
+    # Empty where there is none, and where the data set has no boxes.
+    looks = {f"gradcam_{name}": gradcam.get(name) for name in GRADCAM_MEANS.values()}
+    status = outcome.pop("status")
+    return {"run": path, "seed": run.seed, **spec, "status": status, **outcome, **looks}

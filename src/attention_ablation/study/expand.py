@@ -8,6 +8,7 @@ from typing import Any
 from attention_ablation.study.backbones import BACKBONES, ResNetShape
 from attention_ablation.study.config import (
     Config,
+    GradCamFigure,
     Panel,
     Row,
     Study,
@@ -62,12 +63,17 @@ class Plan:
 
     @property
     def figures(self) -> list[str]:
-        """The figures all of whose panels show rows of the selected tables."""
+        """The figures that show rows of the selected tables only."""
         return [
             name
             for name, figure in self.study.figures.items()
-            if all(panel.table in self.tables for panel in figure.panels)
+            if all(table in self.tables for table, _ in figure.shown)
         ]
+
+    @property
+    def gradcam_figures(self) -> list[str]:
+        """Those of the figures that show where networks look."""
+        return [n for n in self.figures if isinstance(self.study.figures[n], GradCamFigure)]
 
     def rows(self, table: str) -> list[Row]:
         """Return the rows of a selected table."""
@@ -84,6 +90,15 @@ class Plan:
     def panel_runs(self, panel: Panel) -> list[Run]:
         """Return the runs that a figure's panel shows."""
         return [run for key in panel.rows for run in self.row_runs(panel.table, key)]
+
+    def figure_runs(self, name: str) -> list[Run]:
+        """Return the runs that a figure shows."""
+        return [
+            run
+            for table, keys in self.study.figures[name].shown
+            for key in keys
+            for run in self.row_runs(table, key)
+        ]
 
     @property
     def summary(self) -> str:

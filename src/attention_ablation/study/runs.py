@@ -3,7 +3,8 @@
 `spec.json` (what to do), `history.csv` (a row per epoch), `metrics.json` (what came out; its
 presence means that the run ended by itself), `failure.json` (why it did not), `train.log`,
 checkpoints, `.lock` (held while a process trains the run), and `result.json`, from which a finished
-run's history and metrics can be written again.
+run's history and metrics can be written again. `weights.pt` are the final weights; where they look
+is in `gradcam.json` (means), `gradcam.csv` (a row per image) and `gradcam.npz` (maps to show).
 """
 
 import fcntl
@@ -24,6 +25,15 @@ from attention_ablation.study.spec import Run
 HISTORY, METRICS, FAILURE = "history.csv", "metrics.json", "failure.json"
 # What a finished run came to, in one file that Snakemake does not know and so never deletes.
 RESULT = "result.json"
+WEIGHTS = "weights.pt"
+GRADCAM, GRADCAM_IMAGES, GRADCAM_MAPS = "gradcam.json", "gradcam.csv", "gradcam.npz"
+# Columns of gradcam.csv, and what their means are called in gradcam.json.
+GRADCAM_MEANS = {
+    "energy_in_box": "energy_in_box",
+    "hit": "hit_rate",
+    "iou": "iou",
+    "probability": "target_probability",
+}
 LOCK, LOG = ".lock", "train.log"
 CHECKPOINTS = "checkpoint-*.pt"  # checkpoint-<step>-<digest>.pt
 
@@ -86,6 +96,15 @@ def read_outcome(folder: Path) -> dict[str, Any]:
             return {"status": "failed", "reason": f"{name} is not valid JSON"}
         return outcome["metrics"] if name == RESULT else outcome
     return {"status": "missing"}
+
+
+def read_gradcam(folder: Path) -> dict[str, Any]:
+    """Return what `gradcam.json` holds; nothing where it is missing or not JSON."""
+    try:
+        found: dict[str, Any] = json.loads((folder / GRADCAM).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return found
 
 
 def steps_saved(folder: Path) -> int:

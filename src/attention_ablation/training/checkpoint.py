@@ -9,10 +9,9 @@ from typing import Any
 import torch
 
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.runs import CHECKPOINTS
+from attention_ablation.study.runs import CHECKPOINTS, WEIGHTS
 
 KEPT = 2
-WEIGHTS = "weights.pt"
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
