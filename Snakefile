@@ -48,6 +48,7 @@ rule all:
         # Listed although runs.csv needs them too: Snakemake does not miss the input of a file
         # that is there, and a table rendered without a failed run is.
         files(PLAN.runs.values(), "metrics.json"),
+        GRADCAM,
         f"{PLAN.folder}/runs.csv",
         expand(f"{PLAN.folder}/tables/{{table}}.md", table=PLAN.tables),
         expand(f"{PLAN.folder}/figures/{{figure}}.svg", figure=PLAN.figures),

@@ -24,6 +24,7 @@ rule complexity:
 rule runs:
     input:
         files(PLAN.runs.values(), "metrics.json"),
+        GRADCAM,
         STUDY_FILES,
         TIER_FILE,
     output:
@@ -54,7 +55,7 @@ rule table:
 
 rule figure:
     input:
-        lambda wildcards: files(figure_runs(wildcards.figure), "history.csv"),
+        lambda wildcards: figure_input(wildcards.figure),
         STUDY_FILES,
         TIER_FILE,
     output:

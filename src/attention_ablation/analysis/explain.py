@@ -40,8 +40,9 @@ def explain(spec: Path, data_folder: Path, device: torch.device) -> dict[str, An
     probability is measured. A diverged run has no maps, and its file says so.
 
     gradcam.csv: index in the validation set, label, energy_in_box, hit, iou, probability.
-    gradcam.json: the columns' means beside how and on what they were made; layer is the last whose
-    map_size is at least least_map_size, last_map_size that of the last convolution's output; uniform_map is the energy_in_box of a map without preference.
+    gradcam.json: the columns' means, and how and on what they were made. `layer` is the last whose
+    `map_size` (height, width) is at least `least_map_size`; `last_map_size` is that of the last
+    convolution's output; `uniform_map` is the energy_in_box of a map without preference.
     gradcam.npz, of the first image of each of the first `SHOWN` classes: index, label, image
     (n, C, H, W) uint8, map (n, H, W) float16 as shares of its maximum, probability, and box (n, 4).
 
@@ -80,7 +81,8 @@ def explain(spec: Path, data_folder: Path, device: torch.device) -> dict[str, An
     explained = gradcam(model, layer.module, images, validation.labels.to(device))
     frame = measure(explained, validation)
     frame.round(6).to_csv(folder / GRADCAM_IMAGES, index=False)
-    np.savez(folder / GRADCAM_MAPS, **_shown(explained, validation))
+    shown: dict[str, Any] = _shown(explained, validation)
+    np.savez(folder / GRADCAM_MAPS, **shown)
     present = {mean: frame[name].mean() for name, mean in GRADCAM_MEANS.items() if name in frame}
     if validation.boxes is not None:
         present["uniform_map"] = box_share(_size(images), validation.boxes.numpy()).mean()

@@ -1,7 +1,7 @@
 """Where a network looks: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391), by captum.
 
-The map of an image is ReLU(sum over channels c of a_c * A_c) with a_c the mean over the places of the
-gradient of the true class's logit with respect to channel A_c, enlarged bilinearly to the image.
+The map of an image is ReLU(sum over channels c of a_c * A_c), enlarged bilinearly to the image;
+a_c is the mean over places of the gradient of the true class's logit with respect to channel A_c.
 """
 
 from collections.abc import Mapping, Sequence

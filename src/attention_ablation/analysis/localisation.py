@@ -25,7 +25,7 @@ def energy_in_box(maps: NDArray[np.floating], boxes: NDArray[np.integer]) -> Flo
     values = maps.astype(np.float64)
     total = values.sum(axis=(1, 2))
     inside = np.where(_inside(maps.shape, boxes), values, 0).sum(axis=(1, 2))
-    return np.divide(inside, total, out=np.zeros_like(total), where=total > 0)
+    return np.asarray(np.divide(inside, total, out=np.zeros_like(total), where=total > 0))
 
 
 def hit(maps: NDArray[np.floating], boxes: NDArray[np.integer]) -> Floats:
@@ -50,7 +50,7 @@ def iou(maps: NDArray[np.floating], boxes: NDArray[np.integer], threshold: float
     highest = maps.max(axis=(1, 2), keepdims=True)
     chosen = (maps >= threshold * highest) & (highest > 0)
     inside = _inside(maps.shape, boxes)
-    both, either = ((part).sum(axis=(1, 2)) for part in (chosen & inside, chosen | inside))
+    both, either = (part.sum(axis=(1, 2)) for part in (chosen & inside, chosen | inside))
     return np.asarray(both / either)
 
 

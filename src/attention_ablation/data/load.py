@@ -17,8 +17,8 @@ from attention_ablation.study.spec import ClutteredDigits, ImageNet
 class ImageSet:
     """images: (N, C, H, W) uint8, C 1 or 3. labels: (N,) int64.
 
-    boxes: (N, 4) x0, y0, x1, y1 around the target, in px, int16, x1 and y1 exclusive; None where the
-    data set has none. They stay on the CPU: training does not look at them.
+    boxes: (N, 4) x0, y0, x1, y1 around the target, in px, int16, x1 and y1 exclusive; None where
+    the data set has none. They stay on the CPU: training does not look at them.
     """
 
     images: Tensor

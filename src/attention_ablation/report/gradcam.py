@@ -21,7 +21,9 @@ from attention_ablation.study.runs import GRADCAM_MAPS, read_gradcam, read_outco
 Shown = dict[str, NDArray[Any]]
 # Told apart with any colour vision, and in grey: it gets lighter from 0 to 1.
 COLOURS = "viridis"
-OPACITY = 0.6
+# The image lies over the map as white, this opaque where it is white itself: colours beside the
+# target are then those of the scale.
+OPACITY = 0.55
 DASH = "-"
 # Images in the paper's manner where no map says which ones there are.
 PLACEHOLDERS = 10
@@ -53,7 +55,8 @@ def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> F
     maps = [_read(folder) for folder in folders]
     known = next((shown for shown in maps if shown), None)
     columns = len(known["label"]) if known else PLACEHOLDERS
-    figure = Figure(figsize=(11, 1.05 * len(entry.rows) + 3.1), layout="constrained")
+    figure = Figure(figsize=(10, 0.98 * len(entry.rows) + 2.4))
+    figure.set_layout_engine("constrained", h_pad=0.02, w_pad=0.02, hspace=0.02, wspace=0.02)
     grid = figure.subplots(
         len(entry.rows) + 1, columns + 1, squeeze=False, width_ratios=[2.3] + [1] * columns
     )
@@ -69,9 +72,7 @@ def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> F
         label = next(row.label for row in plan.rows(entry.table) if row.key == key)
         _label(line[0], label, _numbers(means, key) if shown else _why(folder))
         for number in range(columns):
-            _draw_image(line[number + 1], shown, number)
-            if shown:
-                _draw_map(line[number + 1], shown, number)
+            _draw_map(line[number + 1], shown, number)
     bar = figure.colorbar(
         mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), COLOURS),
         ax=grid[1:, :],
@@ -80,10 +81,12 @@ def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> F
     )
     bar.set_label("Grad-CAM / its maximum", fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    number = name.removeprefix("figure")
-    figure.suptitle(f"Figure {number}. {entry.title} (section {entry.section})", fontsize=11)
+    figure.suptitle(
+        f"Figure {name.removeprefix('figure')}. {entry.title} (section {entry.section})",
+        fontsize=11,
+    )
     facts = next((read_gradcam(folder) for folder, m in zip(folders, maps, strict=True) if m), {})
-    figure.supxlabel(_caption(plan, facts), fontsize=8, color="0.35")
+    figure.supxlabel(_caption(plan, facts), fontsize=8.5, color="0.35", x=0.005, ha="left")
     return figure
 
 
@@ -98,23 +101,37 @@ def _read(folder: Path) -> Shown | None:
 
 def _label(ax: Axes, first: str, rest: str) -> None:
     ax.text(0, 0.52, first, fontsize=10, ha="left", va="bottom", transform=ax.transAxes)
-    ax.text(0, 0.46, rest, fontsize=8, color="0.35", ha="left", va="top", transform=ax.transAxes)
+    ax.text(0, 0.46, rest, fontsize=8.5, color="0.35", ha="left", va="top", transform=ax.transAxes)
 
 
 def _draw_image(ax: Axes, shown: Shown | None, number: int) -> None:
     if not shown:
-        ax.text(0.5, 0.5, DASH, fontsize=12, ha="center", va="center", transform=ax.transAxes)
+        _draw_dash(ax)
         return
     image = shown["image"][number].transpose(1, 2, 0)
     ax.imshow(image, cmap="gray", vmin=0, vmax=255)
 
 
-def _draw_map(ax: Axes, shown: Shown, number: int) -> None:
-    ax.imshow(shown["map"][number].astype(float), cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY)
-    ax.set_xlabel(f"P = {shown['probability'][number]:.2f}", fontsize=8, labelpad=2)
+def _draw_dash(ax: Axes) -> None:
+    ax.text(0.5, 0.5, DASH, fontsize=12, ha="center", va="center", transform=ax.transAxes)
+
+
+def _draw_map(ax: Axes, shown: Shown | None, number: int) -> None:
+    if not shown:
+        _draw_dash(ax)
+        return
+    ax.imshow(shown["map"][number].astype(float), cmap=COLOURS, vmin=0, vmax=1)
+    brightness = shown["image"][number].mean(axis=0) / 255
+    white = np.ones((*brightness.shape, 4))
+    white[..., 3] = OPACITY * brightness
+    ax.imshow(white)
+    ax.set_xlabel(f"P = {shown['probability'][number]:.2f}", fontsize=8.5, labelpad=2)
     if "box" in shown:
         x0, y0, x1, y1 = shown["box"][number].astype(float)
-        ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec="white"))
+        for colour, width in (("black", 2.4), ("white", 1.2)):  # seen on light and dark places
+            ax.add_patch(
+                Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=colour, lw=width)
+            )
 
 
 def _numbers(means: pd.DataFrame, key: str) -> str:
@@ -145,8 +162,8 @@ def _caption(plan: Plan, facts: dict[str, Any]) -> str:
     if facts:
         height, width = facts["map_size"]
         parts.append(
-            f"Colour: Grad-CAM of the true class at the output of {facts['layer']}, {height}x{width} "
-            "places, enlarged to the image and divided by its maximum (all dark: empty)."
+            f"Colour: Grad-CAM of the true class at the output of {facts['layer']}, "
+            f"{height}x{width} places, enlarged and divided by its maximum (all dark: empty)."
         )
         if facts["last_map_size"] != facts["map_size"]:
             height, width = facts["last_map_size"]
@@ -164,4 +181,4 @@ def _caption(plan: Plan, facts: dict[str, Any]) -> str:
             f"without preference has {facts['uniform_map']:.2f}."
         )
     parts.append(f"Maps of seed {plan.seeds[0]}. Tier {plan.config.tier}: {plan.tier.title}.")
-    return "\n".join(textwrap.wrap(" ".join(parts), 165))
+    return "\n".join(textwrap.wrap(" ".join(parts), 150))
