@@ -1,4 +1,4 @@
-"""Specs, data sets, trainings and where they look. A run is addressed by its content: see study/spec.py."""
+"""Specs, data sets, trainings, Grad-CAM. A run is addressed by its content: see study/spec.py."""
 
 
 wildcard_constraints:
@@ -65,8 +65,8 @@ rule train:
         " --runs-per-gpu {resources.runs_per_gpu} --attempt {resources.attempt} >> {log:q} 2>&1"
 
 
-# Only for the runs that a Grad-CAM figure shows. Seconds on a GPU, and no params, as above. Metrics
-# are not `ancient`: a run that was trained again is explained again.
+# Only for the runs that a Grad-CAM figure shows. A matter of seconds. No params, as above. Metrics are
+# not `ancient`: a run that was trained again is explained again.
 rule gradcam:
     input:
         spec=ancient(f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/spec.json"),
@@ -74,7 +74,10 @@ rule gradcam:
         metrics=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
     output:
         multiext(
-            f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/gradcam", ".json", ".csv", ".npz"
+            f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/gradcam",
+            ".json",
+            ".csv",
+            ".npz",
         ),
     log:
         f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/gradcam.log",

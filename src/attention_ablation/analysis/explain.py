@@ -80,7 +80,7 @@ def explain(spec: Path, data_folder: Path, device: torch.device) -> dict[str, An
     layer = choose(candidates)
     explained = gradcam(model, layer.module, images, validation.labels.to(device))
     frame = measure(explained, validation)
-    frame.round(6).to_csv(folder / GRADCAM_IMAGES, index=False)
+    frame.to_csv(folder / GRADCAM_IMAGES, index=False, float_format="%.6g")
     shown: dict[str, Any] = _shown(explained, validation)
     np.savez(folder / GRADCAM_MAPS, **shown)
     present = {mean: frame[name].mean() for name, mean in GRADCAM_MEANS.items() if name in frame}
