@@ -70,7 +70,7 @@ def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> F
             grid[0, number + 1].set_title(str(known["label"][number]), fontsize=10)
     for line, key, folder, shown in zip(grid[1:], entry.rows, folders, maps, strict=True):
         label = next(row.label for row in plan.rows(entry.table) if row.key == key)
-        _label(line[0], label, _numbers(means, key) if shown else _why(folder))
+        _label(line[0], label, _numbers(means, key, len(plan.seeds)) if shown else _why(folder))
         for number in range(columns):
             _draw_map(line[number + 1], shown, number)
     bar = figure.colorbar(
@@ -134,14 +134,17 @@ def _draw_map(ax: Axes, shown: Shown | None, number: int) -> None:
             )
 
 
-def _numbers(means: pd.DataFrame, key: str) -> str:
+def _numbers(means: pd.DataFrame, key: str, seeds: int) -> str:
     lines = []
+    there = means.loc[means["row"] == key, "n_seeds"].max()
     for metric, text in (("target_probability", "mean P"), ("energy_in_box", "energy in box")):
         found = means[(means["row"] == key) & (means["metric"] == metric)]
         lines += [
             f"{text} {m.mean:.2f} [{m.ci_low:.2f}, {m.ci_high:.2f}]"
             for m in found.itertuples(name="M")
         ]
+    if there < seeds:
+        lines.append(f"n = {there} of {seeds} seeds")
     return "\n".join(lines)
 
 
