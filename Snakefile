@@ -1,4 +1,4 @@
-"""Regenerate a study: config.yaml -> runs -> runs.csv, tables, figures, claims.
+"""Regenerate a study: config.yaml -> runs -> tables, figures, claims, report.
 
 `make tables` runs this on one machine; see the README for tiers, tables and seeds.
 
@@ -59,10 +59,9 @@ rule all:
         # Listed although runs.csv needs them too: Snakemake does not miss the input of a file
         # that is there, and a table rendered without a failed run is.
         files(PLAN.runs.values(), "metrics.json"),
-        f"{PLAN.folder}/runs.csv",
-        expand(f"{PLAN.folder}/tables/{{table}}.md", table=PLAN.tables),
-        expand(f"{PLAN.folder}/figures/{{figure}}.svg", figure=PLAN.figures),
-        [f"{PLAN.folder}/claims.md"] * bool(PLAN.study.claims),
+        GRADCAM,
+        RENDERED,
+        f"{PLAN.folder}/report.html",
 
 
 onerror:
@@ -84,4 +83,4 @@ onstart:
 
 
 onsuccess:
-    logger.info(f"Tables, figures and claims are in {PLAN.folder}.")
+    logger.info(f"Open {PLAN.folder}/report.html; tables and figures are beside it.")

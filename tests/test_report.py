@@ -17,7 +17,7 @@ from attention_ablation.analysis.statistics import resolved_best
 from attention_ablation.cli import main
 from attention_ablation.report.collect import collect
 from attention_ablation.report.tables import table_frame, write_table
-from attention_ablation.study.config import Config
+from attention_ablation.study.config import Config, CurvesFigure
 from attention_ablation.study.expand import Plan, load_plan
 
 COLUMNS = (
@@ -194,7 +194,9 @@ def test_the_curves_show_three_networks_in_two_splits(
 ) -> None:
     monkeypatch.chdir(project)
     plan = load_plan(Config(study="cbam", tier="tiny", seeds=[0, 1]))
-    runs = plan.panel_runs(plan.study.figures["figure4"].panels[0])
+    figure = plan.study.figures["figure4"]
+    assert isinstance(figure, CurvesFigure)
+    runs = plan.panel_runs(figure.panels[0])
     for run, level in zip(runs, itertools.count(10, 10), strict=False):
         folder = plan.runs_folder / run.path
         folder.mkdir(parents=True)

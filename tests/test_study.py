@@ -53,6 +53,15 @@ def test_a_table_can_be_chosen_alone() -> None:
     assert plan.figures == []
 
 
+def test_a_figure_is_drawn_where_its_tables_are_chosen() -> None:
+    plan = load_plan(Config(study="cbam", tier="quick", tables=["table4"], seeds=[0, 1]), ROOT)
+    assert plan.figures == plan.gradcam_figures == ["figure5"]
+    assert len(plan.figure_runs("figure5")) == 6
+    everything = load_plan(ROOT / "config.yaml", ROOT)
+    assert everything.figures == ["figure4", "figure5"]
+    assert everything.gradcam_figures == ["figure5"]
+
+
 def test_names_do_not_make_a_run() -> None:
     plan = load_plan(ROOT / "config.yaml", ROOT)
     spec = plan.specs["table4", "resnet50+cbam"]
@@ -146,6 +155,11 @@ MISTAKES = [
     (STUDY, ["attentions", "se", "reduction"], 999, r"rows.csv line 3: expected a reduction of at most 256, .* got 999"),
     (STUDY, ["attentions", "step"], {"poling": "avg"}, r"unknown key 'attentions.step.poling'; did you mean 'attentions.step.pooling'\?"),
     (STUDY, ["figures", "figure4", "panels", 0, "rows"], [], r"figures.figure4.panels.0.rows: .* at least 1 item"),
+    (STUDY, ["figures", "figure4", "kind"], "eror-curves", r"unknown figures.figure4.kind 'eror-curves'; did you mean 'error-curves'\?"),
+    (STUDY, ["figures", "figure5"], {"title": "t"}, r"study.yaml: the key 'figures.figure5.kind' is missing; add it"),
+    (STUDY, ["figures", "figure5", "panels"], [], r"unknown key 'figures.figure5.panels'; valid are|did you mean"),
+    (STUDY, ["figures", "figure5", "rows"], ["resnet50+cbm"], r"figures.figure5: table4: unknown row 'resnet50\+cbm'; did you mean 'resnet50\+cbam'\?"),
+    (STUDY, ["figures", "figure5", "rows"], ["resnet50", "resnet18"], r"figures.figure5: expected rows with one backbone, .* got resnet18, resnet50"),
     (ROWS, ["table,label"], "tabel,label", r"rows.csv: expected the columns table,label,backbone"),
     (TIER, ["classification", "reduction"], 99, r"rows.csv: table3: .* reduction of at most 64, .* got 99"),
     (TIER, ["classification", "backbones"], {"mobilnet": {"recipe": "tier's"}}, r"tiny.yaml: classification.backbones: unknown backbone 'mobilnet'; did you mean 'mobilenet'\?"),

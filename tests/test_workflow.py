@@ -59,7 +59,7 @@ table5,MobileNet + SE,mobilenet,se,5.07,0.570,29.97,10.63
 
 @pytest.fixture
 def small_study(project: Path) -> Path:
-    """The project with six rows of every kind of network, five trainings, and a figure."""
+    """The project with six rows of every kind of network, five trainings, and two figures."""
     folder = project / "workflow/studies/cbam"
     (folder / "rows.csv").write_text(ROWS)
     study = yaml.safe_load((folder / "study.yaml").read_text())
@@ -67,6 +67,7 @@ def small_study(project: Path) -> Path:
     study["discrepancies"] = {}
     first, second = study["figures"]["figure4"]["panels"]
     first["rows"], second["rows"] = ["resnet18", "resnext50+cbam"], ["mobilenet", "mobilenet+se"]
+    study["figures"]["figure5"]["rows"] = ["resnet18"]
     write_yaml(folder / "study.yaml", study)
     (folder / "claims.yaml").unlink()  # it compares rows that are gone
     write_yaml(project / "config.yaml", {"study": "cbam", "tier": "tiny"})
@@ -79,7 +80,9 @@ def test_the_whole_dag_and_what_makes_parts_of_it_again(small_study: Path) -> No
     assert done.returncode == 0, done.stdout
     names = {f"{table}.{kind}" for table in ("table1", "table4", "table5") for kind in KINDS}
     assert {path.name for path in (out / "tables").iterdir()} == names
-    assert {path.name for path in (out / "figures").iterdir()} == {"figure4.svg", "figure4.png"}
+    kinds = {"figure4": ("svg", "png"), "figure5": ("svg", "png", "csv")}
+    names = {f"{figure}.{kind}" for figure in kinds for kind in kinds[figure]}
+    assert {path.name for path in (out / "figures").iterdir()} == names
     frame = pd.read_csv(out / "tables/table4.csv").set_index("row")
     assert frame["seeds"].tolist() == [1] * 3
     assert frame["top1_error"].between(0, 100).all()
@@ -88,6 +91,9 @@ def test_the_whole_dag_and_what_makes_parts_of_it_again(small_study: Path) -> No
     runs = pd.read_csv(out / "runs.csv")
     assert runs["status"].tolist() == ["completed"] * 5
     assert set(runs["rows"]) >= {"table1:resnet50 table4:resnet50"}
+    shown = runs["rows"].str.contains("resnet18")
+    assert runs["gradcam_target_probability"].notna().tolist() == shown.tolist()
+    assert len(list(project.glob("results/tiny/runs/*/*/gradcam.json"))) == 1
     folder = next(iter(metrics(project))).parent
     for name in ("spec.json", "history.csv", "metrics.json", "train.log"):
         assert (folder / name).stat().st_size

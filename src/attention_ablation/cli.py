@@ -7,6 +7,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     train = verbs.add_parser("train", help="train one run, whose spec.json is given")
-    train.add_argument("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
-    train.add_argument(
-        "--data",
-        type=Path,
-        default=Path("results/data"),
-        metavar="FOLDER",
-        help="where composed data sets are; default: results/data",
-    )
-    _add_device(train)
+    _add_run(train)
     train.add_argument(
         "--attempt",
         type=int,
@@ -55,20 +48,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="above 1, do not try again what failed by itself before; default: 1",
     )
-    train.add_argument(
-        "--runs-per-gpu",
-        type=int,
-        default=1,
-        metavar="N",
-        help="trainings that share a GPU; one that finds all taken waits; default: 1",
-    )
     train.set_defaults(verb=_train)
 
+    gradcam = verbs.add_parser("gradcam", help="write where a finished run looks: Grad-CAM")
+    _add_run(gradcam)
+    gradcam.set_defaults(verb=_gradcam)
+
     render = verbs.add_parser(
-        "render", help="write runs.csv, tables, figures and claims from what is there"
+        "render", help="write runs.csv, tables, figures, claims and report from what is there"
     )
     render.add_argument(
-        "names", nargs="*", help="runs, claims, table1, figure4 ...; default: everything"
+        "names", nargs="*", help="runs, table1, figure4, claims, report ...; default: everything"
     )
     _add_choice(render)
     render.set_defaults(verb=_render)
@@ -139,6 +129,25 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tier", metavar="NAME", help="the same as --set tier=NAME")
 
 
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("results/data"),
+        metavar="FOLDER",
+        help="where composed data sets are; default: results/data",
+    )
+    _add_device(parser)
+    parser.add_argument(
+        "--runs-per-gpu",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs that share a GPU; one that finds all taken waits; default: 1",
+    )
+
+
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
@@ -159,9 +168,27 @@ def _train(options: argparse.Namespace) -> None:
     )
 
 
+def _gradcam(options: argparse.Namespace) -> None:
+    from attention_ablation.training.slots import gpu_slot
+
+    # Before torch, which then sees the GPU of the slot only.
+    with gpu_slot(options.runs_per_gpu) if options.device == "auto" else nullcontext():
+        import torch
+
+        from attention_ablation.analysis.explain import explain
+        from attention_ablation.training.device import choose_device
+        from attention_ablation.training.run import settle
+
+        torch.set_num_threads(options.threads)
+        device = choose_device(options.device)
+        settle(0, device)
+        print(json.dumps(explain(options.spec, options.data, device), indent=2))
+
+
 def _render(options: argparse.Namespace) -> None:
     plan = _plan(options)
-    valid = ["runs", *plan.tables, *plan.figures, *["claims"] * bool(plan.study.claims)]
+    ledger = ["claims"] * bool(plan.study.claims)
+    valid = ["runs", *plan.tables, *plan.figures, *ledger, "report"]
     names = options.names or valid
     for name in names:
         if name not in valid:
@@ -177,6 +204,10 @@ def _render(options: argparse.Namespace) -> None:
             from attention_ablation.report.claims import write_claims
 
             write_claims(plan, frame)
+        elif name == "report":
+            from attention_ablation.report.html import write_report
+
+            write_report(plan, frame)
         elif name in plan.tables:
             from attention_ablation.report.tables import write_table
 
@@ -184,6 +215,10 @@ def _render(options: argparse.Namespace) -> None:
                 write_table(plan, name, frame)
             except UserError as refusal:  # the others are written all the same
                 refused.append(str(refusal))
+        elif name in plan.gradcam_figures:
+            from attention_ablation.report.gradcam import write_gradcam
+
+            write_gradcam(plan, name)
         else:
             from attention_ablation.report.curves import write_figure
 

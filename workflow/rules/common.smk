@@ -38,9 +38,16 @@ def files(runs, name):
     return sorted({f"{PLAN.runs_folder}/{run.path}/{name}" for run in runs})
 
 
-def figure_runs(name):
-    return [
-        run
-        for panel in PLAN.study.figures[name].panels
-        for run in PLAN.panel_runs(panel)
-    ]
+def figure_input(name):
+    shown = "gradcam.json" if name in PLAN.gradcam_figures else "history.csv"
+    return files(PLAN.figure_runs(name), shown)
+
+
+# What the report shows.
+RENDERED = [
+    f"{PLAN.folder}/runs.csv",
+    *expand(f"{PLAN.folder}/tables/{{table}}.md", table=PLAN.tables),
+    *expand(f"{PLAN.folder}/figures/{{figure}}.svg", figure=PLAN.figures),
+    *[f"{PLAN.folder}/claims.md"] * bool(PLAN.study.claims),
+]
+GRADCAM = sorted({path for name in PLAN.gradcam_figures for path in figure_input(name)})

@@ -1,4 +1,4 @@
-"""Complexity, runs.csv, tables, figures and claims."""
+"""Complexity, runs.csv, tables, figures, claims and the report that shows them all."""
 
 
 localrules:
@@ -7,6 +7,7 @@ localrules:
     table,
     figure,
     claims,
+    report,
 
 
 rule complexity:
@@ -25,6 +26,7 @@ rule complexity:
 rule runs:
     input:
         files(PLAN.runs.values(), "metrics.json"),
+        GRADCAM,
         STUDY_FILES,
         TIER_FILE,
     output:
@@ -44,7 +46,14 @@ rule table:
         TIER_FILE,
         complexity=f"{PLAN.folder}/complexity.csv",
     output:
-        multiext(f"{PLAN.folder}/tables/{{table}}", ".csv", ".md", ".tex"),
+        csv=report(
+            f"{PLAN.folder}/tables/{{table}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+        md=f"{PLAN.folder}/tables/{{table}}.md",
+        tex=f"{PLAN.folder}/tables/{{table}}.tex",
     log:
         f"{PLAN.folder}/logs/{{table}}.log",
     params:
@@ -55,11 +64,17 @@ rule table:
 
 rule figure:
     input:
-        lambda wildcards: files(figure_runs(wildcards.figure), "history.csv"),
+        lambda wildcards: figure_input(wildcards.figure),
         STUDY_FILES,
         TIER_FILE,
     output:
-        multiext(f"{PLAN.folder}/figures/{{figure}}", ".svg", ".png"),
+        svg=report(
+            f"{PLAN.folder}/figures/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+        png=f"{PLAN.folder}/figures/{{figure}}.png",
     log:
         f"{PLAN.folder}/logs/{{figure}}.log",
     params:
@@ -71,15 +86,40 @@ rule figure:
 rule claims:
     input:
         files(PLAN.runs.values(), "metrics.json"),
+        GRADCAM,
         STUDY_FILES,
         CLAIMS_FILE,
         TIER_FILE,
         complexity=f"{PLAN.folder}/complexity.csv",
     output:
-        multiext(f"{PLAN.folder}/claims", ".csv", ".md"),
+        csv=report(
+            f"{PLAN.folder}/claims.csv",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"claims": "ledger"},
+        ),
+        md=f"{PLAN.folder}/claims.md",
     log:
         f"{PLAN.folder}/logs/claims.log",
     params:
         settings=SETTINGS,
     shell:
         "attention-ablation render claims {params.settings} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        RENDERED,
+    output:
+        report(
+            f"{PLAN.folder}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"report": "everything on one page"},
+        ),
+    log:
+        f"{PLAN.folder}/logs/report.log",
+    params:
+        settings=SETTINGS,
+    shell:
+        "attention-ablation render report {params.settings} > {log:q} 2>&1"

@@ -1,4 +1,4 @@
-"""Specs, data sets and trainings. A run is addressed by its content: see study/spec.py."""
+"""Specs, data sets, trainings, Grad-CAM. A run is addressed by its content: see study/spec.py."""
 
 
 wildcard_constraints:
@@ -67,3 +67,31 @@ rule train:
             --runs-per-gpu {resources.runs_per_gpu} --attempt {resources.attempt} >>"$log" 2>&1 \
             || {{ code=$?; tail -n 3 "$log" >&2; exit $code; }}
         """
+
+
+# Only for the runs that a Grad-CAM figure shows. A matter of seconds. No params, as above. Metrics are
+# not `ancient`: a run that was trained again is explained again.
+rule gradcam:
+    input:
+        spec=ancient(f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/spec.json"),
+        data=ancient(composed_data),
+        metrics=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
+    output:
+        multiext(
+            f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/gradcam",
+            ".json",
+            ".csv",
+            ".npz",
+        ),
+    log:
+        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/gradcam.log",
+    threads: 1
+    resources:
+        runtime=30,
+        mem_mb=lambda wildcards, attempt: COST.memory_mb * min(attempt, 2),
+        device="auto",
+        runs_per_gpu=1,
+    shell:
+        "OMP_NUM_THREADS={threads} attention-ablation gradcam {input.spec:q}"
+        " --data {PLAN.data_folder:q} --threads {threads} --device {resources.device}"
+        " --runs-per-gpu {resources.runs_per_gpu} > {log:q} 2>&1"

@@ -1,4 +1,4 @@
-"""When a difference between rows is more than the spread between seeds."""
+"""How far a mean is known, and when a difference between rows is more than the seeds' spread."""
 
 import math
 from bisect import bisect_left
@@ -15,6 +15,7 @@ CONFIDENCE = 0.95
 ALPHA = 0.05
 POWER = 0.8
 MOST_SEEDS = 1000
+RESAMPLES = 9999
 # Errors are multiples of 100/n percent: a smaller spread of their differences is rounding.
 ROUNDING = 1e-6
 
@@ -160,3 +161,36 @@ def _standard_error(values: NDArray[np.float64]) -> float | None:
     if not has_spread(values):
         return None
     return float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean, resampled with a fixed generator.
+
+    NaN for fewer than two values, which cannot be resampled.
+    """
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (np.asarray(values),),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=500,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % t-interval of the mean; NaN for fewer than two values."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    from scipy.stats import t
+
+    half = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1)
+    half /= np.sqrt(len(values))
+    mean = np.mean(values)
+    return float(mean - half), float(mean + half)

@@ -17,14 +17,19 @@ from attention_ablation.study.spec import ClutteredDigits, ImageNet
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images: (N, C, H, W) uint8, C 1 or 3. labels: (N,) int64."""
+    """images: (N, C, H, W) uint8, C 1 or 3. labels: (N,) int64.
+
+    boxes: (N, 4) x0, y0, x1, y1 around the target, in px, int16, x1 and y1 exclusive; None where
+    the data set has none. They stay on the CPU: training does not look at them.
+    """
 
     images: Tensor
     labels: Tensor
+    boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> "ImageSet":
         """Return the set on another device."""
-        return ImageSet(self.images.to(device), self.labels.to(device))
+        return ImageSet(self.images.to(device), self.labels.to(device), self.boxes)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,12 @@ class ImageData:
     std: float
     fingerprint: str
     composed_with: str | None = None  # packages and versions; None where nothing says so
+
+
+def network_input(images: Tensor, mean: float, std: float) -> Tensor:
+    """Return what a network sees of images: (N, C, H, W) uint8 -> (N, 3, H, W), normalised."""
+    colour = images.float().div_(255).sub_(mean).div_(std).expand(-1, 3, -1, -1)
+    return colour.contiguous(memory_format=torch.channels_last)
 
 
 def prepare(dataset: ClutteredDigits | ImageNet, folder: Path) -> Path:
@@ -79,7 +90,10 @@ def load(dataset: ClutteredDigits | ImageNet, folder: Path) -> ImageData:
             images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
             digest.update(images)
             digest.update(labels)
-            return ImageSet(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels))
+            # Not in the fingerprint, because no result of a training depends on them.
+            name = f"{split}_boxes"
+            boxes = torch.from_numpy(arrays[name]) if name in arrays else None
+            return ImageSet(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels), boxes)
 
         train, validation = read("train"), read("validation")
         # A file composed by an earlier version does not say so.

@@ -59,6 +59,11 @@ class GatedMobileNet(nn.Module):
         self.features = nn.Sequential(*layers())
         self.classifier = nn.Linear(int(MOBILENET_BLOCKS[-1][0] * scale), classes)
 
+    @property
+    def stages(self) -> dict[str, nn.Module]:
+        """The places whose outputs are feature maps, by name: a pointwise convolution's gate."""
+        return {f"features.{i}": self.features[i] for i in range(2, len(self.features), 2)}
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of `x`."""
         logits: Tensor = self.classifier(self.features(x).mean(dim=(2, 3)))

@@ -91,6 +91,11 @@ class GatedResNet(resnet.ResNet):  # type: ignore[misc]
                 block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
         self.fc = nn.Linear(channels, classes)
 
+    @property
+    def stages(self) -> dict[str, nn.Module]:
+        """The places whose outputs are feature maps, gates and shortcuts included, by name."""
+        return {f"layer{i}": getattr(self, f"layer{i}") for i in range(1, 5)}
+
     def _make_layer(
         self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False
     ) -> nn.Sequential:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.runs import read_outcome
+from attention_ablation.study.runs import GRADCAM_MEANS, read_gradcam, read_outcome
 from attention_ablation.study.spec import Run
 from attention_ablation.study.verify import check_run, verdict
 
@@ -38,8 +38,11 @@ def write_runs(plan: Plan, frame: pd.DataFrame) -> None:
 def _record(folder: Path, path: str, run: Run) -> dict[str, Any]:
     spec = run.spec.model_dump(mode="json")
     outcome = read_outcome(folder / path)
+    gradcam = read_gradcam(folder / path)
+    # Empty where there is none, and where the data set has no boxes.
+    looks = {f"gradcam_{name}": gradcam.get(name) for name in GRADCAM_MEANS.values()}
     status = outcome.pop("status")
     finished = status in ("completed", "diverged")
     verified = verdict(check_run(folder / path)) if finished else None
-    facts = {"status": status, "verified": verified, **outcome}
+    facts = {"status": status, "verified": verified, **outcome, **looks}
     return {"run": path, "seed": run.seed, **spec, **facts}

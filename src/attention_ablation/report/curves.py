@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attention_ablation.study.config import Panel
+from attention_ablation.study.config import CurvesFigure, Panel
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.runs import HISTORY
 
@@ -24,6 +24,7 @@ mpl.rcParams["svg.fonttype"] = "none"
 def write_figure(plan: Plan, name: str) -> None:
     """Write `figures/<name>.svg` and `.png`, from the histories that are there."""
     entry = plan.study.figures[name]
+    assert isinstance(entry, CurvesFigure)
     figure = Figure(figsize=(6 * len(entry.panels), 4.6), layout="constrained")
     axes = figure.subplots(1, len(entry.panels), squeeze=False)[0]
     for ax, panel in zip(axes, entry.panels, strict=True):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections import Counter
 from importlib.resources import files
 from typing import Any
 
@@ -10,6 +11,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from attention_ablation import __version__
+from attention_ablation.analysis.claims import JudgedPair, ledger
 from attention_ablation.analysis.counted import COMPLEXITY_CSV
 from attention_ablation.report.tables import (
     DASH,
@@ -62,7 +64,7 @@ def write_report(plan: Plan, runs: pd.DataFrame) -> None:
         summary=plan.summary,
         state="Runs: " + ", ".join(f"{n} {status}" for status, n in counts.items()) + ".",
         limits=plan.tier.limits,
-        claims=None,
+        claims=_claims(plan, runs),
         tables=[_table(plan, table, runs, cells) for table in plan.tables],
         figures=[_figure(plan, name) for name in plan.figures],
         discrepancies=[
@@ -128,6 +130,46 @@ def _table(
         # The last one, the tier's limits, stands at the top of the page.
         "notes": table_notes(plan, table, frame, runs)[:-1],
     }
+
+
+def _claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
+    """Return what the page shows of the ledger, None where the study has none."""
+    if not plan.study.claims:
+        return None
+    judged = ledger(plan, runs)
+    counts = Counter(claim.verdict for claim in judged.claims)
+    wrong = sum(claim.paper_verdict == "does not hold" for claim in judged.claims)
+    return {
+        "summary": f"Of {len(judged.claims)} claims our runs leave "
+        + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+        + f". {wrong} do not hold in the paper's own cells.",
+        "method": judged.method,
+        "claims": [
+            {
+                "key": claim.key,
+                "place": claim.claim.place,
+                "text": " ".join(claim.claim.says.split()),
+                "verdict": claim.verdict,
+                "paper_verdict": claim.paper_verdict,
+                "comparisons": [_comparison(pair) for pair in claim.pairs],
+            }
+            for claim in judged.claims
+        ],
+    }
+
+
+def _comparison(judged: JudgedPair) -> dict[str, str]:
+    ours: str = judged.verdict
+    if judged.difference is not None:
+        ours += f" ({judged.difference:+.2f}"
+        if judged.interval:
+            ours += f", 95 % interval {judged.interval[0]:.2f} to {judged.interval[1]:.2f}"
+        ours += f", n = {judged.n})"
+    paper: str = judged.paper_verdict
+    if judged.paper_difference is not None:
+        paper += f" ({judged.paper_difference:+.2f})"
+    text = f"{judged.pair.table}, {judged.pair.metric}: {judged.pair.text}"
+    return {"text": text, "ours": ours.replace("-", MINUS), "paper": paper.replace("-", MINUS)}
 
 
 def _cell(kind: str, text: str, value: Any, identifier: str = "") -> dict[str, Any]:

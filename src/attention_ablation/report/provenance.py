@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attention_ablation.analysis.counted import counted
+from attention_ablation.analysis.counted import COMPLEXITY_CSV, counted
 from attention_ablation.report.collect import collect
 from attention_ablation.report.tables import (
-    COMPLEXITY_CSV,
     ERRORS,
     HEADINGS,
     cell_text,

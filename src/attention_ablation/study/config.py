@@ -122,12 +122,38 @@ class Panel(Model):
     rows: list[str] = Field(min_length=1)
 
 
-class Figure(Model):
+class CurvesFigure(Model):
     """Training and validation error against epoch, a panel for each backbone."""
 
+    kind: Literal["error-curves"]
     title: str
     section: str
     panels: list[Panel] = Field(min_length=1)
+
+    @property
+    def shown(self) -> list[tuple[str, list[str]]]:
+        """The tables whose rows the figure shows, each with the rows' keys."""
+        return [(panel.table, panel.rows) for panel in self.panels]
+
+
+class GradCamFigure(Model):
+    """Where rows of one table look: Grad-CAM of the same validation images, a line for each row."""
+
+    kind: Literal["gradcam"]
+    title: str
+    section: str
+    table: str
+    rows: Names = Field(
+        description="Rows with one backbone; the others are compared with the first."
+    )
+
+    @property
+    def shown(self) -> list[tuple[str, list[str]]]:
+        """The table whose rows the figure shows, with the rows' keys."""
+        return [(self.table, self.rows)]
+
+
+Figure = Annotated[CurvesFigure | GradCamFigure, Field(discriminator="kind")]
 
 
 class Discrepancy(Model):
@@ -285,9 +311,9 @@ def _read_claims(path: Path) -> dict[str, Claim]:
 
 def _check_references(study: Study, where: Path) -> None:
     mentions = [
-        (f"figures.{name}", panel.table, panel.rows)
+        (f"figures.{name}", table, rows)
         for name, figure in study.figures.items()
-        for panel in figure.panels
+        for table, rows in figure.shown
     ] + [(f"discrepancies.{name}", d.table, d.rows) for name, d in study.discrepancies.items()]
     for place, table, rows in mentions:
         if table not in study.tables:
@@ -296,3 +322,16 @@ def _check_references(study: Study, where: Path) -> None:
         for key in rows:
             if key not in keys:
                 raise unknown("row", key, keys, f"{where}: {place}: {table}")
+    for name, figure in study.figures.items():
+        if isinstance(figure, GradCamFigure):
+            _check_one_backbone(study, figure, f"{where}: figures.{name}")
+
+
+def _check_one_backbone(study: Study, figure: GradCamFigure, where: str) -> None:
+    rows = [row for row in study.table_rows(figure.table) if row.key in figure.rows]
+    backbones = list(dict.fromkeys(row.backbone for row in rows))
+    if len(backbones) > 1:
+        raise UserError(
+            f"{where}: expected rows with one backbone, whose maps come from the same images and "
+            f"the same layer, got {', '.join(backbones)}; leave some out."
+        )

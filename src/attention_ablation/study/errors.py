@@ -35,6 +35,8 @@ def invalid(error: ValidationError, model: type[BaseModel], where: object) -> Us
             sentences.append(str(unknown("key", key, siblings, where)))
         elif found["type"] == "missing":
             sentences.append(f"{where}: the key '{key}' is missing; add it.")
+        elif found["type"] in ("union_tag_not_found", "union_tag_invalid"):
+            sentences.append(_tag(found["ctx"], key, where))
         elif found["type"] == "value_error":
             reason = str(found["ctx"]["error"])
             sentences.append(f"{where}: {key}: {reason}" if key else f"{where}: {reason}")
@@ -43,6 +45,16 @@ def invalid(error: ValidationError, model: type[BaseModel], where: object) -> Us
             hint = "; YAML reads 1e-4 as text, write 1.0e-4" * _is_exponent(found["input"])
             sentences.append(f"{where}: {key}: {reason}, but got {found['input']!r}{hint}.")
     return UserError("\n".join(sentences))
+
+
+def _tag(context: dict[str, Any], key: str, where: object) -> str:
+    """Return the sentence about the key that says which of several records this one is."""
+    quoted = context["discriminator"].strip("'")
+    # Without a tag pydantic does not say which there are.
+    if "tag" not in context:
+        return f"{where}: the key '{key}.{quoted}' is missing; add it."
+    valid = re.findall(r"'([^']+)'", context["expected_tags"])
+    return str(unknown(f"{key}.{quoted}", context["tag"], valid, where))
 
 
 def _is_exponent(value: object) -> bool:

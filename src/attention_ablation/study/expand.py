@@ -8,6 +8,8 @@ from typing import Any
 from attention_ablation.study.backbones import BACKBONES, ResNetShape
 from attention_ablation.study.config import (
     Config,
+    CurvesFigure,
+    GradCamFigure,
     Panel,
     Row,
     Sizing,
@@ -64,12 +66,17 @@ class Plan:
 
     @property
     def figures(self) -> list[str]:
-        """The figures all of whose panels show rows of the selected tables."""
+        """The figures that show rows of the selected tables only."""
         return [
             name
             for name, figure in self.study.figures.items()
-            if all(panel.table in self.tables for panel in figure.panels)
+            if all(table in self.tables for table, _ in figure.shown)
         ]
+
+    @property
+    def gradcam_figures(self) -> list[str]:
+        """Those of the figures that show where networks look."""
+        return [n for n in self.figures if isinstance(self.study.figures[n], GradCamFigure)]
 
     def rows(self, table: str) -> list[Row]:
         """Return the rows of a selected table."""
@@ -94,6 +101,15 @@ class Plan:
     def panel_runs(self, panel: Panel) -> list[Run]:
         """Return the runs that a figure's panel shows."""
         return [run for key in panel.rows for run in self.row_runs(panel.table, key)]
+
+    def figure_runs(self, name: str) -> list[Run]:
+        """Return the runs that a figure shows."""
+        return [
+            run
+            for table, keys in self.study.figures[name].shown
+            for key in keys
+            for run in self.row_runs(table, key)
+        ]
 
     @property
     def summary(self) -> str:
@@ -179,7 +195,9 @@ def _check_comparisons(plan: Plan) -> None:
         for group in plan.groups(table)
     ]
     for name in plan.figures:
-        for panel in plan.study.figures[name].panels:
+        figure = plan.study.figures[name]
+        # The rows of a Grad-CAM figure share their backbone, and so their recipe.
+        for panel in figure.panels if isinstance(figure, CurvesFigure) else []:
             rows = [row for row in plan.rows(panel.table) if row.key in panel.rows]
             compared.append((f"{name}, {panel.title}", rows, "or draw them in panels of their own"))
     for name, rows, instead in compared:

@@ -3,7 +3,8 @@
 `spec.json` (what to do), `history.csv` (a row per epoch), `metrics.json` (what came out; its
 presence means that the run ended by itself), `failure.json` (why it did not), `train.log`,
 checkpoints, `weights.pt` (the final ones), `.lock` (held while a process trains the run), and
-`result.json`, from which a finished run's history and metrics can be written again.
+`result.json`, from which a finished run's history and metrics can be written again. Where its
+weights look is in `gradcam.json` (means), `gradcam.csv` (a row per image), `gradcam.npz` (maps).
 """
 
 import fcntl
@@ -26,6 +27,14 @@ HISTORY, METRICS, FAILURE = "history.csv", "metrics.json", "failure.json"
 # What a finished run came to, in one file that Snakemake does not know and so never deletes.
 RESULT = "result.json"
 SPEC, WEIGHTS = "spec.json", "weights.pt"
+GRADCAM, GRADCAM_IMAGES, GRADCAM_MAPS = "gradcam.json", "gradcam.csv", "gradcam.npz"
+# Columns of gradcam.csv, and what their means are called in gradcam.json.
+GRADCAM_MEANS = {
+    "energy_in_box": "energy_in_box",
+    "hit": "hit_rate",
+    "iou": "iou",
+    "probability": "target_probability",
+}
 LOCK, LOG = ".lock", "train.log"
 CHECKPOINTS = "checkpoint-*.pt"  # checkpoint-<step>-<digest>.pt
 
@@ -98,6 +107,15 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_gradcam(folder: Path) -> dict[str, Any]:
+    """Return what `gradcam.json` holds; nothing where it is missing or not JSON."""
+    try:
+        found: dict[str, Any] = json.loads((folder / GRADCAM).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return found
 
 
 def steps_saved(folder: Path) -> int:

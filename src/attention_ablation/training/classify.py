@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attention_ablation.data.load import ImageData, ImageSet
+from attention_ablation.data.load import ImageData, ImageSet, network_input
 from attention_ablation.models.build import build, initialise
 from attention_ablation.study.spec import Run
 from attention_ablation.training.processes import ALONE, Processes
@@ -85,9 +85,8 @@ class Classification:
         return sums
 
     def _batch(self, images: ImageSet, indices: Tensor) -> Batch:
-        pixels = images.images[indices].float().div_(255).sub_(self.mean).div_(self.std)
-        colour = pixels.expand(-1, 3, -1, -1)
-        return colour.contiguous(memory_format=torch.channels_last), images.labels[indices]
+        pixels = network_input(images.images[indices], self.mean, self.std)
+        return pixels, images.labels[indices]
 
 
 def _sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
