@@ -10,6 +10,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from attention_ablation.analysis.claims import ledger
 from attention_ablation.report.collect import collect
 from attention_ablation.report.html import write_report
 from attention_ablation.study.expand import Plan
@@ -115,3 +116,36 @@ def test_it_fits_a_phone_and_changes_with_dark_mode(
     assert (light, dark) == ("rgb(255, 255, 255)", "rgb(13, 17, 23)")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert not browser.find_element(By.TAG_NAME, "nav").is_displayed()
+
+
+def test_rows_that_were_not_trained_alike_have_no_numbers(tiny: Plan) -> None:
+    finish(tiny, "resnet50+se", [25, 26, 27], processes=1)
+    finish(tiny, "resnet50+cbam", [9, 10, 11], processes=2)
+    runs = collect(tiny)
+    write_report(tiny, runs)
+    text = (tiny.folder / "report.html").read_text()
+    assert "rows that are compared here were not trained alike" in text
+    assert "10.0 ± 1.0" not in text
+    judged = {claim.key: claim for claim in ledger(tiny, runs).claims}
+    pairs = [pair for pair in judged["T3c"].pairs if pair.pair.second == ("table3", "resnet50+se")]
+    cbam = [pair for pair in pairs if pair.pair.first[1] == "resnet50+cbam"]
+    assert cbam
+    assert {pair.verdict for pair in cbam} == {"not run"}
+    assert cbam[0].reason == "not trained alike: processes"
+
+
+def test_what_a_cell_says_is_true_of_it(tiny: Plan) -> None:
+    finish(tiny, "resnet50+se", [25, 27])  # the third seed is missing
+    finish(tiny, "resnet50+cbam", [99], status="diverged", validation_top1_error=None)
+    write_report(tiny, collect(tiny))
+    page = (tiny.folder / "report.html").read_text()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    says = {name: cell["text"] for name, cell in data["cells"].items()}
+    assert (
+        "Ours: 26.0 ± 1.4 %, mean and standard deviation of 2 seeds"
+        in says["table3 resnet50+se top1_error"]
+    )
+    assert says["table3 resnet50+cbam top1_error"].startswith(
+        "Ours: diverged 1/3 runs, so there is no mean."
+    )
+    assert says["table3 resnet50+parallel top1_error"].startswith("Ours: not there yet.")

@@ -20,6 +20,7 @@ from attention_ablation.analysis.statistics import (
 )
 from attention_ablation.study.claims import COUNTED, RUN_METRICS, Claim, Pair, cuts
 from attention_ablation.study.config import Study
+from attention_ablation.study.confounds import CHANGES_NUMBERS
 from attention_ablation.study.expand import Plan
 
 Verdict = Literal["supported", "contradicted", "undecided", "not run"]
@@ -149,6 +150,10 @@ def evidence(plan: Plan, frame: pd.DataFrame, pair: Pair) -> Evidence:
         frame.loc[[run.path for run in plan.row_runs(*row)]].set_index("seed")
         for row in (pair.first, pair.second)
     )
+    both = pd.concat([first, second])
+    unlike = [key for key in CHANGES_NUMBERS if key in both and both[key].dropna().nunique() > 1]
+    if unlike:
+        return Evidence(pair, obstacle=f"not trained alike: {', '.join(unlike)}")
     column = pair.metric if pair.metric in RUN_METRICS else f"validation_{pair.metric}"
     completed = frame["status"] == "completed"
     if column not in frame or (completed.any() and frame.loc[completed, column].isna().all()):

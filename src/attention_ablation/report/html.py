@@ -13,6 +13,7 @@ from markupsafe import Markup
 from attention_ablation import __version__
 from attention_ablation.analysis.claims import JudgedPair, ledger
 from attention_ablation.analysis.counted import COMPLEXITY_CSV
+from attention_ablation.report.comparable import confounds
 from attention_ablation.report.tables import (
     DASH,
     HEADINGS,
@@ -30,6 +31,7 @@ MINUS = "\N{MINUS SIGN}"
 FACTS = (
     ("status", "status", ""),
     ("reason", "reason", ""),
+    ("verified", "verified", ""),
     ("seed", "seed", ""),
     ("validation_top1_error", "top-1 error", " %"),
     ("validation_top5_error", "top-5 error", " %"),
@@ -87,6 +89,19 @@ def _table(
 ) -> dict[str, Any]:
     """Return what the page shows of a table; `cells` gains the provenance of each of ours."""
     entry, frame = plan.study.tables[table], table_frame(plan, table, runs)
+    if refused := confounds(plan, table, runs):
+        return {
+            "name": table,
+            "number": _number(table),
+            "title": entry.title,
+            "section": entry.section,
+            "headings": ["Architecture"],
+            "rows": [{"label": row.label, "cells": []} for row in plan.rows(table)],
+            "notes": [
+                "Not shown: rows that are compared here were not trained alike.",
+                *refused,
+            ],
+        }
     display = display_frame(plan, table, frame, runs, BEST + "{}" + BEST)
     rows = []
     for row, line, shown in zip(
@@ -97,14 +112,15 @@ def _table(
             heading = HEADINGS[metric]
             ours, printed = line[metric], row.printed.get(metric)
             paper = float(printed or "nan")
-            digits = decimals(metric, plan.specs[table, row.key])
-            # Of what is shown, so that two equal cells differ by 0.
+            # Of what both show, so that cells that agree differ by 0.
+            printed_digits = len((printed or "").partition(".")[2])
+            digits = min(decimals(metric, plan.specs[table, row.key]), printed_digits)
             gap = float("nan") if isinstance(ours, str) else round(ours, digits) - paper
             text = shown[heading, "ours"]
             identifier = f"{table} {row.key} {metric}"
             cells[identifier] = {
                 "title": f"Table {_number(table)}, {row.label}: {heading}",
-                "text": _explanation(plan, metric, text.strip(BEST), printed),
+                "text": _explanation(line, metric, text.strip(BEST), printed),
                 "runs": [run.path for run in plan.row_runs(table, row.key)]
                 if metric.endswith("error")
                 else [],
@@ -114,7 +130,7 @@ def _table(
                 _cell("paper", shown[heading, "paper"], paper),
                 _cell("difference", _signed(gap, digits), gap),
             ]
-        rows.append({"label": row.label, "cells": record})
+        rows.append({"label": shown["Architecture", ""], "cells": record})
     headings = [
         text
         for metric in entry.columns
@@ -159,17 +175,26 @@ def _claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _comparison(judged: JudgedPair) -> dict[str, str]:
-    ours: str = judged.verdict
+    unit = _unit(judged)
+    ours: str = judged.verdict + f": {judged.reason}" * bool(judged.reason)
     if judged.difference is not None:
-        ours += f" ({judged.difference:+.2f}"
+        ours += f" ({judged.difference:+.3g}{unit}"
         if judged.interval:
-            ours += f", 95 % interval {judged.interval[0]:.2f} to {judged.interval[1]:.2f}"
+            ours += f", 95 % interval {judged.interval[0]:.3g} to {judged.interval[1]:.3g}"
+        if judged.p_value is not None and judged.n > 1:
+            ours += f", p = {judged.p_value:.2g} after correction"
         ours += f", n = {judged.n})"
     paper: str = judged.paper_verdict
     if judged.paper_difference is not None:
-        paper += f" ({judged.paper_difference:+.2f})"
+        paper += f" ({judged.paper_difference:+.3g}{unit})"
     text = f"{judged.pair.table}, {judged.pair.metric}: {judged.pair.text}"
     return {"text": text, "ours": ours.replace("-", MINUS), "paper": paper.replace("-", MINUS)}
+
+
+def _unit(judged: JudgedPair) -> str:
+    if judged.pair.comparison.predicate == "at-most-more":
+        return " %"
+    return " points" if judged.pair.metric.endswith("error") else ""
 
 
 def _cell(kind: str, text: str, value: Any, identifier: str = "") -> dict[str, Any]:
@@ -191,18 +216,20 @@ def _signed(gap: float, digits: int) -> str:
     return text if not float(text) else ("+" if gap > 0 else MINUS) + text
 
 
-def _explanation(plan: Plan, metric: str, text: str, printed: str | None) -> str:
+def _explanation(line: dict[Any, Any], metric: str, text: str, printed: str | None) -> str:
     paper = f"The paper prints {printed}." if printed else "The paper prints none."
+    if text == DASH:
+        return f"Ours: not there yet. {paper}"
     if metric.endswith("error"):
-        seeds = len(plan.seeds)
+        if text.startswith("diverged"):
+            return f"Ours: {text} runs, so there is no mean. {paper} The runs:"
+        seeds = line["seeds"]
         of = f"mean and standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-        if text == DASH:
-            return f"Ours: not there yet. {paper} The runs:"
         return f"Ours: {text} %, {of}, last epoch, on the validation set. {paper} The runs:"
-    return (
-        f"Ours: {text}, counted on the full-size network at 224 px with 1000 classes: "
-        f"multiply-accumulates of convolutions and linear layers. {paper}"
-    )
+    what = "parameters in millions"
+    if metric == "gflops":
+        what = "multiply-accumulates of convolutions and linear layers, in 1e9"
+    return f"Ours: {text}: {what}; the full-size network, 224 px, 1000 classes. {paper}"
 
 
 def _figure(plan: Plan, name: str) -> dict[str, Any]:
@@ -281,7 +308,9 @@ def _fact(value: Any) -> str:
         return DASH
     if pd.api.types.is_bool(value):
         return "yes" if value else "no"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.5g}" if abs(value) < 1e4 else f"{value:.0f}"
+    return str(value)
 
 
 def _json(data: dict[str, Any]) -> Markup:
