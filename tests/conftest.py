@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import settings
 
 from attention_ablation.study.config import Config, Study, load_study
 from attention_ablation.study.expand import Plan, load_plan
 
 ROOT = Path(__file__).parents[1]
+# A busy machine is no fault of what is tested.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
