@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from attention_ablation.analysis.statistics import resolved_best
+from attention_ablation.analysis.statistics import contest
 from attention_ablation.cli import main
 from attention_ablation.report.collect import collect
 from attention_ablation.report.tables import table_frame, write_table
@@ -25,6 +25,11 @@ COLUMNS = (
     "top1_error,top1_error_sd,top1_error_paper,top5_error,top5_error_sd,top5_error_paper"
 )
 ROWS = ["resnet50+se", "resnet50+cbam", "resnet50+spatial+channel", "resnet50+parallel"]
+
+
+def resolved_best(values: dict[str, list[float]]) -> str | None:
+    found = contest(values)
+    return found.first if found and found.resolved else None
 
 
 def finish(plan: Plan, key: str, top1: list[float], **outcome: Any) -> None:

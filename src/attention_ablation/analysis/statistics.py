@@ -72,16 +72,6 @@ def contest(values: Mapping[str, Sequence[float]]) -> Contest | None:
     return Contest(first, second, paired(np.subtract(values[first], values[second])))
 
 
-def resolved_best(values: Mapping[str, Sequence[float]]) -> str | None:
-    """Return the row with the lowest mean, if it is resolved against the next one.
-
-    It is where the interval of their difference, paired by seed, excludes 0. None with fewer than
-    two seeds, fewer than two rows, or differences without any spread to judge by.
-    """
-    found = contest(values)
-    return found.first if found and found.resolved else None
-
-
 def one_sided(differences: ArrayLike, low: float, high: float) -> tuple[float, float]:
     """Test whether the mean of paired differences is inside or outside of an interval.
 
