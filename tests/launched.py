@@ -7,6 +7,7 @@ error; KILL_AT, is gone.
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
 import torch
@@ -44,8 +45,12 @@ def at(last: int, happens: Callable[[], object]) -> None:
 
 def signal_launcher() -> None:
     """Tell torchrun to stop, and wait until it has told this process."""
+    met = []
+    plain = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *told: met.append(plain(*told)))
     os.kill(os.getppid(), signal.SIGTERM)
-    signal.pause()
+    while not met:  # pause() would miss a signal that came before it
+        time.sleep(0.01)
 
 
 def fail() -> None:

@@ -88,7 +88,7 @@ class LocalSlurm:
         process.wait()
 
     def until(
-        self, holds: Callable[[], object], what: str, seconds: float = 60, pause: float = 0.2
+        self, holds: Callable[[], object], what: str, seconds: float = 300, pause: float = 0.2
     ) -> None:
         """Wait until `holds()`, asking every `pause` seconds.
 
@@ -138,7 +138,7 @@ AccountingStorageType=accounting_storage/none
 ReturnToService=2
 MpiDefault=none
 MinJobAge=300
-KillWait=5
+KillWait=60
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0
 StateSaveLocation={STATE}/state
 SlurmdSpoolDir={STATE}/spool

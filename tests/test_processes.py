@@ -63,7 +63,7 @@ class Launch:
 
     def output(self, *, fails: bool = False) -> str:
         """Wait until all have ended, and return what they printed."""
-        outputs = [agent.communicate(timeout=120)[0] for agent in self.agents]
+        outputs = [agent.communicate(timeout=600)[0] for agent in self.agents]
         text = "".join(outputs)
         assert all((agent.returncode != 0) == fails for agent in self.agents), text
         return text

@@ -85,7 +85,7 @@ def start() -> "subprocess.Popen[bytes]":
 
 def finish(process: "subprocess.Popen[bytes]") -> tuple[int, str]:
     try:
-        return process.wait(timeout=240), Path("snakemake.log").read_text()
+        return process.wait(timeout=900), Path("snakemake.log").read_text()
     finally:
         process.kill()
 

@@ -25,7 +25,7 @@ def command(*arguments: str) -> list[str]:
 def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments), cwd=project, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900,
     )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_a_killed_run_picks_up_and_loses_no_finished_one(project: Path) -> None:
         command(), cwd=project, env=environment(), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(metrics(project)) < 2:
         assert process.poll() is None
         assert time.monotonic() < deadline
