@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 
 from attention_ablation.data.digits import MASK_LEVEL, Split, base_digits, compose
 from attention_ablation.data.load import load, prepare
+from attention_ablation.study.datasets import ClutteredDigits, ImageNet
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.spec import ClutteredDigits, ImageNet
 
 
 def dataset(**changes: int) -> ClutteredDigits:

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from attention_ablation.study.spec import CosineSchedule, OneCycleSchedule, StepSchedule
+from attention_ablation.study.recipes import (
+    CosineSchedule,
+    MilestoneSchedule,
+    OneCycleSchedule,
+    Schedule,
+    StepSchedule,
+)
 from attention_ablation.training.schedule import learning_rate
 
 HIGHEST, STEPS, EPOCHS = 0.1, 7, 12
@@ -25,6 +31,10 @@ def theirs(name: str) -> list[float]:
         schedule = lr_scheduler.OneCycleLR(
             sgd, HIGHEST, total_steps=STEPS * EPOCHS, pct_start=0.3, cycle_momentum=False
         )
+    elif name == "milestones":
+        warmup = lr_scheduler.LambdaLR(sgd, lambda step: step / STEPS)
+        steps = lr_scheduler.MultiStepLR(sgd, [4 * STEPS, 8 * STEPS], gamma=0.1)
+        schedule = lr_scheduler.SequentialLR(sgd, [warmup, steps], [STEPS])
     else:
         warmup = lr_scheduler.LambdaLR(sgd, lambda step: step / (2 * STEPS))
         cosine = lr_scheduler.CosineAnnealingLR(sgd, STEPS * (EPOCHS - 2))
@@ -42,12 +52,13 @@ def theirs(name: str) -> list[float]:
     "schedule",
     [
         StepSchedule(name="step", every=4),
+        MilestoneSchedule(name="milestones", at=[5, 9], warmup_epochs=1),
         OneCycleSchedule(name="one-cycle"),
         CosineSchedule(name="cosine", warmup_epochs=2),
     ],
     ids=lambda schedule: schedule.name,
 )
-def test_every_step_is_torchs(schedule: StepSchedule | OneCycleSchedule | CosineSchedule) -> None:
+def test_every_step_is_torchs(schedule: Schedule) -> None:
     ours = [learning_rate(schedule, HIGHEST, step, STEPS, EPOCHS) for step in range(STEPS * EPOCHS)]
     assert ours == pytest.approx(theirs(schedule.name), rel=1e-9, abs=1e-12)
 

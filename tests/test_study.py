@@ -14,7 +14,7 @@ from attention_ablation.study.config import Config, load_config
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan, relative_cost
 from attention_ablation.study.runs import read_run
-from attention_ablation.study.spec import Attention, Run, Spec
+from attention_ablation.study.spec import Attention, Backbone, Run, Spec
 from tests.conftest import ROOT, write_yaml
 
 
@@ -44,7 +44,7 @@ def test_the_imagenet_tier_is_the_papers_protocol() -> None:
     assert (recipe.momentum, recipe.weight_decay, recipe.zero_init_residual) == (0.9, 1e-4, False)
     assert recipe.schedule.model_dump() == {"name": "step", "every": 30, "gamma": 0.1}
     assert spec.attention.reduction == 16
-    assert spec.backbone.model_dump() == {"name": "resnet50", "width": 1.0, "stride": "v1"}
+    assert spec.backbone == Backbone(name="resnet50", width=1.0, stride="v1")
 
 
 def test_a_table_can_be_chosen_alone() -> None:

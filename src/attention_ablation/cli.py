@@ -17,9 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from attention_ablation import __version__
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml
+from attention_ablation.study.datasets import Dataset
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.spec import Dataset, Model
+from attention_ablation.study.model import Model
 
 # Heavy modules (torch, pandas, matplotlib) are imported inside the verbs that need them.
 

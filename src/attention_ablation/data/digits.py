@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 from torch import from_numpy
 from torch.nn.functional import interpolate
 
-from attention_ablation.study.spec import ClutteredDigits
+from attention_ablation.study.datasets import ClutteredDigits
 
 Split = Literal["train", "validation"]
 VALIDATION_DIGITS = 500

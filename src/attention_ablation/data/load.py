@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attention_ablation.study.datasets import ClutteredDigits, ImageNet
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.spec import ClutteredDigits, ImageNet
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from attention_ablation.study.errors import UserError, unknown
-from attention_ablation.study.spec import Model
+from attention_ablation.study.model import Model
 
 # Counted on the full-size network: exact, the same for every seed.
 COUNTED = ("params_m", "gflops")

@@ -11,7 +11,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from attention_ablation.study.backbones import BACKBONES
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
 from attention_ablation.study.errors import UserError, invalid, unknown
-from attention_ablation.study.spec import Attention, Backbone, ClassificationRecipe, Model
+from attention_ablation.study.model import Model
+from attention_ablation.study.recipes import ClassificationRecipe
+from attention_ablation.study.spec import Attention, Backbone
 
 ModelType = TypeVar("ModelType", bound=Model)
 METRICS = ("params_m", "gflops", "top1_error", "top5_error")

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from attention_ablation.study.config import parse, read_yaml
 from attention_ablation.study.errors import UserError, unknown
-from attention_ablation.study.spec import Model, Spec, canonical_json, short_hash
+from attention_ablation.study.model import Model, canonical_json, short_hash
+from attention_ablation.study.spec import Spec
 
 PUBLISHED = Path("workflow/throughput.yaml")
 LEAST_STEP_SECONDS = 0.02

@@ -2,14 +2,19 @@
 
 import math
 
-from attention_ablation.study.spec import CosineSchedule, OneCycleSchedule, StepSchedule
+from attention_ablation.study.recipes import (
+    MilestoneSchedule,
+    OneCycleSchedule,
+    Schedule,
+    StepSchedule,
+)
 
 # One-cycle's first and last learning rate, as shares of the highest (torch's defaults).
 INITIAL_SHARE, FINAL_SHARE = 1 / 25, 1 / 25 / 10_000
 
 
 def learning_rate(
-    schedule: StepSchedule | OneCycleSchedule | CosineSchedule,
+    schedule: Schedule,
     highest: float,
     step: int,
     steps_per_epoch: int,
@@ -27,10 +32,13 @@ def learning_rate(
     if isinstance(schedule, StepSchedule):
         return highest * schedule.gamma ** (step // steps_per_epoch // schedule.every)
     total = steps_per_epoch * epochs
-    if isinstance(schedule, CosineSchedule):
+    if not isinstance(schedule, OneCycleSchedule):
         warmup = steps_per_epoch * schedule.warmup_epochs
         if step < warmup:
             return highest * step / warmup
+        if isinstance(schedule, MilestoneSchedule):
+            passed = sum(step // steps_per_epoch >= epoch for epoch in schedule.at)
+            return highest * schedule.gamma**passed
         return _cosine(highest, 0.0, (step - warmup) / max(1, total - warmup))
     peak = max(0.0, schedule.warmup * total - 1)
     if step < peak:

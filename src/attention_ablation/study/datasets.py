@@ -1,0 +1,161 @@
+"""Data sets as a recipe names them: what changes the images, not where they lie."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from attention_ablation.study.model import Model, canonical_json, short_hash
+
+
+class ClutteredDigits(Model):
+    """One whole handwritten digit among fragments of others; composed, nothing is downloaded."""
+
+    name: Literal["cluttered-digits"]
+    version: Literal[1] = Field(
+        1, description="The way of composing; another one is another data set."
+    )
+    image_size: int = Field(ge=8, description="Side of the canvas, px.")
+    digit_size: int = Field(ge=8, description="Side to which the 8x8 px digit is enlarged, px.")
+    fragments: int = Field(ge=0, description="Fragments of other digits on each image.")
+    train_images: int = Field(ge=1)
+    validation_images: int = Field(ge=1)
+    seed: int = Field(0, ge=0, description="Seed of the composition, apart from the runs' seeds.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.digit_size > self.image_size:
+            raise ValueError(
+                f"expected digit_size of at most image_size ({self.image_size}), "
+                f"got {self.digit_size}"
+            )
+        return self
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return 10
+
+    @property
+    def prepared(self) -> str:
+        """Name of the file that holds the composed images, made once and read by every run."""
+        return f"{self.name}_{short_hash(canonical_json(self.model_dump()))}.npz"
+
+
+class ImageNet(Model):
+    """ILSVRC 2012: 1,281,167 training and 50,000 validation images of 1,000 classes."""
+
+    name: Literal["imagenet"]
+    image_size: int = Field(224, ge=32, description="Side of the crop, px.")
+    resize: int = Field(256, ge=32, description="Shorter side before the evaluation crop, px.")
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return 1000
+
+    @property
+    def train_images(self) -> int:
+        """Images in the training split."""
+        return 1_281_167
+
+    @property
+    def validation_images(self) -> int:
+        """Images in the validation split."""
+        return 50_000
+
+    @property
+    def prepared(self) -> None:
+        """No file is composed: the images are read where they lie."""
+
+
+class ClutteredScenes(Model):
+    """Several whole handwritten digits among fragments of others; composed, not downloaded."""
+
+    name: Literal["cluttered-scenes"]
+    version: Literal[1] = Field(
+        1, description="The way of composing; another one is another data set."
+    )
+    image_size: int = Field(ge=16, description="Side of the canvas, px.")
+    smallest: int = Field(ge=8, description="Least side to which an 8x8 px digit is enlarged, px.")
+    largest: int = Field(ge=8, description="Greatest such side, px.")
+    digits: int = Field(ge=1, description="Whole digits on an image, at most; at least one.")
+    fragments: int = Field(ge=0, description="Fragments of other digits on each image.")
+    train_images: int = Field(ge=1)
+    validation_images: int = Field(ge=1)
+    seed: int = Field(0, ge=0, description="Seed of the composition, apart from the runs' seeds.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.smallest <= self.largest <= self.image_size:
+            raise ValueError(
+                f"expected smallest <= largest <= image_size, got {self.smallest}, "
+                f"{self.largest}, {self.image_size}"
+            )
+        return self
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, without the background."""
+        return 10
+
+    @property
+    def prepared(self) -> str:
+        """Name of the file that holds the composed images, made once and read by every run."""
+        return f"{self.name}_{short_hash(canonical_json(self.model_dump()))}.npz"
+
+
+class Voc(Model):
+    """VOC 2007 and 2012 trainval; VOC 2007 test: 20 classes (Everingham et al. 2010)."""
+
+    name: Literal["voc07+12"]
+    image_size: int = Field(300, ge=32, description="Side to which every image is resized, px.")
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, without the background."""
+        return 20
+
+    @property
+    def train_images(self) -> int:
+        """Images of 2007 trainval (5,011) and 2012 trainval (11,540)."""
+        return 16_551
+
+    @property
+    def validation_images(self) -> int:
+        """Images of 2007 test."""
+        return 4_952
+
+    @property
+    def prepared(self) -> None:
+        """No file is composed: the images are read where they lie."""
+
+
+class Coco(Model):
+    """COCO 2014: train and 35k of val to train on, minival (5k) to evaluate; 80 classes."""
+
+    name: Literal["coco2014"]
+    image_size: int = Field(600, ge=32, description="Shorter side, px.")
+    longest: int = Field(1000, ge=32, description="Longer side at most, px.")
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, without the background."""
+        return 80
+
+    @property
+    def train_images(self) -> int:
+        """Images of train (82,783) and valminusminival (35,504)."""
+        return 118_287
+
+    @property
+    def validation_images(self) -> int:
+        """Images of minival."""
+        return 5_000
+
+    @property
+    def prepared(self) -> None:
+        """No file is composed: the images are read where they lie."""
+
+
+Dataset = Annotated[ClutteredDigits | ImageNet, Field(discriminator="name")]
+DetectionDataset = Annotated[ClutteredScenes | Voc | Coco, Field(discriminator="name")]

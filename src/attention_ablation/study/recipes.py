@@ -1,0 +1,132 @@
+"""Recipes: everything beside the network that changes a result."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from attention_ablation.study.datasets import Dataset, DetectionDataset
+from attention_ablation.study.model import Fraction, Model, Positive
+
+
+class StepSchedule(Model):
+    """The learning rate is multiplied by `gamma` after every `every` epochs (the paper's)."""
+
+    name: Literal["step"]
+    every: int = Field(30, ge=1)
+    gamma: Fraction = 0.1
+
+
+class MilestoneSchedule(Model):
+    """The learning rate is multiplied by `gamma` at the start of each of the epochs in `at`."""
+
+    name: Literal["milestones"]
+    at: list[int] = Field(
+        min_length=1, description="Epochs that are done by then, e.g. [150, 200]."
+    )
+    gamma: Fraction = 0.1
+    warmup_epochs: int = Field(0, ge=0, description="A linear warm-up from 0 over these first.")
+
+
+class OneCycleSchedule(Model):
+    """Up from lr/25 and down to lr/250,000, both as cosines, step by step (Smith 2018)."""
+
+    name: Literal["one-cycle"]
+    warmup: Fraction = Field(0.3, description="Share of all steps on the way up.")
+
+
+class CosineSchedule(Model):
+    """A linear warm-up from 0, then half a cosine down to 0, step by step."""
+
+    name: Literal["cosine"]
+    warmup_epochs: int = Field(0, ge=0)
+
+
+Schedule = Annotated[
+    StepSchedule | MilestoneSchedule | OneCycleSchedule | CosineSchedule,
+    Field(discriminator="name"),
+]
+
+
+class ClassificationRecipe(Model):
+    """Everything beside the network that changes a classification result."""
+
+    dataset: Dataset
+    augmentation: Literal["none", "crop-flip"] = Field(
+        description="'crop-flip': RandomResizedCrop and horizontal flip, as on ImageNet."
+    )
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="Images in a step, over all devices.")
+    learning_rate: Positive
+    momentum: Fraction = 0.9
+    weight_decay: float = Field(ge=0, description="On all parameters, as in the paper.")
+    label_smoothing: Fraction = 0.0
+    schedule: Schedule
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    zero_init_residual: bool = Field(
+        False,
+        description="Start the last BatchNorm of each residual block at 0 (Goyal et al. 2017); "
+        "the authors' code does not, and short trainings of deep networks need it.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.augmentation != "none" and self.dataset.name == "cluttered-digits":
+            raise ValueError(
+                f"expected augmentation 'none' for cluttered-digits, got '{self.augmentation}': "
+                "flips and crops change what a digit is"
+            )
+        warmup = getattr(self.schedule, "warmup_epochs", 0)
+        if warmup >= self.epochs:
+            raise ValueError(f"expected schedule.warmup_epochs below {self.epochs}, got {warmup}")
+        if self.dataset.train_images < self.batch_size:
+            raise ValueError(
+                f"expected a batch_size of at most dataset.train_images "
+                f"({self.dataset.train_images}), got {self.batch_size}"
+            )
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training; a last batch that is not full is left out."""
+        return self.epochs * (self.dataset.train_images // self.batch_size)
+
+
+class DetectionRecipe(Model):
+    """Everything beside the network that changes a detection result."""
+
+    dataset: DetectionDataset
+    augmentation: Literal["none", "flip", "ssd"] = Field(
+        description="'flip': horizontal. 'ssd': photometric distortion, zoom out, IoU crop and "
+        "flip (Liu et al. 2016, 2.2)."
+    )
+    epochs: int = Field(ge=1)
+    steps_per_epoch: int | None = Field(
+        None, ge=1, description="null: as many as there are full batches in the training images."
+    )
+    evaluate_every: int = Field(1, ge=1, description="Epochs from one evaluation to the next.")
+    batch_size: int = Field(ge=1, description="Images in a step, over all devices.")
+    learning_rate: Positive
+    momentum: Fraction = 0.9
+    weight_decay: float = Field(ge=0, description="On all parameters that are trained.")
+    schedule: Schedule
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.augmentation != "none" and self.dataset.name == "cluttered-scenes":
+            raise ValueError(
+                f"expected augmentation 'none' for cluttered-scenes, got '{self.augmentation}': "
+                "flips and crops change what a digit is"
+            )
+        if self.dataset.train_images < self.batch_size:
+            raise ValueError(
+                f"expected a batch_size of at most dataset.train_images "
+                f"({self.dataset.train_images}), got {self.batch_size}"
+            )
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        full = self.dataset.train_images // self.batch_size
+        return self.epochs * (self.steps_per_epoch or full)
