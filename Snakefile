@@ -18,7 +18,7 @@ from attention_ablation.study.bill import describe, over_budget
 from attention_ablation.study.cost import load_cost
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan, relative_cost
-from attention_ablation.study.runs import FAILURE, read_run
+from attention_ablation.study.runs import BACKBONE, FAILURE, read_run
 
 
 configfile: "config.yaml"

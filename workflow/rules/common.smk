@@ -34,6 +34,11 @@ def composed_data(wildcards):
     return f"{PLAN.data_folder}/{prepared}" if prepared else []
 
 
+def initial_weights(wildcards):
+    first = run_of(wildcards).initial
+    return f"{PLAN.runs_folder}/{first.path}/{BACKBONE}" if first else []
+
+
 def files(runs, name):
     return sorted({f"{PLAN.runs_folder}/{run.path}/{name}" for run in runs})
 

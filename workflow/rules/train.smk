@@ -1,4 +1,4 @@
-"""Specs, data sets, trainings, Grad-CAM. A run is addressed by its content: see study/spec.py."""
+"""Specs, data sets, trainings, backbones for detectors, Grad-CAM. A run is addressed by its content: see study/spec.py."""
 
 
 wildcard_constraints:
@@ -10,6 +10,7 @@ wildcard_constraints:
 localrules:
     spec,
     data,
+    backbone,
 
 
 rule spec:
@@ -42,6 +43,7 @@ rule train:
     input:
         spec=ancient(f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/spec.json"),
         data=ancient(composed_data),
+        initial=ancient(initial_weights),
     output:
         metrics=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
         history=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/history.csv",
@@ -67,6 +69,20 @@ rule train:
             --runs-per-gpu {resources.runs_per_gpu} --attempt {resources.attempt} >>"$log" 2>&1 \
             || {{ code=$?; tail -n 3 "$log" >&2; exit $code; }}
         """
+
+
+# The final weights of a run that detectors start from, as an output that is declared and kept; the
+# run's own weights.pt is not declared, so that Snakemake never deletes it.
+rule backbone:
+    input:
+        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
+    output:
+        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/backbone.pt",
+    log:
+        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/backbone.log",
+    priority: FIRST
+    shell:
+        "cp $(dirname {input:q})/weights.pt {output:q} 2> {log:q}"
 
 
 # Only for the runs that a Grad-CAM figure shows. A matter of seconds. No params, as above. Metrics are

@@ -18,10 +18,11 @@ from attention_ablation.analysis.statistics import (
     paired,
     seeds_needed,
 )
-from attention_ablation.study.claims import COUNTED, RUN_METRICS, Claim, Pair, cuts
+from attention_ablation.study.claims import RUN_METRICS, Claim, Pair, cuts
 from attention_ablation.study.config import Study
 from attention_ablation.study.confounds import CHANGES_NUMBERS
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.metrics import COUNTED
 
 Verdict = Literal["supported", "contradicted", "undecided", "not run"]
 PaperVerdict = Literal["holds", "does not hold", "not printed"]

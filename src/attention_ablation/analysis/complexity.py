@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attention_ablation.models.build import build
 from attention_ablation.study.config import Row, Study
-from attention_ablation.study.expand import full_size_spec
-from attention_ablation.study.spec import Attention, Backbone, Spec
+from attention_ablation.study.detectors import DETECTORS
+from attention_ablation.study.metrics import COUNTED
+from attention_ablation.study.spec import Attention, Backbone, DetectionSpec, Detector, Spec
 
 IMAGE_SIZE, CLASSES = 224, 1000
 MATCH, MISMATCH, NOT_PRINTED = "match", "MISMATCH", "not printed"
@@ -19,10 +20,13 @@ MATCH, MISMATCH, NOT_PRINTED = "match", "MISMATCH", "not printed"
 
 @dataclass(frozen=True)
 class Complexity:
-    """A network's size: parameters, and multiply-accumulates of one 224 px image in 1e9."""
+    """A network's size: parameters, and multiply-accumulates of one 224 px image in 1e9.
+
+    Detectors have none, because theirs depend on what is in the image and the paper prints none.
+    """
 
     params: int
-    gflops: Decimal
+    gflops: Decimal | None
 
 
 def measure(backbone: Backbone, attention: Attention) -> Complexity:
@@ -41,11 +45,34 @@ def measure(backbone: Backbone, attention: Attention) -> Complexity:
     return Complexity(params, Decimal(macs).scaleb(-9))
 
 
+def measure_detector(detector: Detector, backbone: Backbone, attention: Attention) -> Complexity:
+    """Count a detector with the classes of the paper's data set, on the meta device."""
+    shape = DETECTORS[detector.name]
+    params = _count_detector(detector, backbone, attention, shape.classes, shape.image_size)
+    return Complexity(params, None)
+
+
 @cache
-def count_params(spec: Spec) -> int:
+def count_params(spec: Spec | DetectionSpec) -> int:
     """Count a run's parameters, at its tier's width and classes."""
+    dataset = spec.recipe.dataset
+    if isinstance(spec, DetectionSpec):
+        return _count_detector(
+            spec.detector, spec.backbone, spec.attention, dataset.classes, dataset.image_size
+        )
     with torch.device("meta"):
-        model = build(spec.backbone, spec.attention, spec.recipe.dataset.classes)
+        model = build(spec.backbone, spec.attention, dataset.classes)
+    return sum(p.numel() for p in model.parameters())
+
+
+def _count_detector(
+    detector: Detector, backbone: Backbone, attention: Attention, classes: int, image_size: int
+) -> int:
+    # Imported here: torchvision's detection package takes a while, and few need it.
+    from attention_ablation.models.detection.build import build_detector
+
+    with torch.device("meta"):
+        model = build_detector(detector, backbone, attention, classes, image_size=image_size)
     return sum(p.numel() for p in model.parameters())
 
 
@@ -58,18 +85,29 @@ def complexity_rows(study: Study) -> Iterator[tuple[Row, Complexity, str]]:
     """
     measured: dict[str, Complexity] = {}
     for row in study.rows:
-        backbone, attention = full_size_spec(study, row)
         if row.key not in measured:
-            measured[row.key] = measure(backbone, attention)
+            measured[row.key] = measure_row(study, row)
         yield row, measured[row.key], _verdict(study, row, measured[row.key])
 
 
+def measure_row(study: Study, row: Row) -> Complexity:
+    """Count the network of a row as the paper has it, whatever the tier."""
+    backbone, attention = Backbone(name=row.backbone), study.attentions[row.attention]
+    if row.detector is None:
+        return measure(backbone, attention)
+    return measure_detector(Detector(name=row.detector), backbone, attention)
+
+
 def _verdict(study: Study, row: Row, ours: Complexity) -> str:
-    values = {"params_m": Decimal(ours.params).scaleb(-6), "gflops": ours.gflops}
-    printed = {metric: row.printed[metric] for metric in values if metric in row.printed}
+    values = {"params_m": Decimal(ours.params).scaleb(-6)}
+    if ours.gflops is not None:
+        values["gflops"] = ours.gflops
+    printed = {metric: row.printed[metric] for metric in COUNTED if metric in row.printed}
     names = []
     for metric, text in printed.items():
-        if values[metric].quantize(Decimal(text), ROUND_HALF_UP) == Decimal(text):
+        if metric in values and values[metric].quantize(Decimal(text), ROUND_HALF_UP) == Decimal(
+            text
+        ):
             continue
         explained = [
             name

@@ -9,10 +9,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.metrics import COUNTED
 from attention_ablation.study.model import Model
 
-# Counted on the full-size network: exact, the same for every seed.
-COUNTED = ("params_m", "gflops")
 # Numbers of a run that no table shows, under the names that they have in runs.csv.
 RUN_METRICS = ("train_top1_error", "gradcam_energy_in_box", "gradcam_target_probability")
 

@@ -10,14 +10,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from attention_ablation.study.backbones import BACKBONES
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
+from attention_ablation.study.detectors import DETECTORS
 from attention_ablation.study.errors import UserError, invalid, unknown
+from attention_ablation.study.metrics import METRICS, Metric
 from attention_ablation.study.model import Model
-from attention_ablation.study.recipes import ClassificationRecipe
+from attention_ablation.study.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.spec import Attention, Backbone
 
 ModelType = TypeVar("ModelType", bound=Model)
-METRICS = ("params_m", "gflops", "top1_error", "top5_error")
-Metric = Literal["params_m", "gflops", "top1_error", "top5_error"]
 
 
 def _no_duplicates(values: list[Any]) -> list[Any]:
@@ -60,23 +60,53 @@ class Config(Model):
     )
 
 
+Reduction = Annotated[
+    int | None, Field(ge=1, description="Reduction of every MLP; null leaves the study's.")
+]
+
+
 class Sizing(Model):
     """The size of a network and the recipe that trains it."""
 
     width: float = Field(1.0, gt=0, description="Factor on every network's channels.")
     stride: Literal["v1", "v1.5"] = "v1"
-    reduction: int | None = Field(
-        None, ge=1, description="Reduction of every MLP; null leaves the study's."
-    )
+    norm: bool | None = Field(None, description="VGG only: BatchNorm after every convolution.")
+    reduction: Reduction = None
     recipe: ClassificationRecipe
+
+    def backbone(self, name: str) -> Backbone:
+        """Return a backbone at this size."""
+        return Backbone(name=name, width=self.width, stride=self.stride, norm=self.norm)
 
 
 class ClassificationTier(Sizing):
-    """How a tier trains classification rows."""
+    """How a tier trains classification rows, and the size of detectors' backbones."""
 
     backbones: dict[str, Sizing] = Field(
         default_factory=dict, description="Backbones that need another size or recipe, by name."
     )
+
+    def sizing(self, backbone: str) -> Sizing:
+        """Return what holds for a backbone."""
+        return self.backbones.get(backbone, self)
+
+
+class DetectionSizing(Model):
+    """How a tier trains the rows of a detector, whose backbone has its classification's size."""
+
+    width: float = Field(
+        1.0, gt=0, description="Factor on the channels of the detector's own layers."
+    )
+    reduction: Reduction = None
+    initial: bool = Field(
+        True,
+        description="Start the backbone from the tier's classification run of the same backbone, "
+        "gates and seed, which is trained first where it is not there.",
+    )
+    recipe: DetectionRecipe
+
+
+DetectorName = Literal["faster-rcnn", "ssd", "stairnet"]
 
 
 class Tier(Model):
@@ -86,6 +116,12 @@ class Tier(Model):
     limits: str = Field(description="What this tier can and cannot say; printed under tables.")
     seeds: Seeds
     classification: ClassificationTier
+    detection: dict[DetectorName, DetectionSizing] = Field(
+        default_factory=dict, description="By detector; tables of the others are not trained."
+    )
+    tables: Names | None = Field(
+        None, description="The tables that this tier is for; null: all that it has recipes of."
+    )
 
 
 class Row(Model):
@@ -94,13 +130,15 @@ class Row(Model):
     table: str
     label: str
     backbone: str
+    detector: DetectorName | None = None
     attention: str
     printed: dict[Metric, str] = Field(description="What the paper prints, by metric.")
 
     @property
     def key(self) -> str:
-        """The row's name within its table: backbone, and attention where there is one."""
-        return self.backbone if self.attention == "none" else f"{self.backbone}+{self.attention}"
+        """The row's name within its table: backbone, detector and attention, where there are."""
+        attention = None if self.attention == "none" else self.attention
+        return "+".join(part for part in (self.backbone, self.detector, attention) if part)
 
 
 class Table(Model):
@@ -155,7 +193,22 @@ class GradCamFigure(Model):
         return [(self.table, self.rows)]
 
 
-Figure = Annotated[CurvesFigure | GradCamFigure, Field(discriminator="kind")]
+class DetectionsFigure(Model):
+    """What detectors of one table find in the same validation images, a line for each row."""
+
+    kind: Literal["detections"]
+    title: str
+    section: str
+    table: str
+    rows: Names
+
+    @property
+    def shown(self) -> list[tuple[str, list[str]]]:
+        """The table whose rows the figure shows, with the rows' keys."""
+        return [(self.table, self.rows)]
+
+
+Figure = Annotated[CurvesFigure | GradCamFigure | DetectionsFigure, Field(discriminator="kind")]
 
 
 class Discrepancy(Model):
@@ -272,10 +325,14 @@ def check_fit(attention: Attention, backbone: Backbone, where: object) -> None:
 
 def _read_rows(path: Path, study: StudyFile) -> list[Row]:
     rows: dict[tuple[str, str], Row] = {}
-    columns = ["table", "label", "backbone", "attention", *METRICS]
+    required, optional = ["table", "label", "backbone", "attention"], ["detector", *METRICS]
     reader = csv.DictReader(read_text(path).splitlines())
-    if reader.fieldnames != columns:
-        raise UserError(f"{path}: expected the columns {','.join(columns)} in line 1.")
+    columns = list(reader.fieldnames or [])
+    if not set(required) <= set(columns) <= {*required, *optional}:
+        raise UserError(
+            f"{path}: expected the columns {','.join(required)} in line 1, and some of "
+            f"{','.join(optional)}; got {','.join(columns)}."
+        )
     for record in reader:
         where = f"{path} line {reader.line_num}"
         if None in record or None in record.values():
@@ -290,16 +347,36 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
                 raise unknown(kind, name, valid, where)
         if (row.table, row.key) in rows:
             raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
-        check_fit(study.attentions[row.attention], Backbone(name=row.backbone), where)
+        _check_row(row, study, where)
         rows[row.table, row.key] = row
     for table in study.tables:
-        if table not in {row.table for row in rows.values()}:
+        tasks = {row.detector is None for row in rows.values() if row.table == table}
+        if not tasks:
             raise UserError(f"{path}: {table} has no row; add one, or remove it from study.yaml.")
+        if len(tasks) > 1:
+            raise UserError(
+                f"{path}: {table}: expected a detector in every row or in none; make it two tables."
+            )
     return list(rows.values())
 
 
+def _check_row(row: Row, study: StudyFile, where: str) -> None:
+    if row.detector is not None:
+        valid = DETECTORS[row.detector].backbones
+        if not row.backbone.startswith(valid):
+            raise UserError(
+                f"{where}: expected a backbone of {row.detector}, whose name begins with "
+                f"{' or '.join(valid)}, got '{row.backbone}'."
+            )
+        if not DETECTORS[row.detector].gates_in_backbone:
+            return
+    check_fit(study.attentions[row.attention], Backbone(name=row.backbone), where)
+
+
 def _parse_row(record: dict[str, str], where: str) -> Row:
-    cells = {metric: record.pop(metric) for metric in METRICS}
+    cells = {metric: record.pop(metric, "") for metric in METRICS}
+    if not record.get("detector"):
+        record.pop("detector", None)
     printed = {metric: cell for metric, cell in cells.items() if cell}
     for metric, cell in printed.items():
         if not cell.replace(".", "", 1).isdigit():

@@ -7,7 +7,7 @@ must be the same for all rows of a group.
 from collections.abc import Mapping
 from typing import Any
 
-from attention_ablation.study.config import Sizing
+from attention_ablation.study.config import DetectionSizing, Sizing
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.spec import Attention
 
@@ -22,7 +22,7 @@ NOTED = (
 NAMES_SHOWN = 4
 
 
-def chosen(sizing: Sizing, attention: Attention) -> dict[str, Any]:
+def chosen(sizing: Sizing | DetectionSizing, attention: Attention) -> dict[str, Any]:
     """Return what a tier chooses for a row, by the dotted key under which it stands there."""
     data = sizing.model_dump(mode="json", exclude={"backbones"})
     if attention.reduction is None:

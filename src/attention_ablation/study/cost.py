@@ -7,7 +7,7 @@ from functools import cached_property
 
 from attention_ablation.study.expand import Plan, relative_cost
 from attention_ablation.study.runs import read_outcome, steps_saved
-from attention_ablation.study.spec import Spec
+from attention_ablation.study.spec import DetectionSpec, Spec
 from attention_ablation.study.throughput import Rates, choose_rates
 
 # A forward pass is a third of a step: the backward pass has two products for its one.
@@ -25,16 +25,17 @@ class Cost:
     plan: Plan
     rates: Rates
 
-    def hours(self, spec: Spec) -> float | None:
+    def hours(self, spec: Spec | DetectionSpec) -> float | None:
         """Return the device-hours of a training, None where its rate is not known."""
         rate = self.rates.images_per_second(spec)
         if rate is None:
             return None
-        dataset = spec.recipe.dataset
-        images = dataset.train_images + EVALUATION_SHARE * dataset.validation_images
-        return spec.recipe.epochs * images / rate / 3600
+        recipe = spec.recipe
+        evaluated = recipe.evaluations * recipe.dataset.validation_images
+        images = recipe.steps * recipe.batch_size + EVALUATION_SHARE * evaluated
+        return images / rate / 3600
 
-    def minutes(self, spec: Spec) -> int:
+    def minutes(self, spec: Spec | DetectionSpec) -> int:
         """Return a time limit for a training's job."""
         hours = self.hours(spec)
         if hours is None:

@@ -12,7 +12,6 @@ from attention_ablation.study.config import (
     GradCamFigure,
     Panel,
     Row,
-    Sizing,
     Study,
     Tier,
     check_fit,
@@ -22,8 +21,12 @@ from attention_ablation.study.config import (
     parse,
 )
 from attention_ablation.study.confounds import check_recipes, chosen
-from attention_ablation.study.errors import unknown
-from attention_ablation.study.spec import Attention, Backbone, Run, Spec
+from attention_ablation.study.detectors import DETECTORS
+from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.spec import Attention, DetectionSpec, Detector, Run, Spec
+
+# A step of a detector over one of its backbone's classification, roughly.
+DETECTION_COST = 8
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,18 @@ class Plan:
     tier: Tier
     seeds: list[int]
     tables: list[str]
-    specs: dict[tuple[str, str], Spec]
+    specs: dict[tuple[str, str], Spec | DetectionSpec]
     root: Path = Path()
 
     @cached_property
     def runs(self) -> dict[str, Run]:
-        """Every distinct run, by its folder below `results/<tier>/runs`."""
-        runs = [run for table, key in self.specs for run in self.row_runs(table, key)]
-        return {run.path: run for run in runs}
+        """Every distinct run, by its folder below `results/<tier>/runs`.
+
+        Those that a row shows come first, then those that only give backbones their weights.
+        """
+        shown = [run for table, key in self.specs for run in self.row_runs(table, key)]
+        initial = [run.initial for run in shown]
+        return {run.path: run for run in [*shown, *initial] if run}
 
     @property
     def folder(self) -> Path:
@@ -114,13 +121,16 @@ class Plan:
     @property
     def summary(self) -> str:
         """One line: how many rows, trainings and shared rows."""
-        distinct = len(set(map(Spec.canonical, self.specs.values())))
+        shown = len({spec.canonical() for spec in self.specs.values()})
         rows, seeds = len(self.specs), len(self.seeds)
+        distinct = len(self.runs) // seeds
+        first = distinct - shown
+        starts = f"; {first} more only to start detectors' backbones from" * (first > 0)
         return (
             f"{self.config.study}, tier {self.config.tier}: "
             f"{len(self.tables)} table{'s' * (len(self.tables) > 1)} with "
-            f"{rows} rows need {distinct} trainings a seed ({rows - distinct} rows share another "
-            f"row's); {seeds} seed{'s' * (seeds > 1)}, {distinct * seeds} trainings in all."
+            f"{rows} rows need {distinct} trainings a seed ({rows - shown} rows share another "
+            f"row's{starts}); {seeds} seed{'s' * (seeds > 1)}, {distinct * seeds} trainings in all."
         )
 
 
@@ -138,7 +148,7 @@ def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Pl
         config = parse(Config, config, where)
     study = load_study(root / "workflow/studies", config.study, where)
     tier = load_tier(root / "workflow/tiers", config.tier, where)
-    tables = list(study.tables) if config.tables == "all" else config.tables
+    tables = trained_tables(study, tier) if config.tables == "all" else config.tables
     for table in tables:
         if table not in study.tables:
             raise unknown("table", table, study.tables, where)
@@ -152,38 +162,84 @@ def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Pl
     return plan
 
 
-def full_size_spec(study: Study, row: Row) -> tuple[Backbone, Attention]:
-    """Return a row's network as the paper has it, whatever the tier."""
-    return Backbone(name=row.backbone), study.attentions[row.attention]
+def trained_tables(study: Study, tier: Tier) -> list[str]:
+    """Return the study's tables that a tier is for and has recipes of."""
+    return [
+        table
+        for table in study.tables
+        if table in (tier.tables or study.tables)
+        and all(
+            row.detector is None or row.detector in tier.detection
+            for row in study.table_rows(table)
+        )
+    ]
 
 
-def relative_cost(spec: Spec) -> int:
+def relative_cost(spec: Spec | DetectionSpec) -> int:
     """Return a rough cost of a training, to start the longest ones first.
 
     Steps times operations, whose number binds small networks: a gate's branch costs about as much
-    as a convolution, and grouped convolutions cost half as much again.
+    as a convolution, and grouped convolutions cost half as much again. What a detection run starts
+    from is counted with it, and comes before it: a chain of two is begun early.
     """
     shape = BACKBONES[spec.backbone.name]
     grouped = isinstance(shape, ResNetShape) and shape.groups > 1
     pools = len(spec.attention.pooling.split("&")) if spec.attention.pooling else 0
     branches = pools + (2 if spec.attention.descriptor else 0)
     gates = len(shape.gated_channels(spec.backbone.width))
-    return spec.recipe.steps * (shape.convolutions * (3 if grouped else 2) // 2 + gates * branches)
+    cost = spec.recipe.steps * (shape.convolutions * (3 if grouped else 2) // 2 + gates * branches)
+    return cost * DETECTION_COST if isinstance(spec, DetectionSpec) else cost
 
 
-def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec:
+def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpec:
     where = f"{root / 'workflow/studies' / study.name / 'rows.csv'}: {row.table}: {row.label}"
-    sized = _sizing(row, tier)
-    backbone = Backbone(name=row.backbone, width=sized.width, stride=sized.stride)
     attention = study.attentions[row.attention]
-    if attention.reduction is not None and sized.reduction is not None:
-        attention = attention.model_copy(update={"reduction": sized.reduction})
-    check_fit(attention, backbone, where)
-    return Spec(backbone=backbone, attention=attention, recipe=sized.recipe)
+    if row.detector is None:
+        return _classification(row.backbone, attention, tier, where)
+    if row.detector not in tier.detection:
+        raise UserError(
+            f"{where}: expected a recipe for {row.detector} below detection in the tier; add one, "
+            "or leave the table out."
+        )
+    sized = tier.detection[row.detector]
+    gates_in_backbone = DETECTORS[row.detector].gates_in_backbone
+    first = _classification(
+        row.backbone, attention if gates_in_backbone else Attention(), tier, where
+    )
+    return DetectionSpec(
+        backbone=first.backbone,
+        attention=first.attention if gates_in_backbone else _reduced(attention, sized.reduction),
+        detector=Detector(name=row.detector, width=sized.width),
+        recipe=sized.recipe,
+        initial=first if sized.initial else None,
+    )
 
 
-def _sizing(row: Row, tier: Tier) -> Sizing:
-    return tier.classification.backbones.get(row.backbone, tier.classification)
+def _classification(name: str, attention: Attention, tier: Tier, where: str) -> Spec:
+    sized = tier.classification.sizing(name)
+    backbone, gate = sized.backbone(name), _reduced(attention, sized.reduction)
+    check_fit(gate, backbone, where)
+    return Spec(backbone=backbone, attention=gate, recipe=sized.recipe)
+
+
+def _reduced(attention: Attention, reduction: int | None) -> Attention:
+    if attention.reduction is None or reduction is None:
+        return attention
+    return attention.model_copy(update={"reduction": reduction})
+
+
+def _chosen(row: Row, plan: Plan) -> dict[str, Any]:
+    """Return what the tier chooses for a row, by its dotted keys there."""
+    sized = plan.tier.classification.sizing(row.backbone)
+    attention = plan.specs[row.table, row.key].attention
+    if row.detector is None:
+        return chosen(sized, attention)
+    # SSD and StairNet are compared, and so must their recipes be, but the gates' places differ.
+    detection = plan.tier.detection[row.detector]
+    backbone = chosen(sized, attention) if detection.initial else {}
+    return {f"classification.{key}": value for key, value in backbone.items()} | {
+        f"detection.{key}": value for key, value in chosen(detection, attention).items()
+    }
 
 
 def _check_comparisons(plan: Plan) -> None:
@@ -201,10 +257,7 @@ def _check_comparisons(plan: Plan) -> None:
             rows = [row for row in plan.rows(panel.table) if row.key in panel.rows]
             compared.append((f"{name}, {panel.title}", rows, "or draw them in panels of their own"))
     for name, rows, instead in compared:
-        facts = {
-            row.key: chosen(_sizing(row, plan.tier), plan.specs[row.table, row.key].attention)
-            for row in rows
-        }
+        facts = {row.key: _chosen(row, plan) for row in rows}
         where = f"{plan.root / 'workflow/tiers' / plan.config.tier}.yaml: {name}"
-        remedy = f"Make them equal below classification, {instead} in {study_file}."
+        remedy = f"Make them equal there, {instead} in {study_file}."
         check_recipes(facts, where, remedy)

@@ -1,5 +1,6 @@
 """Recipes: everything beside the network that changes a result."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -90,6 +91,15 @@ class ClassificationRecipe(Model):
         """Steps of the whole training; a last batch that is not full is left out."""
         return self.epochs * (self.dataset.train_images // self.batch_size)
 
+    @property
+    def evaluations(self) -> int:
+        """How often the validation set is evaluated: after every epoch."""
+        return self.epochs
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether an epoch ends with an evaluation: each does."""
+        return epoch >= 1
+
 
 class DetectionRecipe(Model):
     """Everything beside the network that changes a detection result."""
@@ -102,6 +112,9 @@ class DetectionRecipe(Model):
     epochs: int = Field(ge=1)
     steps_per_epoch: int | None = Field(
         None, ge=1, description="null: as many as there are full batches in the training images."
+    )
+    metric: Literal["voc", "coco"] = Field(
+        description="'voc': VOC 2007's 11-point mAP@.5. 'coco': mAP@.5, @.75 and @[.5, .95]."
     )
     evaluate_every: int = Field(1, ge=1, description="Epochs from one evaluation to the next.")
     batch_size: int = Field(ge=1, description="Images in a step, over all devices.")
@@ -130,3 +143,12 @@ class DetectionRecipe(Model):
         """Steps of the whole training."""
         full = self.dataset.train_images // self.batch_size
         return self.epochs * (self.steps_per_epoch or full)
+
+    @property
+    def evaluations(self) -> int:
+        """How often the validation set is evaluated: every so many epochs, and at the end."""
+        return math.ceil(self.epochs / self.evaluate_every)
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 1, ends with an evaluation."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs

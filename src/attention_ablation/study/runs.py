@@ -2,9 +2,11 @@
 
 `spec.json` (what to do), `history.csv` (a row per epoch), `metrics.json` (what came out; its
 presence means that the run ended by itself), `failure.json` (why it did not), `train.log`,
-checkpoints, `weights.pt` (the final ones), `.lock` (held while a process trains the run), and
-`result.json`, from which a finished run's history and metrics can be written again. Where its
-weights look is in `gradcam.json` (means), `gradcam.csv` (a row per image), `gradcam.npz` (maps).
+checkpoints, `weights.pt` (the final ones), `backbone.pt` (a copy for detectors that start from
+it), `detections.npz` (what a detector finds in a few validation images), `.lock` (held while a
+process trains the run), and `result.json`, from which a finished run's history and metrics can be
+written again. Where its weights look is in `gradcam.json` (means), `gradcam.csv` (a row per image),
+`gradcam.npz` (maps).
 """
 
 import fcntl
@@ -27,6 +29,9 @@ HISTORY, METRICS, FAILURE = "history.csv", "metrics.json", "failure.json"
 # What a finished run came to, in one file that Snakemake does not know and so never deletes.
 RESULT = "result.json"
 SPEC, WEIGHTS = "spec.json", "weights.pt"
+# The same weights where detectors start from them: declared to Snakemake, and so kept apart.
+BACKBONE = "backbone.pt"
+DETECTIONS = "detections.npz"
 GRADCAM, GRADCAM_IMAGES, GRADCAM_MAPS = "gradcam.json", "gradcam.csv", "gradcam.npz"
 # Columns of gradcam.csv, and what their means are called in gradcam.json.
 GRADCAM_MEANS = {

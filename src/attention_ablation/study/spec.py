@@ -5,7 +5,7 @@ output folder are never in a spec. A field added later defaults to None, which t
 leaves out, so that the ids of runs already trained stay what they are.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -162,7 +162,7 @@ class Run(Model):
     """One training: a spec and a seed. It is what a run folder's `spec.json` holds."""
 
     seed: int = Field(ge=0, description="Seeds initial weights and data order.")
-    spec: Spec
+    spec: Annotated[Spec | DetectionSpec, Field(discriminator="task")]
 
     def canonical(self) -> str:
         """Return the run as JSON with sorted keys and no spaces."""
@@ -172,3 +172,9 @@ class Run(Model):
     def path(self) -> str:
         """The run's folder below `results/<tier>/runs`."""
         return f"{self.spec.run_id}/seed-{self.seed}"
+
+    @property
+    def initial(self) -> "Run | None":
+        """The run whose weights the backbone starts from; None where it starts from the seed."""
+        first = self.spec.initial if isinstance(self.spec, DetectionSpec) else None
+        return Run(seed=self.seed, spec=first) if first else None

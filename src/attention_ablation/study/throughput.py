@@ -11,7 +11,7 @@ from pydantic import Field
 from attention_ablation.study.config import parse, read_yaml
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.model import Model, canonical_json, short_hash
-from attention_ablation.study.spec import Spec
+from attention_ablation.study.spec import DetectionSpec, Spec
 
 PUBLISHED = Path("workflow/throughput.yaml")
 LEAST_STEP_SECONDS = 0.02
@@ -63,8 +63,10 @@ class PublishedRates:
         """What the rates are of."""
         return f"{self.table.hardware[self.hardware].title}, published rates"
 
-    def images_per_second(self, spec: Spec) -> float:
-        """Return the estimate."""
+    def images_per_second(self, spec: Spec | DetectionSpec) -> float | None:
+        """Return the estimate; None for a network without a published rate, such as a detector."""
+        if not self._published(spec):
+            return None
         recipe = spec.recipe
         rates = self.table.hardware[self.hardware].resnet50
         pixels = (recipe.dataset.image_size / 224) ** 2
@@ -72,9 +74,10 @@ class PublishedRates:
         rate = plain / (pixels * spec.backbone.width * self._gate_factor(spec))
         return min(rate, recipe.batch_size / LEAST_STEP_SECONDS)
 
-    def sources(self, specs: Sequence[Spec]) -> list[str]:
+    def sources(self, specs: Sequence[Spec | DetectionSpec]) -> list[str]:
         """Return where the figures that `specs` need come from, a line each."""
-        backbones = dict.fromkeys(spec.backbone.name for spec in specs)
+        known = [spec for spec in specs if self._published(spec)]
+        backbones = dict.fromkeys(spec.backbone.name for spec in known)
         entry = self.table.hardware[self.hardware]
         return [
             f"ResNet50: {entry.source}",
@@ -88,7 +91,10 @@ class PublishedRates:
             *(f"assumed: {line}" for line in self.table.assumptions),
         ]
 
-    def _gate_factor(self, spec: Spec) -> float:
+    def _published(self, spec: Spec | DetectionSpec) -> bool:
+        return isinstance(spec, Spec) and spec.backbone.name in self.table.backbones
+
+    def _gate_factor(self, spec: Spec | DetectionSpec) -> float:
         if spec.attention.descriptor:
             return self.table.gates["cbam"].factor
         return self.table.gates["se"].factor if spec.attention.pooling else 1.0
@@ -110,17 +116,21 @@ class Calibration(Model):
     measured: dict[str, Measured] = Field(default_factory=dict)
     memory_mb: int = Field(0, description="Most host memory that any of the networks took.")
 
-    def images_per_second(self, spec: Spec) -> float | None:
+    def images_per_second(self, spec: Spec | DetectionSpec) -> float | None:
         """Return what was measured; None for a network that was not or did not fit."""
         found = self.measured.get(network_key(spec))
         return found.images_per_second if found else None
 
 
-def network_key(spec: Spec) -> str:
+def network_key(spec: Spec | DetectionSpec) -> str:
     """Return a name for all that a training's speed depends on."""
     recipe = spec.recipe
     size = [recipe.dataset.image_size, recipe.batch_size, recipe.precision, recipe.dataset.classes]
-    network = [spec.backbone.model_dump(), spec.attention.model_dump(), size]
+    # Fields that are unset are left out, so that keys stay what they are when one is added.
+    parts = [spec.backbone, spec.attention]
+    network = [*(part.model_dump(exclude_none=True) for part in parts), size]
+    if isinstance(spec, DetectionSpec):
+        network.append(spec.detector.model_dump())
     return short_hash(canonical_json(network))
 
 
@@ -141,7 +151,7 @@ Rates = Calibration | PublishedRates
 
 
 def choose_rates(
-    name: str | None, folder: Path, specs: Sequence[Spec], root: Path = Path()
+    name: str | None, folder: Path, specs: Sequence[Spec | DetectionSpec], root: Path = Path()
 ) -> Rates:
     """Return the rates to plan with.
 

@@ -1,15 +1,18 @@
 """What a step and an evaluation are in image classification."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attention_ablation.data.load import ImageData, ImageSet, network_input
+from attention_ablation.data.load import ImageData, ImageSet, load, network_input
 from attention_ablation.models.build import build, initialise
-from attention_ablation.study.spec import Run
+from attention_ablation.study.spec import Run, Spec
 from attention_ablation.training.processes import ALONE, Processes
+from attention_ablation.training.task import means
 
 EVALUATION_BATCH = 250
 Batch = tuple[Tensor, Tensor]
@@ -30,12 +33,14 @@ class Classification:
     def __init__(
         self, run: Run, data: ImageData, device: torch.device, processes: Processes = ALONE
     ) -> None:
+        assert isinstance(run.spec, Spec)
         self.recipe = run.spec.recipe
         self.seed = run.seed
         self.device = device
         self.processes = processes
         self.share = processes.share(self.recipe.batch_size)
         self.fingerprint = data.fingerprint
+        self.composed_with = data.composed_with
         self.train_set, self.validation_set = data.train.to(device), data.validation.to(device)
         self.mean, self.std = data.mean, data.std
         self.model = build(run.spec.backbone, run.spec.attention, data.classes)
@@ -43,6 +48,12 @@ class Classification:
         # Tensors stay (N, C, H, W) and lie in memory as N, H, W, C, which convolutions prefer.
         self.model.to(device).to(memory_format=torch.channels_last)
         self._trained = processes.wrap(self.model)
+
+    @staticmethod
+    def load(run: Run, folder: Path, data_folder: Path) -> ImageData:
+        """Return the run's data set, composed first where that was not done."""
+        assert isinstance(run.spec, Spec)
+        return load(run.spec.recipe.dataset, data_folder)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -83,6 +94,22 @@ class Classification:
             logits = self.model(images)
             sums += _sums(logits, labels, cross_entropy(logits, labels))
         return sums
+
+    def validate(self) -> dict[str, float]:
+        """Return loss and errors (%) of the whole validation set."""
+        *values, images = self.processes.sum(self.evaluate()).tolist()
+        return means(self.columns, values, images)
+
+    def describe(self, row: Mapping[str, Any]) -> str:
+        """Return a row of the history as text."""
+        return (
+            f"loss {row['train_loss']:.4f} train, {row['validation_loss']:.4f} validation  "
+            f"top-1 error {row['train_top1_error']:.2f} % train, "
+            f"{row['validation_top1_error']:.2f} % validation"
+        )
+
+    def conclude(self, folder: Path) -> None:
+        """Write nothing: where a network looks is a job of its own."""
 
     def _batch(self, images: ImageSet, indices: Tensor) -> Batch:
         pixels = network_input(images.images[indices], self.mean, self.std)

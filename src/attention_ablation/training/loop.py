@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from attention_ablation.training.classify import Classification
 from attention_ablation.training.schedule import learning_rate
+from attention_ablation.training.task import Task, means
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -25,14 +25,16 @@ class Loop:
     follows from seed and epoch. Nor is the number of processes, which may be another one then.
     """
 
-    def __init__(self, task: Classification, device: torch.device) -> None:
+    def __init__(self, task: Task, device: torch.device) -> None:
         self.task = task
         self.recipe = task.recipe
         self.device = device
         self.processes = task.processes
         self.step = 0
         self.history: list[dict[str, float]] = []
-        self.sums = torch.zeros(4, device=device)  # this process's, of the epoch under way
+        self.sums = torch.zeros(
+            len(task.columns) + 1, device=device
+        )  # this process's, of the epoch under way
         self.seconds = self.waited = 0.0  # likewise: its training, and its waiting for batches
         scaled = self.recipe.precision == "fp16"
         self.optimizer = torch.optim.SGD(
@@ -52,22 +54,22 @@ class Loop:
         Raises Stopped before the first step at which `asked_to_stop` is true.
         """
         first_step = len(self.history) * self.task.steps_per_epoch
+        number = len(self.history) + 1
         row: dict[str, float] = {
-            "epoch": len(self.history) + 1,
+            "epoch": number,
             "lr": float(f"{self._learning_rate(first_step):.6g}"),
         }
         self._train(self.step - first_step, asked_to_stop)
+        *values, images = self.processes.sum(self.sums).tolist()
+        train = means(self.task.columns, values, images)
+        row |= {f"train_{name}": value for name, value in train.items()}
         start = time.perf_counter()
-        self.processes.share_buffers(self.task.model)
-        with self._autocast():
-            sums = self.sums, self.task.evaluate()
-        train, validation = (self.processes.sum(values).tolist() for values in sums)
-        evaluated = time.perf_counter() - start
-        for split, values in (("train", train), ("validation", validation)):
-            for column, value in zip(self.task.columns, values[:-1], strict=True):
-                scale = 100 if column.endswith("error") else 1
-                row[f"{split}_{column}"] = round(scale * value / values[-1], 6)
-        images, seconds = train[-1], self.seconds + evaluated
+        if self.recipe.evaluates(number):
+            self.processes.share_buffers(self.task.model)
+            with self._autocast():
+                found = self.task.validate()
+            row |= {f"validation_{name}": value for name, value in found.items()}
+        seconds = self.seconds + time.perf_counter() - start
         row |= {
             "seconds": round(seconds, 4),
             "compute_seconds": round(seconds - self.waited, 4),

@@ -78,6 +78,16 @@ class Processes:
         distributed.all_reduce(total)
         return total
 
+    def gather(self, values: list[T]) -> list[T]:
+        """Return the values of all processes, those of the main one first."""
+        if self.size == 1:
+            return values
+        from torch import distributed
+
+        gathered: list[list[T]] = [[] for _ in range(self.size)]
+        distributed.all_gather_object(gathered, values)
+        return [value for part in gathered for value in part]
+
     def largest(self, number: int) -> int:
         """Return the largest of the processes' numbers; it goes over the CPU, past GPUs' queues."""
         if self.size == 1:

@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 
-from attention_ablation.data.load import load
 from attention_ablation.study.runs import HISTORY, finish, sha256
 from attention_ablation.study.spec import Run
 from attention_ablation.training import checkpoint
-from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.processes import ALONE, Processes
 from attention_ablation.training.provenance import peak_memory, provenance
+from attention_ablation.training.task import Task, kind
 
 
 def train(
@@ -35,8 +34,9 @@ def train(
     """Train a run, write its history and metrics into `folder`, and return the metrics.
 
     History, a row per epoch: epoch; lr (of the epoch's first step); train_ and validation_ loss,
-    top1_error and top5_error (%; training's are means over the epoch's steps); seconds (training
-    and evaluation); compute_seconds (the same without waiting for batches); images_per_second
+    top1_error and top5_error (%; training's are means over the epoch's steps), of a detector
+    train_loss with its parts and validation_ map_50, map_75 and map (%); seconds (training and
+    evaluation); compute_seconds (the same without waiting for batches); images_per_second
     (training, end to end) and compute_images_per_second.
 
     A checkpoint is written after every epoch. On SIGINT, SIGTERM or SIGUSR1 one is written at the
@@ -56,12 +56,13 @@ def train(
     seconds since 1970, of the process that finished the run; peak memory is that process's, MB.
     """
     begin = time.perf_counter() if started is None else started
+    task_of = kind(run)
     with processes.main_first():  # it composes the data set where that was not done
-        data = load(run.spec.recipe.dataset, data_folder)
+        data: Any = task_of.load(run, folder, data_folder)
     ready = time.perf_counter()
     settle(run.seed, device)
     facts = provenance(device)
-    task = Classification(run, data, device, processes)
+    task: Task = task_of(run, data, device, processes)
     loop = Loop(task, device)
     epochs = run.spec.recipe.epochs
     # The main process tells the others, who may see the folder later than it was written.
@@ -88,7 +89,7 @@ def train(
             _save(folder, loop)
             if processes.is_main:
                 _write_history(folder, loop.history)
-                print(_line(row, epochs), flush=True)
+                print(_line(row, epochs, task.describe(row)), flush=True)
     history = loop.history
     results = {k: v for k, v in history[-1].items() if k.startswith(("train_", "validation_"))}
     metrics = {
@@ -103,10 +104,11 @@ def train(
         "images_per_second": history[-1]["images_per_second"],
         **peak_memory(device),
         "dataset_fingerprint": task.fingerprint,
-        "dataset_composed_with": data.composed_with,
+        "dataset_composed_with": task.composed_with,
         "processes": processes.size,
         **facts,
     }
+    task.conclude(folder)
     if processes.is_main:
         _write_history(folder, history)
         # What `attention-ablation verify` holds the folder to.
@@ -142,9 +144,8 @@ def stop_signal() -> Iterator[Callable[[], int | None]]:
 
 
 def _diverged(history: list[dict[str, float]]) -> bool:
-    return bool(history) and not math.isfinite(
-        history[-1]["train_loss"] + history[-1]["validation_loss"]
-    )
+    losses = [v for row in history[-1:] for k, v in row.items() if k.endswith("_loss")]
+    return not all(map(math.isfinite, losses))
 
 
 def _save(folder: Path, loop: Loop) -> None:
@@ -154,17 +155,15 @@ def _save(folder: Path, loop: Loop) -> None:
 
 
 def _write_history(folder: Path, history: list[dict[str, float]]) -> None:
+    columns = max(history, key=len)  # an epoch may have no evaluation
     with (folder / HISTORY).open("w", newline="") as file:
-        writer = csv.DictWriter(file, history[0], lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
 
 
-def _line(row: dict[str, float], epochs: int) -> str:
+def _line(row: dict[str, float], epochs: int, described: str) -> str:
     return (
-        f"epoch {row['epoch']:.0f}/{epochs}  lr {row['lr']:.2g}  "
-        f"loss {row['train_loss']:.4f} train, {row['validation_loss']:.4f} validation  "
-        f"top-1 error {row['train_top1_error']:.2f} % train, "
-        f"{row['validation_top1_error']:.2f} % validation  "
+        f"epoch {row['epoch']:.0f}/{epochs}  lr {row['lr']:.2g}  {described}  "
         f"{row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s"
     )

@@ -1,0 +1,209 @@
+"""What a step and an evaluation are in object detection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from attention_ablation.data.detection import DetectionData, DetectionSet, Target, load_detection
+from attention_ablation.data.detection_augment import augmented
+from attention_ablation.metrics.coco import coco_map
+from attention_ablation.metrics.voc import voc_map
+from attention_ablation.models.detection.build import build_detector, initialise_detector
+from attention_ablation.study.errors import UserError
+from attention_ablation.study.runs import BACKBONE, DETECTIONS
+from attention_ablation.study.spec import DetectionSpec, Run
+from attention_ablation.training.processes import ALONE, Processes
+
+EVALUATION_BATCH = 16
+SHOWN = 6  # validation images whose detections are kept for the figure
+Batch = tuple[list[Tensor], list[Target]]
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a detection run needs: its data set, and the weights that its backbone starts from."""
+
+    data: DetectionData
+    initial: Weights | None
+
+
+class Detection:
+    """A detector and its data; images have their own sizes, so a batch is a list of them.
+
+    Sums over images are kept on the device as (loss, its parts, images).
+
+    Raises UserError where the batch cannot be divided by the processes.
+    """
+
+    def __init__(
+        self, run: Run, material: Material, device: torch.device, processes: Processes = ALONE
+    ) -> None:
+        spec = run.spec
+        assert isinstance(spec, DetectionSpec)
+        self.recipe = spec.recipe
+        self.seed = run.seed
+        self.device = device
+        self.processes = processes
+        self.share = processes.share(self.recipe.batch_size)
+        self.data = data = material.data
+        self._turn, self._indices_of_turn = -1, torch.empty(0)
+        self.fingerprint, self.composed_with = data.fingerprint, data.composed_with
+        self.model = build_detector(
+            spec.detector,
+            spec.backbone,
+            spec.attention,
+            len(data.classes),
+            image_size=self.recipe.dataset.image_size,
+            longest=getattr(self.recipe.dataset, "longest", None),
+            mean=data.mean,
+            std=data.std,
+        )
+        initialise_detector(self.model, run.seed)
+        if material.initial is not None:
+            self.model.load_backbone(material.initial)
+        self.columns = ("loss", *self.model.losses)
+        self.model.to(device).to(memory_format=torch.channels_last)
+        self._trained = processes.wrap(self.model)
+
+    @staticmethod
+    def load(run: Run, folder: Path, data_folder: Path) -> Material:
+        """Return the run's data, and the weights to start from, of a run beside its `folder`."""
+        assert isinstance(run.spec, DetectionSpec)
+        data = load_detection(run.spec.recipe.dataset, data_folder)
+        if data.skipped:
+            print(f"warning: {data.skipped}", flush=True)
+        return Material(data, _initial(run, folder))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch: the recipe's, or as many as there are full batches."""
+        return self.recipe.steps_per_epoch or self._steps_per_pass
+
+    @property
+    def _steps_per_pass(self) -> int:
+        return len(self.data.train) // self.recipe.batch_size
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield this process's parts of the epoch's batches, from the `first`, counted from 0.
+
+        An epoch goes on in the data where the one before ended; the order of each pass through
+        them depends on the seed and the pass only, and an image's augmentation on it, too.
+        """
+        begin = (epoch - 1) * self.steps_per_epoch
+        steps = range(begin + first, begin + self.steps_per_epoch)
+        pick = _Picked(self.data.train, self.recipe.augmentation, self.seed)
+        for images, targets in DataLoader(
+            pick, batch_sampler=[self._indices(step) for step in steps], collate_fn=_lists
+        ):
+            yield (
+                self._to_device(images),
+                [{k: v.to(self.device) for k, v in target.items()} for target in targets],
+            )
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss to minimise, the sum of its parts, and the batch's sums."""
+        images, targets = batch
+        parts = self._trained(images, targets)
+        values = [parts[name] for name in self.model.losses]
+        loss = torch.stack(values).sum()
+        sums = torch.stack([loss, *values]).detach() * len(images)
+        return loss, torch.cat([sums, sums.new_tensor([len(images)])])
+
+    @torch.inference_mode()
+    def detect(self, indices: range) -> list[tuple[Target, Target]]:
+        """Return what the detector finds in validation images, and what is there, on the CPU."""
+        self.model.eval()
+        found = []
+        for begin in range(0, len(indices), EVALUATION_BATCH):
+            pairs = [self.data.validation[i] for i in indices[begin : begin + EVALUATION_BATCH]]
+            predictions = self.model(self._to_device([image for image, _ in pairs]))
+            for prediction, (_, target) in zip(predictions, pairs, strict=True):
+                found.append(({k: v.cpu() for k, v in prediction.items()}, target))
+        return found
+
+    def validate(self) -> dict[str, float]:
+        """Return the mAP (%) of the whole validation set by the recipe's metric."""
+        part = range(self.processes.rank, len(self.data.validation), self.processes.size)
+        found = self.processes.gather(self.detect(part))
+        predictions, targets = [p for p, _ in found], [t for _, t in found]
+        if self.recipe.metric == "coco":
+            shares = coco_map(predictions, targets)
+        else:
+            by_class = voc_map(predictions, targets, len(self.data.classes))
+            shares = {"map_50": float(np.mean(list(by_class.values())))}
+        return {name: round(100 * share, 4) for name, share in shares.items()}
+
+    def describe(self, row: Mapping[str, Any]) -> str:
+        """Return a row of the history as text."""
+        text = f"loss {row['train_loss']:.4f} train"
+        if "validation_map_50" in row:
+            text += f"  mAP@.5 {row['validation_map_50']:.1f} % validation"
+        return text
+
+    def conclude(self, folder: Path) -> None:
+        """Keep the first validation images with true and found boxes, for a person to look at."""
+        if not self.processes.is_main:
+            return
+        shown = range(min(SHOWN, len(self.data.validation)))
+        arrays: dict[str, Any] = {"classes": np.array(self.data.classes)}
+        for i, (prediction, target) in enumerate(self.detect(shown)):
+            arrays[f"image_{i}"] = self.data.validation[i][0].numpy()
+            arrays |= {f"found_{k}_{i}": v.numpy() for k, v in prediction.items()}
+            arrays |= {f"true_{k}_{i}": target[k].numpy() for k in ("boxes", "labels")}
+        np.savez_compressed(folder / DETECTIONS, **arrays)
+
+    def _indices(self, step: int) -> list[tuple[int, int]]:
+        """Return this process's images of a step as (pass through the data, index)."""
+        turn, at = divmod(step, self._steps_per_pass)
+        begin = at * self.recipe.batch_size + self.processes.rank * self.share
+        return [(turn, int(i)) for i in self._order(turn)[begin : begin + self.share]]
+
+    def _order(self, turn: int) -> Tensor:
+        if turn != self._turn:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + turn + 1)
+            self._turn, self._indices_of_turn = (
+                turn,
+                torch.randperm(len(self.data.train), generator=generator),
+            )
+        return self._indices_of_turn
+
+    def _to_device(self, images: list[Tensor]) -> list[Tensor]:
+        return [image.to(self.device).float().div_(255) for image in images]
+
+
+class _Picked(Dataset[tuple[Tensor, Target]]):
+    """Training images by (pass, index), augmented."""
+
+    def __init__(self, images: DetectionSet, augmentation: str, seed: int) -> None:
+        self.images, self.augmentation, self.seed = images, augmentation, seed
+
+    def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, Target]:
+        turn, index = at
+        image, target = self.images[index]
+        return augmented(image, target, self.augmentation, (self.seed, turn, index))
+
+
+def _lists(pairs: list[tuple[Tensor, Target]]) -> Batch:
+    return [image for image, _ in pairs], [target for _, target in pairs]
+
+
+def _initial(run: Run, folder: Path) -> Weights | None:
+    if run.initial is None:
+        return None
+    path = folder.parents[1] / run.initial.path / BACKBONE
+    if not path.exists():
+        raise UserError(
+            f"{path}: there are no weights to start the backbone from; train that run first, as "
+            "the workflow does."
+        )
+    weights: Weights = torch.load(path, map_location="cpu", weights_only=True)
+    return weights

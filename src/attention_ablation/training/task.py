@@ -1,0 +1,74 @@
+"""What the loop asks of a task, and which task a run is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor, nn
+
+from attention_ablation.study.recipes import ClassificationRecipe, DetectionRecipe
+from attention_ablation.study.spec import DetectionSpec, Run
+from attention_ablation.training.processes import Processes
+
+if TYPE_CHECKING:
+    from attention_ablation.training.classify import Classification
+    from attention_ablation.training.detect import Detection
+
+
+class Task(Protocol):
+    """A network, its data, what a step is, and what an evaluation says.
+
+    `columns` are the parts of a step's sums before the last one, which is images; those that end in
+    'error' are counts. With several processes each takes its part of every batch.
+    """
+
+    processes: Processes
+    model: nn.Module
+    fingerprint: str  # of the data set
+    composed_with: str | None
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def recipe(self) -> ClassificationRecipe | DetectionRecipe: ...
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Any]:
+        """Yield this process's parts of the epoch's batches (from 1), from the `first` (from 0)."""
+
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss to minimise and the batch's sums over images."""
+
+    def validate(self) -> Mapping[str, float]:
+        """Return the numbers of the whole validation set, of all processes, by name."""
+
+    def describe(self, row: Mapping[str, Any]) -> str:
+        """Return what a row of the history says, for the log."""
+
+    def conclude(self, folder: Path) -> None:
+        """Write into a run's folder what the trained network shows beside its numbers."""
+
+
+def means(columns: Sequence[str], sums: Sequence[float], images: float) -> dict[str, float]:
+    """Return sums over images as means: losses, and errors in percent."""
+    scales = (100 if column.endswith("error") else 1 for column in columns)
+    return {
+        column: round(scale * value / images, 6)
+        for column, scale, value in zip(columns, scales, sums, strict=True)
+    }
+
+
+def kind(run: Run) -> type[Classification | Detection]:
+    """Return the class of a run's task."""
+    if isinstance(run.spec, DetectionSpec):
+        from attention_ablation.training.detect import Detection
+
+        return Detection
+    from attention_ablation.training.classify import Classification
+
+    return Classification
