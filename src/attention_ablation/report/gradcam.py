@@ -70,7 +70,7 @@ def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> F
             grid[0, number + 1].set_title(str(known["label"][number]), fontsize=10)
     for line, key, folder, shown in zip(grid[1:], entry.rows, folders, maps, strict=True):
         label = next(row.label for row in plan.rows(entry.table) if row.key == key)
-        _label(line[0], label, _numbers(means, key, len(plan.seeds)) if shown else _why(folder))
+        _label(line[0], label, _numbers(means, key, len(plan.seeds)) if shown else why_missing(folder))
         for number in range(columns):
             _draw_map(line[number + 1], shown, number)
     bar = figure.colorbar(
@@ -148,7 +148,7 @@ def _numbers(means: pd.DataFrame, key: str, seeds: int) -> str:
     return "\n".join(lines)
 
 
-def _why(folder: Path) -> str:
+def why_missing(folder: Path) -> str:
     """Return why a run has no maps, in a few lines."""
     outcome = read_outcome(folder)
     status = str(outcome["status"])
