@@ -71,7 +71,7 @@ def compose(dataset: ClutteredDigits, split: Split, indices: range) -> DigitImag
     fragment = [len(digits), digit - cut + 1, digit - cut + 1, size - cut + 1, size - cut + 1]
     bounds = np.array([len(digits), place, place, *fragment * dataset.fragments])
     for i, index in enumerate(indices):
-        draws = _generator(dataset.seed, split, index).integers(bounds).tolist()
+        draws = image_generator(dataset.seed, split, index).integers(bounds).tolist()
         chosen[i], x, y = draws[:3]
         targets[i, y : y + digit, x : x + digit] = digits[chosen[i]]
         for k in range(3, len(draws), 5):
@@ -80,16 +80,18 @@ def compose(dataset: ClutteredDigits, split: Split, indices: range) -> DigitImag
             piece = digits[other, from_y : from_y + cut, from_x : from_x + cut]
             np.maximum(window, piece, out=window)
     masks = targets >= MASK_LEVEL
-    return DigitImages(np.maximum(images, targets), digit_labels[chosen], _boxes(masks), masks)
+    return DigitImages(np.maximum(images, targets), digit_labels[chosen], mask_boxes(masks), masks)
 
 
-def _generator(seed: int, split: Split, index: int) -> np.random.Generator:
+def image_generator(seed: int, split: Split, index: int) -> np.random.Generator:
+    """Return the random numbers of one image of a split."""
     # Counter-based: every image has a stream of its own, at no cost for the ones before.
     key = [seed, int(split == "validation")]
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, index]))
 
 
-def _boxes(masks: NDArray[np.bool_]) -> NDArray[np.int16]:
+def mask_boxes(masks: NDArray[np.bool_]) -> NDArray[np.int16]:
+    """Return the boxes around (N, S, S) masks: (N, 4) x0, y0, x1, y1, px, x1 and y1 exclusive."""
     size = masks.shape[1]
     corners = []
     for axis in (1, 2):  # over rows for x, over columns for y

@@ -1,0 +1,184 @@
+"""COCO 2014 (Lin et al. 2014): train and 35k of val to train on, 5k of val, minival, to evaluate.
+
+Training leaves out crowds and boxes without area, clips the others to their images, and leaves out
+images without any object then, as the Faster R-CNN code behind the protocol does (Chen & Gupta
+2017). Evaluation has every annotation as it lies in the file, as COCO's own does.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from attention_ablation.data.annotations import Annotation
+from attention_ablation.data.image_files import ImageRecord, required, with_objects
+from attention_ablation.study.errors import UserError
+
+MINIVAL = 5_000
+# Files that say which images of val are minival. The images of val2017 are the same ones.
+MINIVAL_LISTS = ("instances_minival2014.json", "instances_val2017.json")
+REST_LIST = "instances_valminusminival2014.json"
+
+
+class CocoRecords(NamedTuple):
+    """What a copy of COCO 2014 holds; label k is category_ids[k - 1] in its files."""
+
+    train: list[ImageRecord]
+    validation: list[ImageRecord]
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    derived: bool  # whether minival was chosen by our rule, for want of the public list
+    notes: list[str]
+
+
+def read_coco(folder: Path) -> CocoRecords:
+    """Return the records to train on and to evaluate, and notes of what was left out or changed.
+
+    folder: holds annotations/, train2014/ and val2014/. Raises UserError for files that are
+    missing or broken, and for lists that do not fit the images.
+    """
+    annotations = folder / "annotations"
+    train_file = required(annotations / "instances_train2014.json")
+    val_file = required(annotations / "instances_val2014.json")
+    val = _read(val_file)
+    categories = sorted((int(c["id"]), str(c["name"])) for c in val["categories"])
+    labels = {category: label for label, (category, _) in enumerate(categories, start=1)}
+    notes: list[str] = []
+    held_out, rest, derived = _minival([i["id"] for i in val["images"]], annotations, notes)
+    images = folder / "val2014"
+    validation = _records(val, held_out, images, labels, val_file)
+    train = _records(val, rest, images, labels, val_file)
+    del val  # half a gigabyte
+    records = _read(train_file)
+    chosen = {image["id"] for image in records["images"]}
+    train = _records(records, chosen, folder / "train2014", labels, train_file) + train
+    return CocoRecords(
+        with_objects(_trainable(train, notes), notes),
+        validation,
+        tuple(name for _, name in categories),
+        tuple(category for category, _ in categories),
+        derived,
+        notes,
+    )
+
+
+def derived_minival(image_ids: Iterable[int], count: int) -> set[int]:
+    """Return the `count` ids whose decimal text has the least SHA-256: the same ones everywhere."""
+    return set(sorted(image_ids, key=lambda i: hashlib.sha256(str(i).encode()).digest())[:count])
+
+
+def _minival(
+    val_ids: list[int], annotations: Path, notes: list[str]
+) -> tuple[set[int], set[int], bool]:
+    """Return val's images to evaluate and to train on, and whether no public list chose them.
+
+    Only the ids are taken from a list: its annotations may differ from those of val2014.
+    """
+    listed = next((annotations / n for n in MINIVAL_LISTS if (annotations / n).exists()), None)
+    if listed:
+        held_out = _listed(listed, val_ids)
+    elif len(val_ids) > MINIVAL:
+        held_out = derived_minival(val_ids, MINIVAL)
+        notes.append(
+            f"minival is not the public one: neither {' nor '.join(MINIVAL_LISTS)} is in "
+            f"{annotations}, so {MINIVAL:,} images were chosen by a rule of our own"
+        )
+    else:
+        raise UserError(
+            f"{annotations}: expected {' or '.join(MINIVAL_LISTS)}, or more than {MINIVAL:,} "
+            f"images in instances_val2014.json to choose minival from; got {len(val_ids):,}."
+        )
+    rest = set(val_ids) - held_out
+    if (annotations / REST_LIST).exists():
+        rest = _listed(annotations / REST_LIST, val_ids)
+        if both := rest & held_out:
+            raise UserError(
+                f"{annotations / REST_LIST}: expected no image of minival, got {len(both):,}, such "
+                f"as {min(both)}. Fetch both lists again, or remove this one."
+            )
+    return held_out, rest, listed is None
+
+
+def _listed(path: Path, val_ids: list[int]) -> set[int]:
+    ids = {int(image["id"]) for image in _read(path)["images"]}
+    if strange := ids - set(val_ids):
+        raise UserError(
+            f"{path}: expected images of instances_val2014.json, got {len(strange):,} others, such "
+            f"as {min(strange)}."
+        )
+    return ids
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return an annotation file; raises UserError where it is not one."""
+    try:
+        data = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: expected JSON, got: {error}. Fetch it again.") from error
+    keys = ("images", "annotations", "categories")
+    if not isinstance(data, dict) or any(key not in data for key in keys):
+        raise UserError(f"{path}: expected the keys {', '.join(keys)}; is it an instances file?")
+    return data
+
+
+def _records(
+    data: dict[str, Any], chosen: set[int], folder: Path, labels: dict[int, int], path: Path
+) -> list[ImageRecord]:
+    """Return the chosen images by their ids, with every annotation as it is in the file."""
+    objects = defaultdict(list)
+    for annotation in data["annotations"]:
+        if annotation["image_id"] in chosen:
+            try:
+                x, y, width, height = annotation["bbox"]
+                label = labels[annotation["category_id"]]
+                crowd, area = bool(annotation.get("iscrowd", 0)), float(annotation["area"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{path}: annotation {annotation.get('id')}: expected bbox of x, y, width and "
+                    f"height, area, and a category of the file, got: {error!r}."
+                ) from error
+            if width < 0 or height < 0:
+                raise UserError(
+                    f"{path}: annotation {annotation.get('id')}: expected a width and height of 0 "
+                    f"or more, got {width:g} and {height:g}. Fetch the file again, or correct it."
+                )
+            box = (x, y, x + width, y + height)
+            objects[annotation["image_id"]].append(Annotation(box, label, area, crowd=crowd))
+    return [
+        ImageRecord(
+            folder / image["file_name"],
+            image["id"],
+            image["width"],
+            image["height"],
+            objects[image["id"]],
+        )
+        for image in sorted(data["images"], key=lambda image: image["id"])
+        if image["id"] in chosen
+    ]
+
+
+def _trainable(records: list[ImageRecord], notes: list[str]) -> list[ImageRecord]:
+    """Return the records without crowds and bad boxes, the other boxes inside their images."""
+    result, crowds, empty, clipped = [], 0, 0, 0
+    for record in records:
+        kept = []
+        for a in record.objects:
+            x0, y0 = max(a.box[0], 0.0), max(a.box[1], 0.0)
+            x1, y1 = min(a.box[2], float(record.width)), min(a.box[3], float(record.height))
+            if a.crowd:
+                crowds += 1
+            elif a.area <= 0 or x0 >= x1 or y0 >= y1:
+                empty += 1
+            else:
+                clipped += (x0, y0, x1, y1) != a.box
+                kept.append(a._replace(box=(x0, y0, x1, y1)))
+        result.append(record._replace(objects=kept))
+    if crowds:
+        notes.append(f"{crowds} crowds left out of training")
+    if empty:
+        notes.append(f"{empty} boxes without area or outside their image left out of training")
+    if clipped:
+        notes.append(f"{clipped} training boxes clipped to their images")
+    return result

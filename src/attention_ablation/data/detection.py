@@ -1,0 +1,166 @@
+"""Detection data sets: images and the boxes and classes of the objects on them."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attention_ablation.data.annotations import Annotations, Target
+from attention_ablation.study.datasets import ClutteredScenes, Coco, Voc
+
+Colour = tuple[float, float, float]
+# Of ImageNet's training images, 0 to 1: what backbones trained on it have seen.
+IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+
+
+class DetectionSet(Protocol):
+    """Images, (3, H, W) uint8, each with its target.
+
+    A target has boxes (n, 4) float32 x0, y0, x1, y1 in px of the image, x1 and y1 exclusive;
+    labels (n,) int64 from 1; difficult and crowd (n,) bool, objects that an evaluation counts
+    neither as found nor as missed; area (n,) float32, px; image_id, an int64 scalar.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]: ...
+
+
+@dataclass(frozen=True)
+class DetectionData:
+    """A data set's two splits, its classes without the background, and how to normalise it.
+
+    mean, std: of the three colours, 0 to 1. category_ids: label k is category_ids[k - 1] in the
+    data set's own files. skipped: what was left out or changed, and how often; empty if nothing.
+    """
+
+    train: DetectionSet
+    validation: DetectionSet
+    classes: tuple[str, ...]
+    mean: Colour
+    std: Colour
+    fingerprint: str
+    composed_with: str | None = None  # packages and versions; None for images that were not
+    skipped: str = ""
+    category_ids: tuple[int, ...] = ()  # empty: the labels themselves
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """Scenes in memory: images (N, S, S) uint8."""
+
+    images: Tensor
+    annotations: Annotations
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        """Return (3, S, S) uint8, the grey level thrice, and the target."""
+        return self.images[index].repeat(3, 1, 1), self.annotations.target(index)
+
+
+def prepare_scenes(dataset: ClutteredScenes, folder: Path) -> Path:
+    """Compose scenes into `folder` unless they are there, and return the file's path."""
+    path = folder / dataset.prepared
+    if path.exists():
+        return path
+    # Imported here: scikit-learn costs a second, and only the first training composes.
+    from attention_ablation.data.scenes import compose_scenes
+
+    train = compose_scenes(dataset, "train", range(dataset.train_images))
+    validation = compose_scenes(dataset, "validation", range(dataset.validation_images))
+    arrays: dict[str, Any] = {"train_" + k: v for k, v in vars(train).items()}
+    arrays |= {"validation_" + k: v for k, v in vars(validation).items()}
+    versions = [f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "torch")]
+    arrays["composed_with"] = np.array(", ".join(versions))
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}_{path.name}")
+    np.savez(part, **arrays)
+    part.replace(path)
+    return path
+
+
+def load_detection(
+    dataset: ClutteredScenes | Voc | Coco, data_folder: Path, composed_folder: Path
+) -> DetectionData:
+    """Return a detection data set.
+
+    data_folder: where VOCdevkit/, or COCO's annotations/ and images, lie. composed_folder: where
+    composed scenes are kept. Raises UserError for data that are missing or broken.
+    """
+    if isinstance(dataset, ClutteredScenes):
+        return _load_scenes(dataset, composed_folder)
+    return _load_files(dataset, data_folder)
+
+
+def _load_scenes(dataset: ClutteredScenes, folder: Path) -> DetectionData:
+    digest = hashlib.sha256()
+    with np.load(prepare_scenes(dataset, folder)) as arrays:
+
+        def read(split: str) -> SceneSet:
+            images, starts, boxes, labels = (
+                arrays[f"{split}_{name}"] for name in ("images", "starts", "boxes", "labels")
+            )
+            for values in (images, starts, boxes, labels):
+                digest.update(values)
+            corners = torch.from_numpy(boxes).float()
+            no = torch.zeros(len(labels), dtype=torch.bool)
+            annotations = Annotations(
+                image_ids=torch.arange(len(images)),
+                starts=torch.from_numpy(starts),
+                boxes=corners,
+                labels=torch.from_numpy(labels),
+                area=(corners[:, 2:] - corners[:, :2]).prod(1),
+                difficult=no,
+                crowd=no,
+            )
+            return SceneSet(torch.from_numpy(images), annotations)
+
+        train, validation = read("train"), read("validation")
+        composed_with = str(arrays["composed_with"])
+    pixels = train.images.numpy()
+    mean, std = float(pixels.mean() / 255), float(pixels.std() / 255)
+    return DetectionData(
+        train,
+        validation,
+        classes=tuple(str(digit) for digit in range(dataset.classes)),
+        mean=(mean, mean, mean),
+        std=(std, std, std),
+        fingerprint=digest.hexdigest()[:16],
+        composed_with=composed_with,
+    )
+
+
+def _load_files(dataset: Voc | Coco, folder: Path) -> DetectionData:
+    # Imported here: a training on scenes needs neither.
+    from attention_ablation.data import coco, voc
+    from attention_ablation.data.image_files import ImageFiles
+
+    category_ids: Sequence[int] = ()
+    suffix = ""
+    if isinstance(dataset, Voc):
+        train, validation, notes = voc.read_voc(folder)
+        classes = voc.CLASSES
+    else:
+        train, validation, classes, category_ids, derived, notes = coco.read_coco(folder)
+        suffix = "-derived-minival" if derived else ""
+    sets = ImageFiles.of(train), ImageFiles.of(validation)
+    digest = hashlib.sha256(sets[0].digest() + sets[1].digest())
+    return DetectionData(
+        *sets,
+        classes=classes,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        fingerprint=digest.hexdigest()[:16] + suffix,
+        skipped="; ".join(notes),
+        category_ids=tuple(category_ids),
+    )

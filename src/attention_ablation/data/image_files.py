@@ -1,0 +1,110 @@
+"""Images that are read from their files, one at a time, and the objects on them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+from torchvision.datasets.folder import pil_loader
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from attention_ablation.data.annotations import Annotation, Annotations, Target
+from attention_ablation.study.errors import UserError
+
+
+class ImageRecord(NamedTuple):
+    """An image's file, number, size in px as its annotation has it, and objects."""
+
+    path: Path
+    image_id: int
+    width: int
+    height: int
+    objects: list[Annotation]
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The images of a split. sizes: width and height of each, px."""
+
+    paths: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    annotations: Annotations
+
+    @classmethod
+    def of(cls, records: Sequence[ImageRecord]) -> "ImageFiles":
+        """Return the images of these records, in their order."""
+        annotations = Annotations.of([r.image_id for r in records], [r.objects for r in records])
+        sizes = tuple((r.width, r.height) for r in records)
+        return cls(tuple(str(r.path) for r in records), sizes, annotations)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        """Return (3, H, W) uint8 and the target.
+
+        Raises UserError for an image that does not decode or is not of its annotation's size.
+        """
+        path = self.paths[index]
+        try:
+            image = pil_to_tensor(pil_loader(path))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(
+                f"{path}: expected an image that decodes, got: {error}. Fetch it again."
+            ) from error
+        height, width = image.shape[1:]
+        if (width, height) != self.sizes[index]:
+            raise UserError(
+                "{}: expected {} x {} px, as its annotation says, got {} x {}: its boxes are for "
+                "another image. Fetch both again.".format(path, *self.sizes[index], width, height)
+            )
+        return image, self.annotations.target(index)
+
+    def digest(self) -> bytes:
+        """Return a digest of the annotations and of the files' names and sizes in bytes.
+
+        Raises UserError where files are missing, naming the first and saying how many.
+        """
+        digest = hashlib.sha256(self.annotations.digest())
+        missing = []
+        for path in map(Path, self.paths):
+            try:
+                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            except FileNotFoundError:
+                missing.append(path)
+        if missing:
+            raise UserError(
+                f"{missing[0]}: the image is missing; {len(missing)} of {len(self)} are. "
+                "Unpack the data set's archives again; docs/detection-data.md says where."
+            )
+        return digest.digest()
+
+
+def with_objects(records: list[ImageRecord], notes: list[str]) -> list[ImageRecord]:
+    """Return the images that have an object; others are counted in `notes`: nothing trains on them.
+
+    Raises UserError where none has.
+    """
+    kept = [record for record in records if record.objects]
+    if not kept:
+        raise UserError(
+            f"expected training images with objects, got {len(records)} images without any; "
+            "docs/detection-data.md says what the files hold."
+        )
+    if len(kept) < len(records):
+        notes.append(f"{len(records) - len(kept)} training images without an object left out")
+    return kept
+
+
+def required(path: Path) -> Path:
+    """Return a path that exists; raises UserError that says what is in its nearest folder."""
+    if path.exists():
+        return path
+    there = next(folder for folder in path.parents if folder.is_dir())
+    names = sorted(entry.name for entry in there.iterdir())
+    found = ", ".join(names[:8]) + ", ..." * (len(names) > 8) if names else "nothing"
+    raise UserError(
+        f"expected {path}, but {there} has {found}; docs/detection-data.md says how the data lie."
+    )

@@ -1,0 +1,1 @@
+"""Figures that judge detections, for trainings and for the analysis alike; numpy only."""
