@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from attention_ablation.data.detection import DetectionData, DetectionSet, Target, load_detection
-from attention_ablation.data.detection_augment import augmented
+from attention_ablation.data.annotations import Target
+from attention_ablation.data.detection import DetectionData, DetectionSet, load_detection
+from attention_ablation.data.detection_augment import Augmentation, augmented, sample_seed
 from attention_ablation.metrics.coco import coco_map
 from attention_ablation.metrics.voc import voc_map
 from attention_ablation.models.detection.build import build_detector, initialise_detector
@@ -78,7 +79,7 @@ class Detection:
     def load(run: Run, folder: Path, data_folder: Path) -> Material:
         """Return the run's data, and the weights to start from, of a run beside its `folder`."""
         assert isinstance(run.spec, DetectionSpec)
-        data = load_detection(run.spec.recipe.dataset, data_folder)
+        data = load_detection(run.spec.recipe.dataset, data_folder, data_folder)
         if data.skipped:
             print(f"warning: {data.skipped}", flush=True)
         return Material(data, _initial(run, folder))
@@ -138,7 +139,7 @@ class Detection:
         if self.recipe.metric == "coco":
             shares = coco_map(predictions, targets)
         else:
-            by_class = voc_map(predictions, targets, len(self.data.classes))
+            by_class = voc_map(predictions, targets, self.data.classes)
             shares = {"map_50": float(np.mean(list(by_class.values())))}
         return {name: round(100 * share, 4) for name, share in shares.items()}
 
@@ -183,13 +184,13 @@ class Detection:
 class _Picked(Dataset[tuple[Tensor, Target]]):
     """Training images by (pass, index), augmented."""
 
-    def __init__(self, images: DetectionSet, augmentation: str, seed: int) -> None:
+    def __init__(self, images: DetectionSet, augmentation: Augmentation, seed: int) -> None:
         self.images, self.augmentation, self.seed = images, augmentation, seed
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, Target]:
         turn, index = at
         image, target = self.images[index]
-        return augmented(image, target, self.augmentation, (self.seed, turn, index))
+        return augmented(image, target, self.augmentation, sample_seed(self.seed, turn, index))
 
 
 def _lists(pairs: list[tuple[Tensor, Target]]) -> Batch:
