@@ -15,14 +15,10 @@ from attention_ablation.study.config import (
     Sizing,
     Study,
     Tier,
-    check_fit,
-    load_config,
-    load_study,
-    load_tier,
-    parse,
 )
 from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.errors import unknown
+from attention_ablation.study.files import check_fit, load_config, load_study, load_tier, parse
 from attention_ablation.study.spec import Attention, Backbone, Run, Spec
 
 
