@@ -2,13 +2,17 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import settings
 
-from attention_ablation.study.config import Config, Study, load_study
+from attention_ablation.cli import main
+from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.files import load_study
+from tests.run_folders import ROWS, SEEDS, finished
 
 ROOT = Path(__file__).parents[1]
 # A busy machine is no fault of what is tested.
@@ -43,6 +47,32 @@ def tiny(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Table 3 at the tiny tier, three seeds, with the project as the working folder."""
     monkeypatch.chdir(project)
     return load_plan(Config(study="cbam", tier="tiny", tables=["table3"], seeds=[0, 1, 2]))
+
+
+@pytest.fixture
+def done(tiny: Plan) -> Plan:
+    """Table 3 with all runs finished, and rendered."""
+    for number, key in enumerate(ROWS):
+        for run in tiny.row_runs("table3", key):
+            finished(tiny, run, 20.0 + 4 * number + 2 * run.seed)
+    assert main(["render", *SEEDS]) == 0
+    return tiny
+
+
+def shrink_study(project: Path, rows: str, figures: dict[str, Any] | None = None) -> None:
+    """Leave the project's study these lines of rows.csv with their tables, and these figures.
+
+    Without discrepancies and claims, which are about rows that are gone. The tier is 'tiny'.
+    """
+    folder = project / "workflow/studies/cbam"
+    (folder / "rows.csv").write_text(rows)
+    study = yaml.safe_load((folder / "study.yaml").read_text())
+    shown = {line.partition(",")[0] for line in rows.splitlines()}
+    study["tables"] = {name: table for name, table in study["tables"].items() if name in shown}
+    study |= {"discrepancies": {}, "figures": figures or {}}
+    write_yaml(folder / "study.yaml", study)
+    (folder / "claims.yaml").unlink()
+    write_yaml(project / "config.yaml", {"study": "cbam", "tier": "tiny"})
 
 
 def write_yaml(path: Path, data: object) -> None:

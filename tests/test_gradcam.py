@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -25,10 +24,10 @@ from attention_ablation.cli import main
 from attention_ablation.models.build import build, initialise
 from attention_ablation.report.collect import collect
 from attention_ablation.report.gradcam_means import COLUMNS, gradcam_frame
-from attention_ablation.study.config import Config, GradCamFigure
+from attention_ablation.study.config import Config, GradCamFigure, Study
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.spec import Attention, Backbone
-from tests.conftest import write_yaml
+from tests.conftest import shrink_study
 
 KEYS = ["resnet18", "resnet18+se", "resnet18+cbam"]
 ROWS = """table,label,backbone,attention,params_m,gflops,top1_error,top5_error
@@ -154,8 +153,12 @@ def test_a_maximum_repeated_with_rounding_is_one_plateau() -> None:
     np.testing.assert_allclose(hit(maps, np.array([[0, 0, 3, 4]])), [0.5])
 
 
+# A training in this process flushes subnormal numbers to 0, on which hypothesis would insist.
+ELEMENTS = st.floats(0, 1e6, width=32, allow_subnormal=False)
+
+
 @given(
-    maps=arrays(np.float32, (2, 5, 6), elements=st.floats(0, 1e6, width=32)),
+    maps=arrays(np.float32, (2, 5, 6), elements=ELEMENTS),
     x=st.tuples(st.integers(0, 5), st.integers(1, 6)),
     y=st.tuples(st.integers(0, 4), st.integers(1, 5)),
 )
@@ -183,17 +186,11 @@ def test_intervals_of_a_mean() -> None:
 
 
 @pytest.fixture
-def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def plan(project: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Three rows of ResNet18 and their Figure 5, nothing trained yet."""
     monkeypatch.chdir(project)
-    folder = project / "workflow/studies/cbam"
-    (folder / "rows.csv").write_text(ROWS)
-    study = yaml.safe_load((folder / "study.yaml").read_text())
-    study |= {"tables": {"table4": study["tables"]["table4"]}, "discrepancies": {}}
-    study["figures"] = {"figure5": study["figures"]["figure5"] | {"rows": KEYS}}
-    write_yaml(folder / "study.yaml", study)
-    (folder / "claims.yaml").unlink()  # it compares rows that are gone
-    write_yaml(project / "config.yaml", {"study": "cbam", "tier": "tiny"})
+    figure = study.figures["figure5"].model_dump() | {"rows": KEYS}
+    shrink_study(project, ROWS, {"figure5": figure})
     return load_plan(Path("config.yaml"))
 
 

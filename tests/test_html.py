@@ -14,7 +14,7 @@ from attention_ablation.analysis.claims import ledger
 from attention_ablation.report.collect import collect
 from attention_ablation.report.html import write_report
 from attention_ablation.study.expand import Plan
-from tests.test_report import finish
+from tests.run_folders import write_metrics
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 browser_only = pytest.mark.skipif(
@@ -30,9 +30,9 @@ FACTS = {"git_commit": "0123abcd", "git_dirty": True, "device": "a CPU", "second
 @pytest.fixture
 def report(tiny: Plan) -> Path:
     """A report of three rows, the last of which has a text that could break the page."""
-    finish(tiny, "resnet50+se", [25, 26, 27], **FACTS)
-    finish(tiny, "resnet50+cbam", [9, 10, 11], **FACTS)
-    finish(tiny, "resnet50+spatial+channel", [100, 100, 99], **FACTS)
+    write_metrics(tiny, "resnet50+se", [25, 26, 27], **FACTS)
+    write_metrics(tiny, "resnet50+cbam", [9, 10, 11], **FACTS)
+    write_metrics(tiny, "resnet50+spatial+channel", [100, 100, 99], **FACTS)
     folder = tiny.runs_folder / tiny.row_runs("table3", "resnet50+parallel")[0].path
     folder.mkdir(parents=True)
     failure = {"status": "failed", "reason": "</script><b>out of memory"}
@@ -119,8 +119,8 @@ def test_it_fits_a_phone_and_changes_with_dark_mode(
 
 
 def test_rows_that_were_not_trained_alike_have_no_numbers(tiny: Plan) -> None:
-    finish(tiny, "resnet50+se", [25, 26, 27], processes=1)
-    finish(tiny, "resnet50+cbam", [9, 10, 11], processes=2)
+    write_metrics(tiny, "resnet50+se", [25, 26, 27], processes=1)
+    write_metrics(tiny, "resnet50+cbam", [9, 10, 11], processes=2)
     runs = collect(tiny)
     write_report(tiny, runs)
     text = (tiny.folder / "report.html").read_text()
@@ -135,8 +135,8 @@ def test_rows_that_were_not_trained_alike_have_no_numbers(tiny: Plan) -> None:
 
 
 def test_what_a_cell_says_is_true_of_it(tiny: Plan) -> None:
-    finish(tiny, "resnet50+se", [25, 27])  # the third seed is missing
-    finish(tiny, "resnet50+cbam", [99], status="diverged", validation_top1_error=None)
+    write_metrics(tiny, "resnet50+se", [25, 27])  # the third seed is missing
+    write_metrics(tiny, "resnet50+cbam", [99], status="diverged", validation_top1_error=None)
     write_report(tiny, collect(tiny))
     page = (tiny.folder / "report.html").read_text()
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])

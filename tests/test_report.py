@@ -2,11 +2,9 @@
 
 import csv
 import itertools
-import json
 import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,27 +17,17 @@ from attention_ablation.report.collect import collect
 from attention_ablation.report.tables import table_frame, write_table
 from attention_ablation.study.config import Config, CurvesFigure
 from attention_ablation.study.expand import Plan, load_plan
+from tests.run_folders import ROWS, write_metrics
 
 COLUMNS = (
     "row,label,backbone,attention,seeds,params_m,params_m_paper,gflops,gflops_paper,"
     "top1_error,top1_error_sd,top1_error_paper,top5_error,top5_error_sd,top5_error_paper"
 )
-ROWS = ["resnet50+se", "resnet50+cbam", "resnet50+spatial+channel", "resnet50+parallel"]
 
 
 def resolved_best(values: dict[str, list[float]]) -> str | None:
     found = contest(values)
     return found.first if found and found.resolved else None
-
-
-def finish(plan: Plan, key: str, top1: list[float], **outcome: Any) -> None:
-    """Write the metrics of a row's runs, one for each seed."""
-    for run, error in zip(plan.row_runs("table3", key), top1, strict=False):
-        folder = plan.runs_folder / run.path
-        folder.mkdir(parents=True, exist_ok=True)
-        errors = {"validation_top1_error": error, "validation_top5_error": error / 4}
-        metrics = {"status": "completed", **errors, **outcome}
-        (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
 def markdown(plan: Plan) -> str:
@@ -48,7 +36,7 @@ def markdown(plan: Plan) -> str:
 
 
 def test_means_spreads_and_the_papers_values(tiny: Plan) -> None:
-    finish(tiny, "resnet50+se", [20, 23, 26])
+    write_metrics(tiny, "resnet50+se", [20, 23, 26])
     write_table(tiny, "table3", collect(tiny))
     with (tiny.folder / "tables/table3.csv").open() as file:
         header, *lines = csv.reader(file)
@@ -64,7 +52,7 @@ def test_missing_and_failed_runs_are_dashes_and_named(tiny: Plan) -> None:
     text = markdown(tiny)
     body = [line for line in text.splitlines() if line.startswith("| ResNet50")]
     assert [line.split("|")[2].strip() for line in body] == ["-"] * 4
-    finish(tiny, "resnet50+cbam", [20, 23])  # the third seed is missing
+    write_metrics(tiny, "resnet50+cbam", [20, 23])  # the third seed is missing
     folder = tiny.runs_folder / tiny.row_runs("table3", "resnet50+se")[0].path
     folder.mkdir(parents=True)
     (folder / "failure.json").write_text('{"status": "failed", "reason": "out of memory"}')
@@ -79,8 +67,8 @@ def test_missing_and_failed_runs_are_dashes_and_named(tiny: Plan) -> None:
 
 
 def test_a_diverged_run_says_so_and_hides_no_mean(tiny: Plan) -> None:
-    finish(tiny, "resnet50+cbam", [20, 23, 21])
-    finish(tiny, "resnet50+cbam", [99], status="diverged", validation_top1_error=None)
+    write_metrics(tiny, "resnet50+cbam", [20, 23, 21])
+    write_metrics(tiny, "resnet50+cbam", [99], status="diverged", validation_top1_error=None)
     frame = table_frame(tiny, "table3", collect(tiny)).set_index("row")
     assert frame.loc["resnet50+cbam", "top1_error"] == "diverged 1/3"
     assert frame.loc["resnet50+cbam", "seeds"] == 2
@@ -89,10 +77,10 @@ def test_a_diverged_run_says_so_and_hides_no_mean(tiny: Plan) -> None:
 
 @pytest.mark.parametrize("second_is_better_by", [0.5, 8])
 def test_bold_only_where_the_winner_is_resolved(tiny: Plan, second_is_better_by: float) -> None:
-    finish(tiny, ROWS[0], [30, 34, 31])
-    finish(tiny, ROWS[1], [29.5 - second_is_better_by + e for e in (0, 3, 2)])
-    finish(tiny, ROWS[2], [40, 41, 42])
-    finish(tiny, ROWS[3], [50, 51, 55])
+    write_metrics(tiny, ROWS[0], [30, 34, 31])
+    write_metrics(tiny, ROWS[1], [29.5 - second_is_better_by + e for e in (0, 3, 2)])
+    write_metrics(tiny, ROWS[2], [40, 41, 42])
+    write_metrics(tiny, ROWS[3], [50, 51, 55])
     line = next(
         li
         for li in markdown(tiny).splitlines()
@@ -107,7 +95,7 @@ def test_one_seed_resolves_nothing(project: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(project)
     plan = load_plan(Config(study="cbam", tier="tiny", tables=["table3"]))
     for key, error in zip(ROWS, (10, 20, 30, 40), strict=True):
-        finish(plan, key, [error])
+        write_metrics(plan, key, [error])
     text = markdown(plan)
     assert "one seed resolves nothing" in text
     assert text.count("**") == 2 * (1 + 2)  # the title, and the paper's best in two columns
@@ -142,7 +130,7 @@ def test_the_winner_follows_the_t_interval_by_hand() -> None:
 
 
 def test_latex_escapes_what_latex_reads_as_commands(tiny: Plan) -> None:
-    finish(tiny, "resnet50+parallel", [20.0, 21.0, 22.0])
+    write_metrics(tiny, "resnet50+parallel", [20.0, 21.0, 22.0])
     write_table(tiny, "table3", collect(tiny))
     text = (tiny.folder / "tables/table3.tex").read_text()
     assert r"channel \& spatial in parallel & 21.0 $\pm$ 1.0 & 22.95" in text
@@ -174,7 +162,7 @@ def test_complexity_and_discrepancies_are_in_the_table(
 
 
 def test_runs_csv_has_every_spec_key_and_who_shows_it(tiny: Plan) -> None:
-    finish(tiny, "resnet50+cbam", [20, 23, 21])
+    write_metrics(tiny, "resnet50+cbam", [20, 23, 21])
     assert main(["render", "runs", "--set", "seeds=[0, 1, 2]"]) == 0
     frame = pd.read_csv(tiny.folder / "runs.csv", index_col="run")
     assert len(frame) == 12

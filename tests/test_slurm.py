@@ -15,7 +15,7 @@ from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.runs import holder, steps_saved
 from attention_ablation.study.status import state
 from attention_ablation.training.run import train
-from tests.conftest import write_yaml
+from tests.conftest import shrink_study, write_yaml
 from tests.local_slurm import LocalSlurm, command, jobs, why_not
 from tests.test_workflow import BIN, environment
 
@@ -47,14 +47,7 @@ def slurm() -> Iterator[LocalSlurm]:
 def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Four trainings, and the slurm profile made for this machine."""
     monkeypatch.chdir(project)
-    folder = project / "workflow/studies/cbam"
-    (folder / "rows.csv").write_text(ROWS)
-    study = yaml.safe_load((folder / "study.yaml").read_text())
-    study |= {"tables": {"table4": study["tables"]["table4"]}, "discrepancies": {}, "figures": {}}
-    write_yaml(folder / "study.yaml", study)
-    (folder / "claims.yaml").unlink()  # it compares rows that are gone
-    write_yaml(project / "config.yaml", {"study": "cbam", "tier": "tiny"})
-
+    shrink_study(project, ROWS)
     path = project / "workflow/tiers/tiny.yaml"
     tier = yaml.safe_load(path.read_text())
     tier["classification"]["recipe"]["epochs"] = 40

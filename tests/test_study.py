@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_ablation.study.config import Config, load_config
+from attention_ablation.study.config import Config
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan, relative_cost
+from attention_ablation.study.files import load_config
 from attention_ablation.study.runs import read_run
 from attention_ablation.study.spec import Attention, Backbone, Run, Spec
 from tests.conftest import ROOT, write_yaml

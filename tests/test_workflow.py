@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
-from tests.conftest import write_yaml
+from attention_ablation.study.config import Study
+from tests.conftest import shrink_study, write_yaml
 
 BIN = Path(sys.executable).parent
 KINDS = ("csv", "md", "tex")
@@ -58,19 +58,13 @@ table5,MobileNet + SE,mobilenet,se,5.07,0.570,29.97,10.63
 
 
 @pytest.fixture
-def small_study(project: Path) -> Path:
+def small_study(project: Path, study: Study) -> Path:
     """The project with six rows of every kind of network, five trainings, and two figures."""
-    folder = project / "workflow/studies/cbam"
-    (folder / "rows.csv").write_text(ROWS)
-    study = yaml.safe_load((folder / "study.yaml").read_text())
-    study["tables"] = {name: study["tables"][name] for name in ("table1", "table4", "table5")}
-    study["discrepancies"] = {}
-    first, second = study["figures"]["figure4"]["panels"]
+    figures = {name: figure.model_dump() for name, figure in study.figures.items()}
+    first, second = figures["figure4"]["panels"]
     first["rows"], second["rows"] = ["resnet18", "resnext50+cbam"], ["mobilenet", "mobilenet+se"]
-    study["figures"]["figure5"]["rows"] = ["resnet18"]
-    write_yaml(folder / "study.yaml", study)
-    (folder / "claims.yaml").unlink()  # it compares rows that are gone
-    write_yaml(project / "config.yaml", {"study": "cbam", "tier": "tiny"})
+    figures["figure5"]["rows"] = ["resnet18"]
+    shrink_study(project, ROWS, figures)
     return project
 
 

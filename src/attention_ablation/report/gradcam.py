@@ -70,7 +70,9 @@ def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> F
             grid[0, number + 1].set_title(str(known["label"][number]), fontsize=10)
     for line, key, folder, shown in zip(grid[1:], entry.rows, folders, maps, strict=True):
         label = next(row.label for row in plan.rows(entry.table) if row.key == key)
-        _label(line[0], label, _numbers(means, key, len(plan.seeds)) if shown else why_missing(folder))
+        _label(
+            line[0], label, _numbers(means, key, len(plan.seeds)) if shown else why_missing(folder)
+        )
         for number in range(columns):
             _draw_map(line[number + 1], shown, number)
     bar = figure.colorbar(

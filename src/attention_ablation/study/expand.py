@@ -14,15 +14,11 @@ from attention_ablation.study.config import (
     Row,
     Study,
     Tier,
-    check_fit,
-    load_config,
-    load_study,
-    load_tier,
-    parse,
 )
 from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.detectors import DETECTORS
 from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.files import check_fit, load_config, load_study, load_tier, parse
 from attention_ablation.study.spec import Attention, DetectionSpec, Detector, Run, Spec
 
 # A step of a detector over one of its backbone's classification, roughly.

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from attention_ablation.study.config import parse, read_yaml
 from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.files import parse, read_yaml
 from attention_ablation.study.model import Model, canonical_json, short_hash
 from attention_ablation.study.spec import DetectionSpec, Spec
 

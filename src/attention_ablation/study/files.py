@@ -1,0 +1,199 @@
+"""The user's files, read and checked: config.yaml, a study's files, a tier's YAML."""
+
+import csv
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from attention_ablation.study.backbones import BACKBONES
+from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
+from attention_ablation.study.config import (
+    Config,
+    GradCamFigure,
+    Row,
+    Study,
+    StudyFile,
+    Tier,
+)
+from attention_ablation.study.detectors import DETECTORS
+from attention_ablation.study.errors import UserError, invalid, unknown
+from attention_ablation.study.metrics import METRICS
+from attention_ablation.study.model import Model
+from attention_ablation.study.spec import Attention, Backbone
+
+ModelType = TypeVar("ModelType", bound=Model)
+
+
+def load_config(path: Path) -> Config:
+    """Read config.yaml. Raises UserError for whatever is not right in it."""
+    return parse(Config, read_yaml(path), path)
+
+
+def load_tier(folder: Path, name: str, where: object) -> Tier:
+    """Read the tier `name` below `folder`; `where` is the file that names it."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown("tier", name, sorted(p.stem for p in folder.glob("*.yaml")), where)
+    tier = parse(Tier, read_yaml(path), path)
+    for backbone in tier.classification.backbones:
+        if backbone not in BACKBONES:
+            raise unknown("backbone", backbone, BACKBONES, f"{path}: classification.backbones")
+    return tier
+
+
+def load_study(folder: Path, name: str, where: object) -> Study:
+    """Read the study `name` below `folder` and check every name that it mentions."""
+    path = folder / name
+    if not (path / "study.yaml").is_file():
+        raise unknown(
+            "study", name, sorted(p.parent.name for p in folder.glob("*/study.yaml")), where
+        )
+    file = parse(StudyFile, read_yaml(path / "study.yaml"), path / "study.yaml")
+    rows = _read_rows(path / "rows.csv", file)
+    claims = _read_claims(path / "claims.yaml")
+    parts = {key: getattr(file, key) for key in StudyFile.model_fields}
+    study = Study(name=name, rows=rows, claims=claims, **parts)
+    _check_references(study, path / "study.yaml")
+    columns = {name: table.columns for name, table in study.tables.items()}
+    keys = {name: [row.key for row in study.table_rows(name)] for name in study.tables}
+    check_claims(claims, columns, keys, path / "claims.yaml")
+    return study
+
+
+def parse(model: type[ModelType], data: Any, where: object) -> ModelType:
+    """Validate `data` against `model`, turning findings into a UserError about `where`."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected keys with values, got {data!r}.")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise invalid(error, model, where) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file. Raises UserError where it cannot be read or does not parse."""
+    try:
+        return yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: this is not valid YAML: {error}") from None
+
+
+def read_text(path: Path) -> str:
+    """Read a text file. Raises UserError where there is none or it is not text."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: expected text in UTF-8.") from None
+
+
+def check_fit(attention: Attention, backbone: Backbone, where: object) -> None:
+    """Raise UserError where a gate does not fit the narrowest place of a backbone."""
+    channels = min(BACKBONES[backbone.name].gated_channels(backbone.width))
+    if channels < 1:
+        raise UserError(
+            f"{where}: expected a width that leaves {backbone.name} a channel everywhere, got "
+            f"{backbone.width:g}; raise it."
+        )
+    if attention.reduction is not None and attention.reduction > channels:
+        raise UserError(
+            f"{where}: expected a reduction of at most {channels}, the fewest channels at a gate "
+            f"of {backbone.name} at width {backbone.width:g}, got {attention.reduction}; lower the "
+            "reduction or raise the width."
+        )
+
+
+def _read_rows(path: Path, study: StudyFile) -> list[Row]:
+    rows: dict[tuple[str, str], Row] = {}
+    required, optional = ["table", "label", "backbone", "attention"], ["detector", *METRICS]
+    reader = csv.DictReader(read_text(path).splitlines())
+    columns = list(reader.fieldnames or [])
+    if not set(required) <= set(columns) <= {*required, *optional}:
+        raise UserError(
+            f"{path}: expected the columns {','.join(required)} in line 1, and some of "
+            f"{','.join(optional)}; got {','.join(columns)}."
+        )
+    for record in reader:
+        where = f"{path} line {reader.line_num}"
+        if None in record or None in record.values():
+            raise UserError(f"{where}: expected {len(columns)} cells, separated by commas.")
+        row = _parse_row(record, where)
+        for kind, name, valid in (
+            ("table", row.table, study.tables),
+            ("backbone", row.backbone, BACKBONES),
+            ("attention", row.attention, study.attentions),
+        ):
+            if name not in valid:
+                raise unknown(kind, name, valid, where)
+        if (row.table, row.key) in rows:
+            raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
+        _check_row(row, study, where)
+        rows[row.table, row.key] = row
+    for table in study.tables:
+        tasks = {row.detector is None for row in rows.values() if row.table == table}
+        if not tasks:
+            raise UserError(f"{path}: {table} has no row; add one, or remove it from study.yaml.")
+        if len(tasks) > 1:
+            raise UserError(
+                f"{path}: {table}: expected a detector in every row or in none; make it two tables."
+            )
+    return list(rows.values())
+
+
+def _check_row(row: Row, study: StudyFile, where: str) -> None:
+    if row.detector is not None:
+        valid = DETECTORS[row.detector].backbones
+        if not row.backbone.startswith(valid):
+            raise UserError(
+                f"{where}: expected a backbone of {row.detector}, whose name begins with "
+                f"{' or '.join(valid)}, got '{row.backbone}'."
+            )
+        if not DETECTORS[row.detector].gates_in_backbone:
+            return
+    check_fit(study.attentions[row.attention], Backbone(name=row.backbone), where)
+
+
+def _parse_row(record: dict[str, str], where: str) -> Row:
+    cells = {metric: record.pop(metric, "") for metric in METRICS}
+    if not record.get("detector"):
+        record.pop("detector", None)
+    printed = {metric: cell for metric, cell in cells.items() if cell}
+    for metric, cell in printed.items():
+        if not cell.replace(".", "", 1).isdigit():
+            raise UserError(f"{where}: {metric}: expected a number, got '{cell}'.")
+    return parse(Row, {**record, "printed": printed}, where)
+
+
+def _read_claims(path: Path) -> dict[str, Claim]:
+    return parse(ClaimsFile, read_yaml(path), path).claims if path.exists() else {}
+
+
+def _check_references(study: Study, where: Path) -> None:
+    mentions = [
+        (f"figures.{name}", table, rows)
+        for name, figure in study.figures.items()
+        for table, rows in figure.shown
+    ] + [(f"discrepancies.{name}", d.table, d.rows) for name, d in study.discrepancies.items()]
+    for place, table, rows in mentions:
+        if table not in study.tables:
+            raise unknown("table", table, study.tables, f"{where}: {place}")
+        keys = [row.key for row in study.table_rows(table)]
+        for key in rows:
+            if key not in keys:
+                raise unknown("row", key, keys, f"{where}: {place}: {table}")
+    for name, figure in study.figures.items():
+        if isinstance(figure, GradCamFigure):
+            _check_one_backbone(study, figure, f"{where}: figures.{name}")
+
+
+def _check_one_backbone(study: Study, figure: GradCamFigure, where: str) -> None:
+    rows = [row for row in study.table_rows(figure.table) if row.key in figure.rows]
+    backbones = list(dict.fromkeys(row.backbone for row in rows))
+    if len(backbones) > 1:
+        raise UserError(
+            f"{where}: expected rows with one backbone, whose maps come from the same images and "
+            f"the same layer, got {', '.join(backbones)}; leave some out."
+        )

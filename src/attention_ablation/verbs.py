@@ -1,0 +1,227 @@
+"""What each verb of the command does, given its options; see cli.py for these.
+
+Heavy modules (torch, pandas, matplotlib) are imported inside the verbs that need them. A verb
+returns nothing or an exit code, and raises UserError for a user's mistake.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import textwrap
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from attention_ablation.study.claims import ClaimsFile
+from attention_ablation.study.config import Config, StudyFile, Tier
+from attention_ablation.study.datasets import Dataset
+from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.files import load_study, read_yaml
+from attention_ablation.study.model import Model
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train one run."""
+    from attention_ablation.training.attempt import attempt
+
+    attempt(
+        options.spec,
+        options.data,
+        device_name=options.device,
+        threads=options.threads,
+        runs_per_gpu=options.runs_per_gpu,
+        number=options.attempt,
+    )
+
+
+def gradcam(options: argparse.Namespace) -> None:
+    """Explain one finished run."""
+    from attention_ablation.training.slots import gpu_slot
+
+    # Before torch, which then sees the GPU of the slot only.
+    with gpu_slot(options.runs_per_gpu) if options.device == "auto" else nullcontext():
+        import torch
+
+        from attention_ablation.analysis.explain import explain
+        from attention_ablation.training.device import choose_device
+        from attention_ablation.training.run import settle
+
+        torch.set_num_threads(options.threads)
+        device = choose_device(options.device)
+        settle(0, device)
+        print(json.dumps(explain(options.spec, options.data, device), indent=2))
+
+
+def render(options: argparse.Namespace) -> None:
+    """Write what is asked for from the runs that are there."""
+    plan = _plan(options)
+    ledger = ["claims"] * bool(plan.study.claims)
+    valid = ["runs", *plan.tables, *plan.figures, *ledger, "report"]
+    names = options.names or valid
+    for name in names:
+        if name not in valid:
+            raise unknown("table or figure", name, valid, options.config)
+    from attention_ablation.report.collect import collect, write_runs
+
+    frame = collect(plan)
+    refused = []
+    for name in names:
+        if name == "runs":
+            write_runs(plan, frame)
+        elif name == "claims":
+            from attention_ablation.report.claims import write_claims
+
+            write_claims(plan, frame)
+        elif name == "report":
+            from attention_ablation.report.html import write_report
+
+            write_report(plan, frame)
+        elif name in plan.tables:
+            from attention_ablation.report.tables import write_table
+
+            try:
+                write_table(plan, name, frame)
+            except UserError as refusal:  # the others are written all the same
+                refused.append(str(refusal))
+        elif name in plan.gradcam_figures:
+            from attention_ablation.report.gradcam import write_gradcam
+
+            write_gradcam(plan, name)
+        else:
+            from attention_ablation.report.curves import write_figure
+
+            write_figure(plan, name)
+    if refused:
+        raise UserError("\n".join(refused))
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    config = read_yaml(options.config) or {}
+    for setting in options.set:
+        key, equals, value = setting.partition("=")
+        try:
+            config[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals:
+            raise UserError(f"--set: expected KEY=VALUE with a value in YAML, got '{setting}'.")
+    if options.tier:
+        config["tier"] = options.tier
+    return load_plan(config)
+
+
+def plan_cost(options: argparse.Namespace) -> None:
+    """Print what the runs will cost."""
+    from attention_ablation.study.bill import describe, describe_runs, over_budget
+    from attention_ablation.study.cost import load_cost
+
+    if options.gpus < 1:
+        raise UserError(f"--gpus: expected 1 or more, got {options.gpus}.")
+    if options.price is not None and options.price < 0:
+        raise UserError(f"--price: expected 0 or more, got {options.price:g}.")
+    plan = _plan(options)
+    if options.calibrate:
+        import torch
+
+        from attention_ablation.training.calibrate import calibrate
+        from attention_ablation.training.device import choose_device
+
+        torch.set_num_threads(options.threads)
+        device = choose_device(options.device)
+        calibrate(plan.specs.values(), plan.calibration_folder, device)
+    from attention_ablation.analysis.complexity import count_params
+
+    cost = load_cost(plan)
+    params = {path: count_params(run.spec) for path, run in plan.runs.items()}
+    print(describe(cost, options.gpus, options.price, params))
+    if options.runs:
+        print(f"\n{describe_runs(cost)}")
+    if refusal := over_budget(cost):
+        print(f"\nIt will not be started: {refusal}")
+
+
+def status(options: argparse.Namespace) -> None:
+    """Print what became of every run."""
+    from attention_ablation.study.status import describe_status
+
+    print(describe_status(_plan(options)))
+
+
+def where(options: argparse.Namespace) -> None:
+    """Print what a cell came from."""
+    plan = _plan(options)
+    from attention_ablation.report.provenance import as_json, as_text, find_cell
+
+    cell = find_cell(plan, options.table, options.row, options.metric)
+    print(as_json(cell) if options.format == "json" else as_text(cell))
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Print what does not agree with the runs; 1 where a number is wrong."""
+    plan = _plan(options)
+    from attention_ablation.report.verify import describe, trustworthy, verify
+
+    findings = verify(plan)
+    print(describe(plan, findings))
+    return int(not trustworthy(findings))
+
+
+def complexity(options: argparse.Namespace) -> int:
+    """Print counted sizes beside the printed ones; 1 where one has no explanation."""
+    study = load_study(Path("workflow/studies"), options.study, "--study")
+    from attention_ablation.analysis.complexity import MISMATCH, complexity_rows
+
+    columns = [
+        *("table", "row", "label", "backbone", "attention", "params", "params_m_paper"),
+        *("gflops", "gflops_paper", "verdict"),
+    ]
+    records = [
+        [
+            *(row.table, row.key, row.label, row.backbone, row.attention, ours.params),
+            *(row.printed.get("params_m", ""), f"{ours.gflops:.6f}", row.printed.get("gflops", "")),
+            verdict,
+        ]
+        for row, ours, verdict in complexity_rows(study)
+    ]
+    if options.format == "csv":
+        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *records])
+        return 0  # the verdict is in the file, for the tables to show
+    from tabulate import tabulate
+
+    shown = [[r[0], r[1], f"{r[5]:,}", *r[6:]] for r in records]
+    headings = ["table", "row", "params", "paper (M)", "GFLOPs", "paper", "verdict"]
+    align = ["left", "left", *["right"] * 4, "left"]
+    print(tabulate(shown, headings, disable_numparse=True, colalign=align))
+    for name, discrepancy in study.discrepancies.items():
+        print("\n" + textwrap.fill(f"{name}: {discrepancy.explanation}", 100))
+    return int(any(record[-1] == MISMATCH for record in records))
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Compose a data set."""
+    try:
+        dataset: Any = TypeAdapter(Dataset).validate_json(options.dataset)
+    except ValidationError as error:
+        raise UserError(f"expected a recipe's data set as JSON: {error}") from None
+    from attention_ablation.data.load import prepare
+
+    print(prepare(dataset, options.folder))
+
+
+def schema(options: argparse.Namespace) -> None:
+    """Write the JSON schemas."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    models: dict[str, type[Model]] = {
+        "config": Config,
+        "study": StudyFile,
+        "claims": ClaimsFile,
+        "tier": Tier,
+    }
+    for name, model in models.items():
+        text = json.dumps(model.model_json_schema(), indent=2)
+        (options.folder / f"{name}.schema.json").write_text(text + "\n")
