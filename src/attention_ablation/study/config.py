@@ -10,10 +10,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from attention_ablation.study.backbones import BACKBONES
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
+from attention_ablation.study.detectors import check_detector, gated_channels
 from attention_ablation.study.errors import UserError, invalid, unknown
 from attention_ablation.study.model import Model
 from attention_ablation.study.recipes import ClassificationRecipe
-from attention_ablation.study.spec import Attention, Backbone
+from attention_ablation.study.spec import Attention, Backbone, Detector
 
 ModelType = TypeVar("ModelType", bound=Model)
 METRICS = ("params_m", "gflops", "top1_error", "top5_error")
@@ -254,18 +255,35 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: expected text in UTF-8.") from None
 
 
-def check_fit(attention: Attention, backbone: Backbone, where: object) -> None:
-    """Raise UserError where a gate does not fit the narrowest place of a backbone."""
-    channels = min(BACKBONES[backbone.name].gated_channels(backbone.width))
-    if channels < 1:
+def check_fit(
+    attention: Attention, backbone: Backbone, where: object, detector: Detector | None = None
+) -> None:
+    """Raise UserError where a gate does not fit the narrowest place of a network.
+
+    The gates are the backbone's or, with a detector, where that one has them.
+    """
+    shape = BACKBONES[backbone.name]
+    if shape.narrowest(backbone.width) < 1:
         raise UserError(
             f"{where}: expected a width that leaves {backbone.name} a channel everywhere, got "
             f"{backbone.width:g}; raise it."
         )
-    if attention.reduction is not None and attention.reduction > channels:
+    name, width = backbone.name, backbone.width
+    gates = shape.gated_channels(width)
+    if detector is not None:
+        check_detector(detector, backbone, where)
+        gates = gated_channels(detector, backbone)
+        name = f"{detector.name} on {name}"
+        width = width if detector.name == "faster-rcnn" else detector.width
+    if not gates and attention != Attention():
         raise UserError(
-            f"{where}: expected a reduction of at most {channels}, the fewest channels at a gate "
-            f"of {backbone.name} at width {backbone.width:g}, got {attention.reduction}; lower the "
+            f"{where}: expected no attention in {name}, which has no gates, got "
+            f"'{attention.slug}'; take 'none' or another backbone."
+        )
+    if attention.reduction is not None and attention.reduction > min(gates):
+        raise UserError(
+            f"{where}: expected a reduction of at most {min(gates)}, the fewest channels at a gate "
+            f"of {name} at width {width:g}, got {attention.reduction}; lower the "
             "reduction or raise the width."
         )
 
