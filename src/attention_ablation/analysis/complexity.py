@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attention_ablation.models.build import build
 from attention_ablation.study.config import Row, Study
-from attention_ablation.study.detectors import DETECTORS
+from attention_ablation.study.detectors import PAPER_DATA
 from attention_ablation.study.metrics import COUNTED
 from attention_ablation.study.spec import Attention, Backbone, DetectionSpec, Detector, Spec
 
@@ -47,9 +47,8 @@ def measure(backbone: Backbone, attention: Attention) -> Complexity:
 
 def measure_detector(detector: Detector, backbone: Backbone, attention: Attention) -> Complexity:
     """Count a detector with the classes of the paper's data set, on the meta device."""
-    shape = DETECTORS[detector.name]
-    params = _count_detector(detector, backbone, attention, shape.classes, shape.image_size)
-    return Complexity(params, None)
+    classes, image_size = PAPER_DATA[detector.name]
+    return Complexity(_count_detector(detector, backbone, attention, classes, image_size), None)
 
 
 @cache

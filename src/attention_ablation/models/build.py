@@ -8,22 +8,29 @@ from torch import nn
 
 from attention_ablation.models.mobilenet import GatedMobileNet
 from attention_ablation.models.resnet import BasicBlock, Bottleneck, GatedResNet
-from attention_ablation.study.backbones import BACKBONES, ResNetShape
+from attention_ablation.models.vgg import ReducedVGG
+from attention_ablation.study.backbones import BACKBONES, MobileNetShape, ResNetShape
 from attention_ablation.study.spec import Attention, Backbone
+
+CLASSIFIERS = ("fc", "classifier")  # the last layer's name in our networks
 
 
 def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
     """Return the network, its weights not yet initialised in the authors' way.
 
     Shape: (N, 3, H, W) -> (N, classes). Build it under `torch.device("meta")` to count it.
-    Raises ValueError where a gate does not fit the backbone's channels.
+    Raises ValueError where a gate does not fit the backbone's channels, or it has no place for one.
     """
     shape = BACKBONES[backbone.name]
     if isinstance(shape, ResNetShape):
         return GatedResNet(
             shape, attention, width=backbone.width, stride=backbone.stride, classes=classes
         )
-    return GatedMobileNet(shape, attention, width=backbone.width, classes=classes)
+    if isinstance(shape, MobileNetShape):
+        return GatedMobileNet(shape, attention, width=backbone.width, classes=classes)
+    if attention != Attention():
+        raise ValueError(f"expected no attention in {backbone.name}, got '{attention.slug}'")
+    return ReducedVGG(width=backbone.width, norm=bool(backbone.norm), classes=classes)
 
 
 @torch.no_grad()
@@ -39,12 +46,12 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
     equal wherever their shapes agree, and their difference is the module's.
     """
     for name, module in model.named_modules():
-        generator = torch.Generator().manual_seed(_stream(seed, name))
+        generator = stream(seed, name)
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(
                 module.weight, mode="fan_out", nonlinearity="relu", generator=generator
             )
-        elif isinstance(module, nn.Linear) and name in ("fc", "classifier"):
+        elif isinstance(module, nn.Linear) and name in CLASSIFIERS:
             nn.init.kaiming_normal_(module.weight, generator=generator)
         elif isinstance(module, nn.Linear):
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
@@ -54,5 +61,7 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
             nn.init.zeros_(module.last_norm.weight)
 
 
-def _stream(seed: int, name: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
+def stream(seed: int, name: str) -> torch.Generator:
+    """Return the random stream of the weight called `name`."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

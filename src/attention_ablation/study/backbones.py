@@ -1,6 +1,6 @@
 """The backbones as plain data, so that planning can reason about them without torch.
 
-The names follow the paper's Tables 4 and 5. `models.build` turns an entry into a network.
+The names follow the paper's Tables 4, 5 and 7. `models.build` turns an entry into a network.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,10 @@ MOBILENET_BLOCKS = (
     (1024, 2),
     (1024, 1),
 )
+# Channels of VGG16's convolutions, stage by stage (Simonyan and Zisserman 2015, Table 1, D), and
+# of the two that stand for its fully connected layers (Chen et al. 2015; Liu et al. 2016).
+VGG_STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+VGG_CONNECTED = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,10 @@ class ResNetShape:
         """Channels of the four stages, before the bottleneck's expansion."""
         return [int(channels * self.widen * width) for channels in STAGE_CHANNELS]
 
+    def narrowest(self, width: float) -> int:
+        """Channels where there are fewest."""
+        return min(self.stage_channels(width))
+
     def gated_channels(self, width: float) -> list[int]:
         """Channels at every gate: one gate on each residual block's output."""
         return [
@@ -66,6 +74,10 @@ class MobileNetShape:
         """The stem, and two in each block."""
         return 1 + 2 * len(MOBILENET_BLOCKS)
 
+    def narrowest(self, width: float) -> int:
+        """Channels where there are fewest."""
+        return int(MOBILENET_STEM * self.alpha * width)
+
     def gated_channels(self, width: float) -> list[int]:
         """Channels at every gate: after the stem and after both convolutions of each block."""
         scale = self.alpha * width
@@ -75,7 +87,25 @@ class MobileNetShape:
         return channels
 
 
-BACKBONES: dict[str, ResNetShape | MobileNetShape] = {
+@dataclass(frozen=True, kw_only=True)
+class VGGShape:
+    """The reduced VGG16 that detectors stand on; Table 7 gives it no gate of its own."""
+
+    @property
+    def convolutions(self) -> int:
+        """13 of VGG16, and conv6 and conv7."""
+        return sum(map(len, VGG_STAGES)) + 2
+
+    def narrowest(self, width: float) -> int:
+        """Channels where there are fewest."""
+        return int(VGG_STAGES[0][0] * width)
+
+    def gated_channels(self, width: float) -> list[int]:
+        """Channels at every gate: there is none."""
+        return []
+
+
+BACKBONES: dict[str, ResNetShape | MobileNetShape | VGGShape] = {
     "resnet18": ResNetShape(depths=(2, 2, 2, 2), bottleneck=False),
     "resnet34": ResNetShape(depths=(3, 4, 6, 3), bottleneck=False),
     "resnet50": ResNetShape(depths=(3, 4, 6, 3), bottleneck=True),
@@ -86,4 +116,5 @@ BACKBONES: dict[str, ResNetShape | MobileNetShape] = {
     "resnext101": ResNetShape(depths=(3, 4, 23, 3), bottleneck=True, groups=32, width_per_group=4),
     "mobilenet": MobileNetShape(),
     "mobilenet-0.7": MobileNetShape(alpha=0.7),
+    "vgg16": VGGShape(),
 }

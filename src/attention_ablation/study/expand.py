@@ -16,7 +16,7 @@ from attention_ablation.study.config import (
     Tier,
 )
 from attention_ablation.study.confounds import check_recipes, chosen
-from attention_ablation.study.detectors import DETECTORS
+from attention_ablation.study.detectors import gates_in_backbone
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.files import check_fit, load_config, load_study, load_tier, parse
 from attention_ablation.study.spec import Attention, DetectionSpec, Detector, Run, Spec
@@ -198,14 +198,15 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpe
             "or leave the table out."
         )
     sized = tier.detection[row.detector]
-    gates_in_backbone = DETECTORS[row.detector].gates_in_backbone
-    first = _classification(
-        row.backbone, attention if gates_in_backbone else Attention(), tier, where
-    )
+    detector = Detector(name=row.detector, width=sized.width)
+    inside = gates_in_backbone(detector)
+    first = _classification(row.backbone, attention if inside else Attention(), tier, where)
+    gate = first.attention if inside else _reduced(attention, sized.reduction)
+    check_fit(gate, first.backbone, where, detector)
     return DetectionSpec(
         backbone=first.backbone,
-        attention=first.attention if gates_in_backbone else _reduced(attention, sized.reduction),
-        detector=Detector(name=row.detector, width=sized.width),
+        attention=gate,
+        detector=detector,
         recipe=sized.recipe,
         initial=first if sized.initial else None,
     )

@@ -17,11 +17,11 @@ from attention_ablation.study.config import (
     StudyFile,
     Tier,
 )
-from attention_ablation.study.detectors import DETECTORS
+from attention_ablation.study.detectors import check_detector, gated_channels
 from attention_ablation.study.errors import UserError, invalid, unknown
 from attention_ablation.study.metrics import METRICS
 from attention_ablation.study.model import Model
-from attention_ablation.study.spec import Attention, Backbone
+from attention_ablation.study.spec import Attention, Backbone, Detector
 
 ModelType = TypeVar("ModelType", bound=Model)
 
@@ -90,18 +90,35 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: expected text in UTF-8.") from None
 
 
-def check_fit(attention: Attention, backbone: Backbone, where: object) -> None:
-    """Raise UserError where a gate does not fit the narrowest place of a backbone."""
-    channels = min(BACKBONES[backbone.name].gated_channels(backbone.width))
-    if channels < 1:
+def check_fit(
+    attention: Attention, backbone: Backbone, where: object, detector: Detector | None = None
+) -> None:
+    """Raise UserError where a gate does not fit the narrowest place of a network.
+
+    The gates are the backbone's or, with a detector, where that one has them.
+    """
+    shape = BACKBONES[backbone.name]
+    if shape.narrowest(backbone.width) < 1:
         raise UserError(
             f"{where}: expected a width that leaves {backbone.name} a channel everywhere, got "
             f"{backbone.width:g}; raise it."
         )
-    if attention.reduction is not None and attention.reduction > channels:
+    name, width = backbone.name, backbone.width
+    gates = shape.gated_channels(width)
+    if detector is not None:
+        check_detector(detector, backbone, where)
+        gates = gated_channels(detector, backbone)
+        name = f"{detector.name} on {name}"
+        width = width if detector.name == "faster-rcnn" else detector.width
+    if not gates and attention != Attention():
         raise UserError(
-            f"{where}: expected a reduction of at most {channels}, the fewest channels at a gate "
-            f"of {backbone.name} at width {backbone.width:g}, got {attention.reduction}; lower the "
+            f"{where}: expected no attention in {name}, which has no gates, got "
+            f"'{attention.slug}'; take 'none' or another backbone."
+        )
+    if attention.reduction is not None and attention.reduction > min(gates):
+        raise UserError(
+            f"{where}: expected a reduction of at most {min(gates)}, the fewest channels at a gate "
+            f"of {name} at width {width:g}, got {attention.reduction}; lower the "
             "reduction or raise the width."
         )
 
@@ -130,7 +147,8 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
                 raise unknown(kind, name, valid, where)
         if (row.table, row.key) in rows:
             raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
-        _check_row(row, study, where)
+        detector = Detector(name=row.detector) if row.detector else None
+        check_fit(study.attentions[row.attention], Backbone(name=row.backbone), where, detector)
         rows[row.table, row.key] = row
     for table in study.tables:
         tasks = {row.detector is None for row in rows.values() if row.table == table}
@@ -141,19 +159,6 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
                 f"{path}: {table}: expected a detector in every row or in none; make it two tables."
             )
     return list(rows.values())
-
-
-def _check_row(row: Row, study: StudyFile, where: str) -> None:
-    if row.detector is not None:
-        valid = DETECTORS[row.detector].backbones
-        if not row.backbone.startswith(valid):
-            raise UserError(
-                f"{where}: expected a backbone of {row.detector}, whose name begins with "
-                f"{' or '.join(valid)}, got '{row.backbone}'."
-            )
-        if not DETECTORS[row.detector].gates_in_backbone:
-            return
-    check_fit(study.attentions[row.attention], Backbone(name=row.backbone), where)
 
 
 def _parse_row(record: dict[str, str], where: str) -> Row:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from attention_ablation.study.backbones import BACKBONES
+from attention_ablation.study.backbones import BACKBONES, VGGShape
 from attention_ablation.study.model import Model, canonical_json, short_hash
 from attention_ablation.study.recipes import ClassificationRecipe, DetectionRecipe
 
@@ -106,6 +106,12 @@ class Backbone(Model):
         if name not in BACKBONES:
             raise ValueError(f"unknown backbone '{name}'; valid are: {', '.join(BACKBONES)}")
         return name
+
+    @model_validator(mode="after")
+    def _norm_is_vggs(self) -> Self:
+        if self.norm is not None and not isinstance(BACKBONES[self.name], VGGShape):
+            raise ValueError(f"'norm' has no meaning for {self.name}; remove it")
+        return self
 
 
 class Detector(Model):

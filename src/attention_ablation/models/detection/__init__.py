@@ -1,0 +1,1 @@
+"""Detectors: torchvision's machinery around our backbones and gates."""

@@ -1,0 +1,234 @@
+"""Faster R-CNN in its C4 form (Ren et al. 2015), by the protocol of Chen and Gupta 2017.
+
+torchvision has the proposals, the samplers, the box coding and the suppression; ours are the split
+of the residual network, the protocol's numbers and its box loss. Two things of the protocol are not
+here: it trains the proposals on anchors inside the image only, and it takes max-pooled crops by
+bilinear samples from edge to edge, where RoIAlign's lie in the middle of their cells.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import roi_align
+
+from attention_ablation.models.build import stream
+from attention_ablation.models.detection.transform import Transform
+from attention_ablation.models.detection.trunk import build_trunk, load_trunk
+from attention_ablation.study.detectors import RPN_CHANNELS
+from attention_ablation.study.spec import Attention, Backbone, Detector
+
+STRIDE = 16  # of layer3's map
+ANCHORS = (64, 128, 256, 512)  # sides at a shorter side of 600 px: scales 4, 8, 16, 32 of STRIDE
+ANCHORS_AT = 600
+LONGEST_AT = 1000
+RATIOS = (0.5, 1.0, 2.0)  # height over width
+SHARED = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
+FIXED = ("conv1", "bn1", "layer1")
+
+
+class Shared(nn.Sequential):
+    """conv1 to layer3, once for an image: (N, 3, H, W) -> (N, 1024 x width, H/16, W/16)."""
+
+
+class PerRegion(nn.Module):
+    """layer4 with stride 1 and the mean over what it gives: (R, C, 7, 7) -> (R, 2C)."""
+
+    def __init__(self, layer4: nn.Module) -> None:
+        super().__init__()
+        self.layer4 = layer4
+        for conv in layer4.modules():
+            if isinstance(conv, nn.Conv2d):
+                conv.stride = (1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a vector for each region."""
+        out: Tensor = self.layer4(x).mean(dim=(2, 3))
+        return out
+
+
+class RegionPool(nn.Module):
+    """A 14x14 crop of every region, max-pooled to 7x7: (N, C, H, W), boxes -> (R, C, 7, 7).
+
+    With deterministic algorithms on a GPU torchvision compiles an implementation of its own, whose
+    memory is bounded only by the fixed number of samples here, one in each of the 14x14 cells.
+    """
+
+    def forward(
+        self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: object
+    ) -> Tensor:
+        """Return the regions' features; boxes are x0, y0, x1, y1 in px of the network's input."""
+        crops = roi_align(features["0"], boxes, 14, spatial_scale=1 / STRIDE, sampling_ratio=1)
+        return F.max_pool2d(crops, 2)
+
+
+class Anchors(AnchorGenerator):  # type: ignore[misc]
+    """torchvision's anchors, centred in their cells and in full precision, as in the protocol."""
+
+    def __init__(self, image_size: int) -> None:
+        sides = tuple(side * image_size / ANCHORS_AT for side in ANCHORS)
+        super().__init__((sides,), (RATIOS,))
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Move the anchors of a cell to `device`; autocast's precision would not do."""
+        super().set_cell_anchors(torch.float32, device)
+
+    def grid_anchors(
+        self, grid_sizes: list[list[int]], strides: list[list[Tensor]]
+    ) -> list[Tensor]:
+        """Return the anchors of every cell: x0, y0, x1, y1 in px, (cells x 12, 4)."""
+        return [a + STRIDE / 2 for a in super().grid_anchors(grid_sizes, strides)]
+
+
+class ProposalHead(nn.Module):
+    """A 3x3 convolution, then objectness and box offsets of each of a cell's anchors."""
+
+    def __init__(self, inputs: int, hidden: int, anchors: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, hidden, 3, padding=1)
+        self.cls_logits = nn.Conv2d(hidden, anchors, 1)
+        self.bbox_pred = nn.Conv2d(hidden, 4 * anchors, 1)
+
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return (N, anchors, H, W) logits and (N, 4 x anchors, H, W) offsets of every map."""
+        hidden = [F.relu(self.conv(x)) for x in maps]
+        logits = [self.cls_logits(x).float() for x in hidden]
+        return logits, [self.bbox_pred(x).float() for x in hidden]
+
+
+class RegionHeads(RoIHeads):  # type: ignore[misc]
+    """torchvision's heads with the protocol's box loss.
+
+    That is smooth L1 with the bend at 1, where torchvision's own loss bends at 1/9.
+    """
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Return the detections, which there are in evaluation, and the losses of training."""
+        if self.training:
+            proposals, _, labels, offsets = self.select_training_samples(proposals, targets)
+        pooled = self.box_roi_pool(features, proposals, image_shapes)
+        logits, regression = (out.float() for out in self.box_predictor(self.box_head(pooled)))
+        if not self.training:
+            found = self.postprocess_detections(logits, regression, proposals, image_shapes)
+            names = ("boxes", "scores", "labels")
+            return [dict(zip(names, image, strict=True)) for image in zip(*found, strict=True)], {}
+        label, offset = torch.cat(labels), torch.cat(offsets)
+        matched = torch.where(label > 0)[0]
+        own_class = regression.view(len(label), -1, 4)[matched, label[matched]]
+        box_loss = F.smooth_l1_loss(own_class, offset[matched], reduction="sum") / len(label)
+        return [], {"loss_classifier": F.cross_entropy(logits, label), "loss_box_reg": box_loss}
+
+
+class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
+    """Faster R-CNN C4 on a residual network with gates.
+
+    Losses in training: 'loss_classifier', 'loss_box_reg', 'loss_objectness', 'loss_rpn_box_reg'.
+    Every BatchNorm of the backbone, those of the gates too, keeps the statistics and the factors it
+    was loaded with; conv1 and layer1 with their gates do not learn. Without loaded weights a spatial
+    gate's BatchNorm therefore stays 0 and its gate the constant 0.5.
+
+    Args:
+        detector: factor on the proposals' channels.
+        backbone: a residual network.
+        attention: the gate at the end of every block.
+        classes: without the background.
+        image_size: shorter side of the images, px; the anchors keep their proportion to it.
+        longest: longer side at most, px.
+        mean, std: of the images' three channels, for values from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        backbone: Backbone,
+        attention: Attention,
+        *,
+        classes: int,
+        image_size: int,
+        longest: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        trunk = build_trunk(backbone, attention)
+        shared = Shared(OrderedDict((name, trunk[name]) for name in SHARED))
+        per_region = PerRegion(trunk["layer4"])
+        channels, vector = (_channels(trunk[name]) for name in ("layer3", "layer4"))
+        anchors = Anchors(image_size)
+        hidden = int(RPN_CHANNELS * detector.width)
+        proposals = RegionProposalNetwork(
+            anchors,
+            ProposalHead(channels, hidden, anchors.num_anchors_per_location()[0]),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 12000, "testing": 6000},
+            post_nms_top_n={"training": 2000, "testing": 300},
+            nms_thresh=0.7,
+        )
+        heads = RegionHeads(
+            RegionPool(),
+            per_region,
+            FastRCNNPredictor(vector, classes + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=256,
+            positive_fraction=0.25,
+            bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),  # over the standard deviations 0.1 and 0.2
+            score_thresh=0.0,
+            nms_thresh=0.3,
+            detections_per_img=100,
+        )
+        transform = Transform(image_size, longest, list(mean), list(std), size_divisible=STRIDE)
+        super().__init__(shared, proposals, heads, transform)
+        for name in FIXED:
+            trunk[name].requires_grad_(False)
+        for norm in self._norms():
+            norm.requires_grad_(False)
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The classification network without its classifier, under that network's names."""
+        parts = dict(self.backbone.named_children())
+        return nn.ModuleDict(parts | {"layer4": self.roi_heads.box_head.layer4})
+
+    def train(self, mode: bool = True) -> "FasterRCNN":
+        """Set training or evaluation; the backbone's BatchNorms stay in evaluation."""
+        super().train(mode)
+        for norm in self._norms():
+            norm.eval()
+        return self
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Start from a classification network's weights. Raises UserError where they do not fit."""
+        load_trunk(self.trunk, state)
+
+    def initialise_heads(self, seed: int) -> None:
+        """Initialise the new layers: normal, of spread 0.001 for the regions' boxes, else 0.01."""
+        for name, module in self.named_modules():
+            if name.startswith(("rpn.head.", "roi_heads.box_predictor.")):
+                spread = 0.001 if name.endswith("box_predictor.bbox_pred") else 0.01
+                nn.init.normal_(module.weight, std=spread, generator=stream(seed, name))
+
+    def _norms(self) -> list[nn.Module]:
+        # Only the backbone has any.
+        return [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def _channels(stage: nn.Module) -> int:
+    """Return the channels of a residual stage's output."""
+    channels: int = stage[-1].last_norm.num_features  # type: ignore[index]
+    return channels
