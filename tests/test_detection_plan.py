@@ -1,5 +1,6 @@
 """Detection rows as planned: runs, what they start from, the paper's protocols, refusals."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,14 @@ def test_the_voc_tier_is_the_papers_protocol() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("table7,X,resnet50,ssd,none,,,,,,,", "begins with vgg16 or mobilenet, got 'resnet50'"),
-        ("table6,X,vgg16,faster-rcnn,none,,,,,,,", "begins with resnet, got 'vgg16'"),
+        (
+            "table7,X,resnet50,ssd,none,,,,,,,",
+            "expected a backbone of ssd among mobilenet, .*vgg16, got 'resnet50'",
+        ),
+        (
+            "table6,X,vgg16,faster-rcnn,none,,,,,,,",
+            "expected a backbone of faster-rcnn among .* got 'vgg16'",
+        ),
         ("table7,X,vgg16,yolo,none,,,,,,,", "detector"),
         ("table4,X,vgg16,ssd,none,,,,,,,", "a detector in every row or in none"),
         ("table6,X,resnet50,faster-rcnn,none,,,,,,,", "has the row 'resnet50.faster-rcnn' already"),
@@ -134,6 +141,7 @@ def test_rows_that_cannot_be_are_refused(project: Path, line: str, message: str)
 def test_detectors_that_are_compared_must_be_trained_alike(project: Path) -> None:
     path = project / "workflow/tiers/quick.yaml"
     tier = yaml.safe_load(path.read_text())
+    tier["detection"]["stairnet"] = copy.deepcopy(tier["detection"]["ssd"])  # not an alias
     tier["detection"]["stairnet"]["recipe"]["epochs"] += 1
     write_yaml(path, tier)
     with pytest.raises(UserError, match=r"detection\.recipe\.epochs: 8 for vgg16\+ssd.*; 9 for"):

@@ -19,10 +19,11 @@ from attention_ablation.report.tables import (
     decimals,
     table_frame,
 )
-from attention_ablation.study.config import Metric, Row
+from attention_ablation.study.config import Row
 from attention_ablation.study.confounds import flatten
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, full_size_spec
+from attention_ablation.study.metrics import Metric
 from attention_ablation.study.runs import LOG
 from attention_ablation.study.spec import Run
 

@@ -8,8 +8,8 @@ import pandas as pd
 from attention_ablation.analysis.counted import counted
 from attention_ablation.analysis.statistics import Contest, contest
 from attention_ablation.report.comparable import check_comparable, conditions
-from attention_ablation.study.config import Metric
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.metrics import Metric
 from attention_ablation.study.spec import Spec
 
 HEADINGS: dict[Metric, str] = {

@@ -22,12 +22,12 @@ NOTED = (
 NAMES_SHOWN = 4
 
 
-def chosen(sizing: Sizing | DetectionSizing, attention: Attention) -> dict[str, Any]:
+def chosen(sizing: Sizing | DetectionSizing, attention: Attention, task: str) -> dict[str, Any]:
     """Return what a tier chooses for a row, by the dotted key under which it stands there."""
     data = sizing.model_dump(mode="json", exclude={"backbones"})
     if attention.reduction is None:
         del data["reduction"]  # there is no MLP that it could change
-    return flatten(data)
+    return flatten(data, f"{task}.")
 
 
 def check_recipes(rows: Mapping[str, Mapping[str, Any]], where: str, remedy: str) -> None:
@@ -38,11 +38,10 @@ def check_recipes(rows: Mapping[str, Mapping[str, Any]], where: str, remedy: str
         where: the tier's file and what compares the rows.
         remedy: a sentence that says what to do.
     """
-    reduced = {name for name, facts in rows.items() if "reduction" in facts}
     keys = dict.fromkeys(key for facts in rows.values() for key in facts)
     full = {
         # A schedule's keys depend on its name; a row without a gate has no reduction to compare.
-        name: {k: facts.get(k, "unset") for k in keys if k != "reduction" or name in reduced}
+        name: {k: facts.get(k, "unset") for k in keys if k in facts or not k.endswith("reduction")}
         for name, facts in rows.items()
     }
     if lines := differing(full):

@@ -228,15 +228,13 @@ def _reduced(attention: Attention, reduction: int | None) -> Attention:
 def _chosen(row: Row, plan: Plan) -> dict[str, Any]:
     """Return what the tier chooses for a row, by its dotted keys there."""
     sized = plan.tier.classification.sizing(row.backbone)
-    attention = plan.specs[row.table, row.key].attention
+    spec = plan.specs[row.table, row.key]
     if row.detector is None:
-        return chosen(sized, attention)
-    # SSD and StairNet are compared, and so must their recipes be, but the gates' places differ.
-    detection = plan.tier.detection[row.detector]
-    backbone = chosen(sized, attention) if detection.initial else {}
-    return {f"classification.{key}": value for key, value in backbone.items()} | {
-        f"detection.{key}": value for key, value in chosen(detection, attention).items()
-    }
+        return chosen(sized, spec.attention, "classification")
+    facts = chosen(plan.tier.detection[row.detector], spec.attention, "detection")
+    if isinstance(spec, DetectionSpec) and spec.initial:
+        facts |= chosen(sized, spec.initial.attention, "classification")
+    return facts
 
 
 def _check_comparisons(plan: Plan) -> None:

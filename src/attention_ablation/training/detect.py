@@ -24,6 +24,13 @@ from attention_ablation.study.spec import DetectionSpec, Run
 from attention_ablation.training.processes import ALONE, Processes
 
 EVALUATION_BATCH = 16
+# The parts of the loss, by torchvision's names.
+SINGLE_SHOT_LOSSES = ("classification", "bbox_regression")
+LOSSES = {
+    "faster-rcnn": ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"),
+    "ssd": SINGLE_SHOT_LOSSES,
+    "stairnet": SINGLE_SHOT_LOSSES,
+}
 SHOWN = 6  # validation images whose detections are kept for the figure
 Batch = tuple[list[Tensor], list[Target]]
 Weights = Mapping[str, Tensor]
@@ -70,8 +77,9 @@ class Detection:
         )
         initialise_detector(self.model, run.seed)
         if material.initial is not None:
-            self.model.load_backbone(material.initial)
-        self.columns = ("loss", *self.model.losses)
+            self.model.load_backbone(material.initial)  # type: ignore[operator]
+        self._parts = LOSSES[spec.detector.name]
+        self.columns = ("loss", *(f"loss_{name.removeprefix('loss_')}" for name in self._parts))
         self.model.to(device).to(memory_format=torch.channels_last)
         self._trained = processes.wrap(self.model)
 
@@ -114,7 +122,7 @@ class Detection:
         """Return the loss to minimise, the sum of its parts, and the batch's sums."""
         images, targets = batch
         parts = self._trained(images, targets)
-        values = [parts[name] for name in self.model.losses]
+        values = [parts[name] for name in self._parts]
         loss = torch.stack(values).sum()
         sums = torch.stack([loss, *values]).detach() * len(images)
         return loss, torch.cat([sums, sums.new_tensor([len(images)])])
