@@ -1,8 +1,8 @@
 """COCO 2014 (Lin et al. 2014): train and 35k of val to train on, 5k of val, minival, to evaluate.
 
-Training leaves out crowds and boxes without area, clips the others to their images, and leaves out
-images without any object then, as the Faster R-CNN code behind the protocol does (Chen & Gupta
-2017). Evaluation has every annotation as it lies in the file, as COCO's own does.
+Training leaves out crowds and boxes without area, and clips the others to their images, as the
+Faster R-CNN code behind the protocol does (Chen & Gupta 2017). Evaluation has every annotation as
+it lies in the file, as COCO's own does.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attention_ablation.data.annotations import Annotation
-from attention_ablation.data.image_files import ImageRecord, required, with_objects
+from attention_ablation.data.image_files import ImageRecord, required
 from attention_ablation.study.errors import UserError
 
 MINIVAL = 5_000
@@ -55,7 +55,7 @@ def read_coco(folder: Path) -> CocoRecords:
     chosen = {image["id"] for image in records["images"]}
     train = _records(records, chosen, folder / "train2014", labels, train_file) + train
     return CocoRecords(
-        with_objects(_trainable(train, notes), notes),
+        _trainable(train, notes),
         validation,
         tuple(name for _, name in categories),
         tuple(category for category, _ in categories),
@@ -176,9 +176,9 @@ def _trainable(records: list[ImageRecord], notes: list[str]) -> list[ImageRecord
                 kept.append(a._replace(box=(x0, y0, x1, y1)))
         result.append(record._replace(objects=kept))
     if crowds:
-        notes.append(f"{crowds} crowds left out of training")
+        notes.append(f"crowds left out of training: {crowds}")
     if empty:
-        notes.append(f"{empty} boxes without area or outside their image left out of training")
+        notes.append(f"boxes without area or outside their image left out of training: {empty}")
     if clipped:
-        notes.append(f"{clipped} training boxes clipped to their images")
+        notes.append(f"training boxes clipped to their images: {clipped}")
     return result
