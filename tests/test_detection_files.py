@@ -176,9 +176,11 @@ VOC_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "message"), VOC_MISTAKES)
-def test_a_broken_devkit_is_named(voc: Path, spoil: Callable[[Path], object], message: str) -> None:
-    spoil(voc / "VOCdevkit")
+@pytest.mark.parametrize(("mistake", "message"), VOC_MISTAKES)
+def test_a_broken_devkit_is_named(
+    voc: Path, mistake: Callable[[Path], object], message: str
+) -> None:
+    mistake(voc / "VOCdevkit")
     with pytest.raises(UserError, match=message):
         load_voc(voc)
 
@@ -261,7 +263,7 @@ def crowd(
     column = pixels.flatten(order="F")
     changes = np.flatnonzero(np.diff(column)) + 1
     counts = np.diff([0, *changes, len(column)]).tolist()
-    rle = {"counts": counts, "size": [48, 64]}
+    rle: Any = {"counts": counts, "size": [48, 64]}
     packed = mask.frPyObjects(rle, 48, 64)
     return {
         "id": number,
@@ -418,9 +420,9 @@ def test_the_derived_minival_is_the_same_in_any_order_and_spread_evenly() -> Non
     assert np.mean(list(chosen)) == pytest.approx(20_252, rel=0.03)
 
 
-def set_bbox(path: Path, bbox: list[float]) -> None:
+def spoil(path: Path, **changes: object) -> None:
     data = json.loads(path.read_text())
-    data["annotations"][0]["bbox"] = bbox
+    data["annotations"][0] |= changes
     path.write_text(json.dumps(data))
 
 
@@ -438,10 +440,15 @@ COCO_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
     (lambda d: (d / VAL).write_text("[]"), r"val2014.json: expected the keys images, annotations"),
     (lambda d: (d / "val2014").rename(d / "val"), r"000042.jpg: the image is missing; 2 of 4 are"),
     (
-        lambda d: set_bbox(d / TRAIN, [1, 1, -2, 5]),
+        lambda d: spoil(d / TRAIN, bbox=[1, 1, -2, 5]),
         r"train2014.json: annotation 1: .* got -2 and 5",
     ),
-    (lambda d: set_bbox(d / VAL, [1, 1, 2]), r"val2014.json: annotation 7: expected bbox of x, y"),
+    (
+        lambda d: spoil(d / VAL, bbox=[1, 1, 2]),
+        r"val2014.json: annotation 7: expected bbox of x, y",
+    ),
+    (lambda d: spoil(d / VAL, category_id=2), r"val2014.json: annotation 7: .* KeyError\(2\)"),
+    (lambda d: spoil(d / TRAIN, image_id=8), r"annotation 1: expected an image of .* image_id 8"),
     (
         lambda d: write_instances(d / MINI, [coco_image(5, "val2014")], []),
         r"minival2014.json: expected images of instances_val2014.json, got 1 others, such as 5",
@@ -453,10 +460,10 @@ COCO_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "message"), COCO_MISTAKES)
+@pytest.mark.parametrize(("mistake", "message"), COCO_MISTAKES)
 def test_a_broken_coco_is_named(
-    coco2014: Path, spoil: Callable[[Path], object], message: str
+    coco2014: Path, mistake: Callable[[Path], object], message: str
 ) -> None:
-    spoil(coco2014)
+    mistake(coco2014)
     with pytest.raises(UserError, match=message):
         load_coco(coco2014)

@@ -50,7 +50,7 @@ def read_coco(folder: Path) -> CocoRecords:
     images = folder / "val2014"
     validation = _records(val, held_out, images, labels, val_file)
     train = _records(val, rest, images, labels, val_file)
-    del val  # half a gigabyte
+    del val  # not beside the larger file
     records = _read(train_file)
     chosen = {image["id"] for image in records["images"]}
     train = _records(records, chosen, folder / "train2014", labels, train_file) + train
@@ -128,8 +128,15 @@ def _records(
 ) -> list[ImageRecord]:
     """Return the chosen images by their ids, with every annotation as it is in the file."""
     objects = defaultdict(list)
+    known = {image["id"] for image in data["images"]}
     for annotation in data["annotations"]:
-        if annotation["image_id"] in chosen:
+        image_id = annotation.get("image_id")
+        if image_id not in known:
+            raise UserError(
+                f"{path}: annotation {annotation.get('id')}: expected an image of the file, got "
+                f"image_id {image_id}. Fetch the file again."
+            )
+        if image_id in chosen:
             try:
                 x, y, width, height = annotation["bbox"]
                 label = labels[annotation["category_id"]]
@@ -145,7 +152,7 @@ def _records(
                     f"or more, got {width:g} and {height:g}. Fetch the file again, or correct it."
                 )
             box = (x, y, x + width, y + height)
-            objects[annotation["image_id"]].append(Annotation(box, label, area, crowd=crowd))
+            objects[image_id].append(Annotation(box, label, area, crowd=crowd))
     return [
         ImageRecord(
             folder / image["file_name"],
