@@ -179,8 +179,9 @@ def _trainable(records: list[ImageRecord], notes: list[str]) -> list[ImageRecord
             elif a.area <= 0 or x0 >= x1 or y0 >= y1:
                 empty += 1
             else:
-                clipped += (x0, y0, x1, y1) != a.box
-                kept.append(a._replace(box=(x0, y0, x1, y1)))
+                box = (x0, y0, x1, y1)
+                clipped += box != a.box
+                kept.append(a if box == a.box else a._replace(box=box))
         result.append(record._replace(objects=kept))
     if crowds:
         notes.append(f"crowds left out of training: {crowds}")
