@@ -1,8 +1,8 @@
 """COCO 2014 (Lin et al. 2014): train and 35k of val to train on, 5k of val, minival, to evaluate.
 
-Training leaves out crowds and boxes without area, clips the others to their images, and leaves out
-images without any object then, as the Faster R-CNN code behind the protocol does (Chen & Gupta
-2017). Evaluation has every annotation as it lies in the file, as COCO's own does.
+Training leaves out crowds and boxes without area, and clips the others to their images, as the
+Faster R-CNN code behind the protocol does (Chen & Gupta 2017). Evaluation has every annotation as
+it lies in the file, as COCO's own does.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attention_ablation.data.annotations import Annotation
-from attention_ablation.data.image_files import ImageRecord, required, with_objects
+from attention_ablation.data.image_files import ImageRecord, required
 from attention_ablation.study.errors import UserError
 
 MINIVAL = 5_000
@@ -50,12 +50,12 @@ def read_coco(folder: Path) -> CocoRecords:
     images = folder / "val2014"
     validation = _records(val, held_out, images, labels, val_file)
     train = _records(val, rest, images, labels, val_file)
-    del val  # half a gigabyte
+    del val  # not beside the larger file
     records = _read(train_file)
     chosen = {image["id"] for image in records["images"]}
     train = _records(records, chosen, folder / "train2014", labels, train_file) + train
     return CocoRecords(
-        with_objects(_trainable(train, notes), notes),
+        _trainable(train, notes),
         validation,
         tuple(name for _, name in categories),
         tuple(category for category, _ in categories),
@@ -128,8 +128,15 @@ def _records(
 ) -> list[ImageRecord]:
     """Return the chosen images by their ids, with every annotation as it is in the file."""
     objects = defaultdict(list)
+    known = {image["id"] for image in data["images"]}
     for annotation in data["annotations"]:
-        if annotation["image_id"] in chosen:
+        image_id = annotation.get("image_id")
+        if image_id not in known:
+            raise UserError(
+                f"{path}: annotation {annotation.get('id')}: expected an image of the file, got "
+                f"image_id {image_id}. Fetch the file again."
+            )
+        if image_id in chosen:
             try:
                 x, y, width, height = annotation["bbox"]
                 label = labels[annotation["category_id"]]
@@ -145,7 +152,7 @@ def _records(
                     f"or more, got {width:g} and {height:g}. Fetch the file again, or correct it."
                 )
             box = (x, y, x + width, y + height)
-            objects[annotation["image_id"]].append(Annotation(box, label, area, crowd=crowd))
+            objects[image_id].append(Annotation(box, label, area, crowd=crowd))
     return [
         ImageRecord(
             folder / image["file_name"],
@@ -172,13 +179,14 @@ def _trainable(records: list[ImageRecord], notes: list[str]) -> list[ImageRecord
             elif a.area <= 0 or x0 >= x1 or y0 >= y1:
                 empty += 1
             else:
-                clipped += (x0, y0, x1, y1) != a.box
-                kept.append(a._replace(box=(x0, y0, x1, y1)))
+                box = (x0, y0, x1, y1)
+                clipped += box != a.box
+                kept.append(a if box == a.box else a._replace(box=box))
         result.append(record._replace(objects=kept))
     if crowds:
-        notes.append(f"{crowds} crowds left out of training")
+        notes.append(f"crowds left out of training: {crowds}")
     if empty:
-        notes.append(f"{empty} boxes without area or outside their image left out of training")
+        notes.append(f"boxes without area or outside their image left out of training: {empty}")
     if clipped:
-        notes.append(f"{clipped} training boxes clipped to their images")
+        notes.append(f"training boxes clipped to their images: {clipped}")
     return result

@@ -143,7 +143,7 @@ def _load_scenes(dataset: ClutteredScenes, folder: Path) -> DetectionData:
 def _load_files(dataset: Voc | Coco, folder: Path) -> DetectionData:
     # Imported here: a training on scenes needs neither.
     from attention_ablation.data import coco, voc
-    from attention_ablation.data.image_files import ImageFiles
+    from attention_ablation.data.image_files import ImageFiles, with_objects
 
     category_ids: Sequence[int] = ()
     suffix = ""
@@ -153,7 +153,13 @@ def _load_files(dataset: Voc | Coco, folder: Path) -> DetectionData:
     else:
         train, validation, classes, category_ids, derived, notes = coco.read_coco(folder)
         suffix = "-derived-minival" if derived else ""
-    sets = ImageFiles.of(train), ImageFiles.of(validation)
+    for split, records, images in (
+        ("training", train, dataset.train_images),
+        ("validation", validation, dataset.validation_images),
+    ):
+        if len(records) != images:
+            notes.append(f"{split} images: {len(records):,}, where the data set has {images:,}")
+    sets = ImageFiles.of(with_objects(train, notes)), ImageFiles.of(validation)
     digest = hashlib.sha256(sets[0].digest() + sets[1].digest())
     return DetectionData(
         *sets,

@@ -94,7 +94,7 @@ def with_objects(records: list[ImageRecord], notes: list[str]) -> list[ImageReco
             "docs/detection-data.md says what the files hold."
         )
     if len(kept) < len(records):
-        notes.append(f"{len(records) - len(kept)} training images without an object left out")
+        notes.append(f"training images without an object left out: {len(records) - len(kept)}")
     return kept
 
 

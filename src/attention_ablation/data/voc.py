@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from attention_ablation.data.annotations import Annotation
-from attention_ablation.data.image_files import ImageRecord, required, with_objects
+from attention_ablation.data.image_files import ImageRecord, required
 from attention_ablation.study.errors import UserError, unknown
 
 # fmt: off
@@ -23,7 +23,7 @@ _LABELS = {name: label for label, name in enumerate(CLASSES, start=1)}
 
 
 def read_voc(folder: Path) -> tuple[list[ImageRecord], list[ImageRecord], list[str]]:
-    """Return the records to train on and to evaluate, and notes of what was left out or changed.
+    """Return the records to train on and to evaluate, and notes of what was changed.
 
     folder: holds VOCdevkit/. Raises UserError for files that are missing or broken, for unknown
     classes, and for boxes without area or outside of their image, naming the file.
@@ -35,7 +35,7 @@ def read_voc(folder: Path) -> tuple[list[ImageRecord], list[ImageRecord], list[s
         for record in _split(folder / "VOCdevkit" / f"VOC{year}", "trainval", notes)
     ]
     validation = _split(folder / "VOCdevkit/VOC2007", "test", notes)
-    return with_objects(train, notes), validation, notes
+    return train, validation, notes
 
 
 def _split(year: Path, name: str, notes: list[str]) -> list[ImageRecord]:
@@ -49,7 +49,7 @@ def _split(year: Path, name: str, notes: list[str]) -> list[ImageRecord]:
     read = [_record(year, name) for name in names]
     clipped = sum(was_clipped for _, was_clipped in read)
     if clipped:
-        notes.append(f"{clipped} boxes of {year.name} {name} clipped to their images")
+        notes.append(f"boxes of {year.name} {name} clipped to their images: {clipped}")
     return [record for record, _ in read]
 
 

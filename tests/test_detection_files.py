@@ -1,0 +1,469 @@
+"""VOC and COCO in the files that their archives hold: what is read, left out, and refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask
+from torchvision.datasets import CocoDetection, VOCDetection
+
+from attention_ablation.data import coco
+from attention_ablation.data.coco import derived_minival
+from attention_ablation.data.detection import DetectionData, load_detection
+from attention_ablation.data.voc import CLASSES
+from attention_ablation.metrics.coco import coco_map
+from attention_ablation.metrics.voc import voc_map
+from attention_ablation.study.datasets import Coco, Voc
+from attention_ablation.study.errors import UserError
+
+Corners = tuple[float, float, float, float]
+
+
+def jpeg(path: Path, width: int, height: int, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(path.name)).integers(0, 255, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+def voc_object(name: str, box: Corners, difficult: int | None = 0, part: bool = False) -> str:
+    x0, y0, x1, y1 = (f"{value:.15g}" for value in box)
+    corners = f"<xmin>{x0}</xmin>\n<ymin>{y0}</ymin>\n<xmax>{x1}</xmax>\n<ymax>{y1}</ymax>"
+    hard = "" if difficult is None else f"<difficult>{difficult}</difficult>"
+    head = (
+        "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax>"
+        "<ymax>3</ymax></bndbox></part>"
+    )
+    return (
+        f"<object><name>{name}</name>\n<pose>Left</pose><truncated>1</truncated>{hard}"
+        f"{head if part else ''}<bndbox>\n{corners}\n</bndbox></object>"
+    )
+
+
+def voc_image(year: Path, name: str, objects: list[str], width: int = 60, height: int = 40) -> Path:
+    jpeg(year / f"JPEGImages/{name}.jpg", width, height)
+    (year / "Annotations").mkdir(exist_ok=True)
+    path = year / f"Annotations/{name}.xml"
+    path.write_text(
+        f"<annotation>\n<folder>{year.name}</folder>\n<filename>{name}.jpg</filename>\n"
+        "<source><database>The VOC Database</database></source>\n"
+        f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
+        f"<segmented>0</segmented>\n{''.join(objects)}\n</annotation>\n"
+    )
+    return path
+
+
+def image_set(year: Path, name: str, images: list[str]) -> None:
+    path = year / f"ImageSets/Main/{name}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(images) + "\n")
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A devkit with both years: three images to train on, one to evaluate."""
+    first, second = (tmp_path / f"VOCdevkit/VOC{year}" for year in ("2007", "2012"))
+    voc_image(first, "000005", [voc_object("chair", (11, 6, 30, 25))])
+    voc_image(
+        first, "000007", [voc_object("car", (1, 1, 60, 40), 1), voc_object("dog", (9, 9, 9, 9))]
+    )
+    objects = [voc_object("person", (45.70000076293945, 2, 50, 20), None, part=True)]
+    voc_image(second, "2008_000002", [*objects, voc_object("tvmonitor", (20, 20, 62, 39))])
+    voc_image(
+        first,
+        "000001",
+        [voc_object("dog", (48, 10, 55, 31)), voc_object("person", (8, 12, 52, 38), 1)],
+    )
+    image_set(first, "trainval", ["000005", "000007"])
+    image_set(first, "test", ["000001"])
+    image_set(second, "trainval", ["2008_000002"])
+    return tmp_path
+
+
+def load_voc(folder: Path) -> DetectionData:
+    return load_detection(Voc(name="voc07+12"), folder, folder)
+
+
+def everything(data: DetectionData) -> list[dict[str, Any]]:
+    return [data.train[i][1] for i in range(len(data.train))]
+
+
+def test_voc_is_read_as_it_lies(voc: Path) -> None:
+    data = load_voc(voc)
+    assert data.classes == CLASSES
+    assert len(CLASSES) == 20
+    assert list(CLASSES) == sorted(CLASSES)
+    chair, car, person = everything(data)
+    # From 1 with the last pixel included, to from 0 without.
+    assert chair["boxes"].tolist() == [[10, 5, 30, 25]]
+    assert chair["labels"].tolist() == [CLASSES.index("chair") + 1]
+    assert [int(t["image_id"]) for t in (chair, car, person)] == [5, 7, 2008000002]
+    assert car["difficult"].tolist() == [True, False]  # difficult ones are trained on
+    assert car["boxes"].tolist() == [[0, 0, 60, 40], [8, 8, 9, 9]]  # a box of one pixel
+    assert person["labels"].tolist() == [15, 20]  # the head is a part, no object
+    torch.testing.assert_close(
+        person["boxes"], torch.tensor([[44.70000076293945, 1, 50, 20], [19, 19, 60, 39]])
+    )
+    image, test = data.validation[0]
+    assert image.shape == (3, 40, 60)
+    assert test["difficult"].tolist() == [False, True]
+    assert data.skipped == (
+        "boxes of VOC2012 trainval clipped to their images: 1; training images: 3, where the data "
+        "set has 16,551; validation images: 1, where the data set has 4,952"
+    )
+    assert load_voc(voc).fingerprint == data.fingerprint
+
+
+def test_voc_has_torchvisions_images_and_boxes(voc: Path) -> None:
+    data = load_voc(voc)
+    theirs = VOCDetection(voc, year="2007", image_set="trainval")
+    for i in range(len(theirs)):
+        image, annotation = theirs[i]
+        ours, target = data.train[i]
+        np.testing.assert_array_equal(ours.permute(1, 2, 0).numpy(), np.asarray(image))
+        corners = [
+            [int(o["bndbox"][k]) for k in ("xmin", "ymin", "xmax", "ymax")]
+            for o in annotation["annotation"]["object"]
+        ]
+        assert (target["boxes"] + torch.tensor([1, 1, 0, 0])).tolist() == corners
+
+
+def test_voc_truth_as_detections_is_perfect(voc: Path) -> None:
+    data = load_voc(voc)
+    targets = everything(data)
+    predictions = [t | {"scores": torch.ones(len(t["labels"]))} for t in targets]
+    aps = voc_map(predictions, targets, data.classes)
+    # The car is difficult.
+    assert aps == dict.fromkeys(["chair", "dog", "person", "tvmonitor"], 1.0)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+VOC_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
+    (
+        lambda d: (d / "VOC2012").rename(d / "VOC12"),
+        r"expected .*VOC2012/.*VOCdevkit has VOC12, VO",
+    ),
+    (lambda d: d.rename(d.parent / "voc"), r"expected .*/VOCdevkit/.*trainval.txt, but .* has voc"),
+    (lambda d: (d / "VOC2007/ImageSets/Main/test.txt").unlink(), r"test.txt, but .* has trainval"),
+    (lambda d: (d / "VOC2007/JPEGImages/000007.jpg").unlink(), r"000007.jpg: the image is missing"),
+    (lambda d: (d / "VOC2007/Annotations/000007.xml").unlink(), r"expected .*Annotations/000007"),
+    (lambda d: cut(d / "VOC2007/Annotations/000007.xml"), r"000007.xml: expected a VOC annotation"),
+    (lambda d: image_set(d / "VOC2007", "test", []), r"test.txt: expected names .* an empty file"),
+    (lambda d: image_set(d / "VOC2007", "test", ["dog.jpg"]), r"got 'dog.jpg'"),
+    (
+        lambda d: voc_image(d / "VOC2007", "000007", [voc_object("dgo", (1, 1, 9, 9))]),
+        r"000007.xml: unknown class 'dgo'; did you mean 'dog'\?",
+    ),
+    (
+        lambda d: voc_image(d / "VOC2007", "000007", [voc_object("dog", (9, 1, 8, 9))]),
+        r"000007.xml: expected boxes with area inside the image of 60 x 40 px, got .* 9, 1, 8, 9",
+    ),
+    (
+        lambda d: voc_image(d / "VOC2007", "000001", [voc_object("dog", (70, 1, 80, 9))]),
+        r"000001.xml: expected boxes with area inside",
+    ),
+    (
+        lambda d: voc_image(d / "VOC2007", "000001", ["<object><name>dog</name></object>"]),
+        r"000001.xml: expected a VOC annotation, got: no <bndbox/xmin> in <object>",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mistake", "message"), VOC_MISTAKES)
+def test_a_broken_devkit_is_named(
+    voc: Path, mistake: Callable[[Path], object], message: str
+) -> None:
+    mistake(voc / "VOCdevkit")
+    with pytest.raises(UserError, match=message):
+        load_voc(voc)
+
+
+def test_an_image_that_does_not_decode_is_named(voc: Path) -> None:
+    images = voc / "VOCdevkit/VOC2007/JPEGImages"
+    cut(images / "000005.jpg")
+    (images / "000007.jpg").write_text("not found")
+    jpeg(images / "000001.jpg", 40, 60)
+    data = load_voc(voc)
+    for index, name in enumerate(["000005", "000007"]):
+        with pytest.raises(UserError, match=rf"{name}.jpg: expected an image that decodes, got: "):
+            data.train[index]
+    with pytest.raises(UserError, match=r"000001.jpg: expected 60 x 40 px, .*, got 40 x 60"):
+        data.validation[0]
+    assert data.train[2][0].shape == (3, 40, 60)
+
+
+def test_grey_images_have_three_colours(voc: Path) -> None:
+    jpeg(voc / "VOCdevkit/VOC2007/JPEGImages/000005.jpg", 60, 40, mode="L")
+    assert load_voc(voc).train[0][0].shape == (3, 40, 60)
+
+
+def test_voc_images_without_objects_are_evaluated_and_not_trained_on(voc: Path) -> None:
+    for name in ("000005", "000001"):
+        voc_image(voc / "VOCdevkit/VOC2007", name, [])
+    data = load_voc(voc)
+    assert (len(data.train), len(data.validation)) == (2, 1)
+    assert data.validation[0][1]["boxes"].shape == (0, 4)
+    assert "training images without an object left out: 1" in data.skipped
+    voc_image(voc / "VOCdevkit/VOC2007", "000007", [])
+    voc_image(voc / "VOCdevkit/VOC2012", "2008_000002", [])
+    with pytest.raises(UserError, match="got 3 images without any"):
+        load_voc(voc)
+
+
+def test_another_annotation_or_file_is_another_fingerprint(voc: Path) -> None:
+    prints = {load_voc(voc).fingerprint}
+    voc_image(voc / "VOCdevkit/VOC2007", "000005", [voc_object("chair", (11, 6, 30, 26))])
+    prints.add(load_voc(voc).fingerprint)
+    with (voc / "VOCdevkit/VOC2007/JPEGImages/000001.jpg").open("ab") as file:
+        file.write(b"0")
+    prints.add(load_voc(voc).fingerprint)
+    assert len(prints) == 3
+
+
+CATEGORIES = [
+    {"supercategory": "person", "id": 1, "name": "person"},
+    {"supercategory": "animal", "id": 18, "name": "dog"},
+    {"supercategory": "indoor", "id": 90, "name": "toothbrush"},
+]
+
+
+def coco_image(number: int, split: str) -> dict[str, Any]:
+    name = f"COCO_{split}_{number:012}.jpg"
+    return {"id": number, "file_name": name, "width": 64, "height": 48, "license": 3}
+
+
+def coco_annotation(number: int, image: int, category: int, bbox: list[float]) -> dict[str, Any]:
+    x, y, w, h = bbox
+    outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": bbox,
+        "area": w * h * 0.75,
+        "iscrowd": 0,
+        "segmentation": [outline],
+    }
+
+
+def crowd(
+    number: int, image: int, category: int, bbox: tuple[int, int, int, int]
+) -> dict[str, Any]:
+    """Return a crowd as COCO has them: its outline as uncompressed run lengths."""
+    x, y, w, h = bbox
+    pixels = np.zeros((48, 64), np.uint8)
+    pixels[y : y + h, x : x + w] = 1
+    column = pixels.flatten(order="F")
+    changes = np.flatnonzero(np.diff(column)) + 1
+    counts = np.diff([0, *changes, len(column)]).tolist()
+    rle: Any = {"counts": counts, "size": [48, 64]}
+    packed = mask.frPyObjects(rle, 48, 64)
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": mask.toBbox(packed).tolist(),
+        "area": int(mask.area(packed)),
+        "iscrowd": 1,
+        "segmentation": rle,
+    }
+
+
+def write_instances(path: Path, images: list[Any], annotations: list[Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    data = {"info": {"year": 2014}, "licenses": [], "images": images, "annotations": annotations}
+    path.write_text(json.dumps(data | {"categories": CATEGORIES}))
+
+
+@pytest.fixture
+def coco2014(tmp_path: Path) -> Path:
+    """COCO's folders: three images of train, four of val of which two are minival."""
+    train = [coco_image(n, "train2014") for n in (30, 9, 25)]
+    val = [coco_image(n, "val2014") for n in (42, 73, 74, 133)]
+    for image in train:
+        jpeg(tmp_path / "train2014" / image["file_name"], 64, 48)
+    for image in val:
+        jpeg(tmp_path / "val2014" / image["file_name"], 64, 48)
+    write_instances(
+        tmp_path / "annotations/instances_train2014.json",
+        train,
+        [
+            coco_annotation(1, 9, 18, [10.5, 5, 20, 15.25]),
+            coco_annotation(2, 9, 90, [60, 40, 8, 4]),  # over the edge: clipped
+            coco_annotation(3, 9, 1, [5, 5, 0, 10]),  # no area
+            coco_annotation(4, 30, 1, [70, 5, 5, 10]),  # outside: nothing is left on this image
+            crowd(900100000005, 25, 1, (3, 2, 30, 20)),
+            coco_annotation(6, 25, 1, [1, 2, 30, 40]),
+        ],
+    )
+    write_instances(
+        tmp_path / "annotations/instances_val2014.json",
+        val,
+        [
+            coco_annotation(7, 42, 90, [1, 1, 10, 10]),
+            coco_annotation(8, 73, 18, [2, 2, 10, 10]),
+            crowd(900100000009, 73, 1, (20, 10, 30, 20)),
+            coco_annotation(10, 74, 1, [3, 3, 10, 10]),
+        ],
+    )
+    # The public list holds annotations that are not of val2014; only its images count.
+    listed = [coco_image(n, "val2014") for n in (73, 133)]
+    write_instances(
+        tmp_path / "annotations/instances_minival2014.json",
+        listed,
+        [coco_annotation(8, 73, 18, [0, 0, 1, 1])],
+    )
+    return tmp_path
+
+
+def load_coco(folder: Path) -> DetectionData:
+    return load_detection(Coco(name="coco2014"), folder, folder)
+
+
+def test_coco_is_read_as_it_lies(coco2014: Path) -> None:
+    data = load_coco(coco2014)
+    assert data.classes == ("person", "dog", "toothbrush")
+    assert data.category_ids == (1, 18, 90)
+    targets = everything(data)
+    assert [int(t["image_id"]) for t in targets] == [9, 25, 42, 74]
+    assert targets[0]["boxes"].tolist() == [[10.5, 5, 30.5, 20.25], [60, 40, 64, 44]]
+    assert targets[0]["labels"].tolist() == [2, 3]
+    assert targets[0]["area"].tolist() == [20 * 15.25 * 0.75, 8 * 4 * 0.75]
+    assert targets[1]["boxes"].tolist() == [[1, 2, 31, 42]]  # without the crowd
+    assert not any(t["crowd"].any() for t in targets)
+    assert data.skipped == (
+        "crowds left out of training: 1; boxes without area or outside their image left out of "
+        "training: 2; training boxes clipped to their images: 1; training images: 5, where the "
+        "data set has 118,287; validation images: 2, where the data set has 5,000; training "
+        "images without an object left out: 1"
+    )
+    image, target = data.validation[0]
+    assert image.shape == (3, 48, 64)
+    assert target["crowd"].tolist() == [False, True]
+    assert target["boxes"].tolist() == [[2, 2, 12, 12], [20, 10, 50, 30]]
+    assert len(data.validation) == 2  # image 133, without objects, too
+    assert "derived" not in data.fingerprint
+
+
+def test_coco_has_torchvisions_images_and_boxes(
+    coco2014: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = load_coco(coco2014)
+    theirs = CocoDetection(
+        coco2014 / "val2014", str(coco2014 / "annotations/instances_val2014.json")
+    )
+    capfd.readouterr()
+    image, annotations = theirs[theirs.ids.index(73)]
+    ours, target = data.validation[0]
+    np.testing.assert_array_equal(ours.permute(1, 2, 0).numpy(), np.asarray(image))
+    sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
+    boxes = torch.cat([target["boxes"][:, :2], sides], 1).tolist()
+    assert boxes == [a["bbox"] for a in annotations]
+    labels = [data.category_ids[label - 1] for label in target["labels"]]
+    assert labels == [a["category_id"] for a in annotations]
+
+
+def test_a_detection_in_a_crowd_is_not_counted(coco2014: Path) -> None:
+    targets = [load_coco(coco2014).validation[0][1]]
+    boxes = torch.tensor([[2.0, 2, 12, 12], [25, 12, 35, 25]])
+    prediction = {
+        "boxes": boxes,
+        "scores": torch.tensor([0.5, 0.9]),
+        "labels": torch.tensor([2, 1]),
+    }
+    assert coco_map([prediction], targets)["map"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rest", [False, True])
+def test_the_lists_choose_minival(coco2014: Path, rest: bool) -> None:
+    annotations = coco2014 / "annotations"
+    (annotations / "instances_minival2014.json").rename(annotations / "instances_val2017.json")
+    if rest:
+        images = [coco_image(74, "val2014")]
+        write_instances(annotations / "instances_valminusminival2014.json", images, [])
+    data = load_coco(coco2014)
+    assert [int(data.validation[i][1]["image_id"]) for i in range(2)] == [73, 133]
+    ids = [int(t["image_id"]) for t in everything(data)]
+    assert ids == ([9, 25, 74] if rest else [9, 25, 42, 74])
+
+
+def test_without_a_list_minival_is_derived_and_says_so(
+    coco2014: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (coco2014 / "annotations/instances_minival2014.json").unlink()
+    with pytest.raises(
+        UserError, match=r"expected instances_minival2014.json or instances_val2017"
+    ):
+        load_coco(coco2014)
+    monkeypatch.setattr(coco, "MINIVAL", 2)
+    data = load_coco(coco2014)
+    chosen = {int(data.validation[i][1]["image_id"]) for i in range(2)}
+    assert chosen == derived_minival([42, 73, 74, 133], 2)
+    assert data.fingerprint.endswith("-derived-minival")
+    assert "minival is not the public one" in data.skipped
+
+
+def test_the_derived_minival_is_the_same_in_any_order_and_spread_evenly() -> None:
+    ids = list(range(1, 40_505))
+    chosen = derived_minival(ids, 5_000)
+    assert len(chosen) == 5_000
+    assert derived_minival(reversed(ids), 5_000) == chosen
+    # Worked out with sha256sum and sort.
+    assert sorted(chosen)[:4] == [9, 39, 49, 50]
+    assert np.mean(list(chosen)) == pytest.approx(20_252, rel=0.03)
+
+
+def spoil(path: Path, **changes: object) -> None:
+    data = json.loads(path.read_text())
+    data["annotations"][0] |= changes
+    path.write_text(json.dumps(data))
+
+
+TRAIN, VAL = "annotations/instances_train2014.json", "annotations/instances_val2014.json"
+MINI, REST = (
+    "annotations/instances_minival2014.json",
+    "annotations/instances_valminusminival2014.json",
+)
+COCO_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
+    (
+        lambda d: (d / TRAIN).unlink(),
+        r"expected .*train2014.json, but .*annotations has instances_m",
+    ),
+    (lambda d: cut(d / VAL), r"instances_val2014.json: expected JSON, got: "),
+    (lambda d: (d / VAL).write_text("[]"), r"val2014.json: expected the keys images, annotations"),
+    (lambda d: (d / "val2014").rename(d / "val"), r"000042.jpg: the image is missing; 2 of 4 are"),
+    (
+        lambda d: spoil(d / TRAIN, bbox=[1, 1, -2, 5]),
+        r"train2014.json: annotation 1: .* got -2 and 5",
+    ),
+    (
+        lambda d: spoil(d / VAL, bbox=[1, 1, 2]),
+        r"val2014.json: annotation 7: expected bbox of x, y",
+    ),
+    (lambda d: spoil(d / VAL, category_id=2), r"val2014.json: annotation 7: .* KeyError\(2\)"),
+    (lambda d: spoil(d / TRAIN, image_id=8), r"annotation 1: expected an image of .* image_id 8"),
+    (
+        lambda d: write_instances(d / MINI, [coco_image(5, "val2014")], []),
+        r"minival2014.json: expected images of instances_val2014.json, got 1 others, such as 5",
+    ),
+    (
+        lambda d: write_instances(d / REST, [coco_image(73, "val2014")], []),
+        r"valminusminival2014.json: expected no image of minival, got 1, such as 73",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mistake", "message"), COCO_MISTAKES)
+def test_a_broken_coco_is_named(
+    coco2014: Path, mistake: Callable[[Path], object], message: str
+) -> None:
+    mistake(coco2014)
+    with pytest.raises(UserError, match=message):
+        load_coco(coco2014)
