@@ -93,7 +93,7 @@ def source_channels(detector: Detector, backbone: Backbone) -> list[int]:
 
 
 def gated_channels(detector: Detector, backbone: Backbone) -> list[int]:
-    """Return the channels at every gate: in Faster R-CNN's backbone, else before the classifiers."""
+    """Return the channels at every gate: in Faster R-CNN's backbone, else before a classifier."""
     if detector.name == "faster-rcnn":
         return BACKBONES[backbone.name].gated_channels(backbone.width)
     sources = source_channels(detector, backbone)
