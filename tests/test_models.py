@@ -1,5 +1,7 @@
 """Networks against torchvision's own and against hand counts."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -89,7 +91,7 @@ def test_zero_init_residual_starts_every_block_as_its_shortcut() -> None:
 
 def test_vgg_is_torchvisions_up_to_its_connected_layers_and_takes_no_gate() -> None:
     theirs = vgg16(init_weights=False).eval()
-    ours = build(Backbone(name="vgg16"), NONE, 10).eval()
+    ours: Any = build(Backbone(name="vgg16"), NONE, 10).eval()
     names = [name for name in ours.state_dict() if name.startswith("features.conv")]
     state = ours.state_dict()
     for name, value in zip(names, theirs.features.state_dict().values(), strict=False):
