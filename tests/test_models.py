@@ -1,9 +1,11 @@
 """Networks against torchvision's own and against hand counts."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet18, resnet50, resnext50_32x4d
+from torchvision.models import resnet18, resnet50, resnext50_32x4d, vgg16
 
 from attention_ablation.attention.channel import ChannelAttention
 from attention_ablation.models.build import build, initialise
@@ -34,7 +36,10 @@ def test_v1_strides_in_the_first_convolution_of_a_bottleneck() -> None:
         assert block.get_submodule("conv2").stride == second
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+GATED = [name for name, shape in BACKBONES.items() if shape.gated_channels(1)]
+
+
+@pytest.mark.parametrize("name", GATED)
 def test_gates_stand_where_the_plain_data_say(name: str) -> None:
     # Width 0.25 leaves 5 channels in the narrowest MobileNet.
     model = build(Backbone(name=name, width=0.25), CBAM, 10)
@@ -82,3 +87,32 @@ def test_zero_init_residual_starts_every_block_as_its_shortcut() -> None:
     block = model.get_submodule("layer1.1")
     x = torch.rand(2, 64, 4, 4)
     torch.testing.assert_close(block(x), x)
+
+
+def test_vgg_is_torchvisions_up_to_its_connected_layers_and_takes_no_gate() -> None:
+    theirs = vgg16(init_weights=False).eval()
+    ours: Any = build(Backbone(name="vgg16"), NONE, 10).eval()
+    names = [name for name in ours.state_dict() if name.startswith("features.conv")]
+    state = ours.state_dict()
+    for name, value in zip(names, theirs.features.state_dict().values(), strict=False):
+        state[name] = value
+    ours.load_state_dict(state)
+    x = torch.randn(1, 3, 64, 64)
+    # Up to the last pooling, which the reduced network has with stride 1.
+    until = list(dict(ours.features.named_children())).index("pool5")
+    with torch.no_grad():
+        torch.testing.assert_close(ours.features[:until](x), theirs.features[:30](x))
+        assert ours(x).shape == (1, 10)
+    # 14,714,688 in 13 convolutions, conv6, conv7, the classifier.
+    trunk = 14_714_688 + (512 * 9 * 1024 + 1024) + (1024 * 1024 + 1024)
+    assert sum(p.numel() for p in ours.parameters()) == trunk + 1024 * 10 + 10
+    with pytest.raises(ValueError, match="expected no attention in vgg16, got 'channel"):
+        build(Backbone(name="vgg16"), CBAM, 10)
+
+
+def test_vgg_with_batchnorm_at_another_width() -> None:
+    model = build(Backbone(name="vgg16", width=0.25, norm=True), NONE, 10)
+    initialise(model, 0)
+    norms = [m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms == [16] * 2 + [32] * 2 + [64] * 3 + [128] * 6 + [256] * 2
+    assert model(torch.randn(2, 3, 33, 47)).shape == (2, 10)

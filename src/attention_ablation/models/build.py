@@ -19,7 +19,7 @@ def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
     """Return the network, its weights not yet initialised in the authors' way.
 
     Shape: (N, 3, H, W) -> (N, classes). Build it under `torch.device("meta")` to count it.
-    Raises ValueError where a gate does not fit the backbone's channels, or it has no place for one.
+    Raises ValueError where a gate does not fit the backbone's channels or has no place in it.
     """
     shape = BACKBONES[backbone.name]
     if isinstance(shape, ResNetShape):

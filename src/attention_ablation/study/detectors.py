@@ -102,7 +102,7 @@ def source_channels(detector: Detector, backbone: Backbone) -> list[int]:
 
 
 def gated_channels(detector: Detector, backbone: Backbone) -> list[int]:
-    """Return the channels at every gate: in Faster R-CNN's backbone, else before the classifiers."""
+    """Return the channels at every gate: in Faster R-CNN's backbone, else before a classifier."""
     if gates_in_backbone(detector):
         return BACKBONES[backbone.name].gated_channels(backbone.width)
     sources = source_channels(detector, backbone)

@@ -119,6 +119,25 @@ class Detector(Model):
 
     name: Literal["faster-rcnn", "ssd", "stairnet"]
     width: float = Field(1.0, gt=0, description="Factor on the channels of the detector's layers.")
+    regions: int | None = Field(
+        None,
+        ge=1,
+        description="Faster R-CNN only: regions of an image that a training step samples; null: "
+        "the protocol's 256.",
+    )
+    proposals: int | None = Field(
+        None,
+        ge=1,
+        description="Faster R-CNN only: regions of an image that an evaluation classifies; null: "
+        "the protocol's 300.",
+    )
+
+    @model_validator(mode="after")
+    def _regions_are_faster_rcnns(self) -> Self:
+        for key in ("regions", "proposals"):
+            if getattr(self, key) is not None and self.name != "faster-rcnn":
+                raise ValueError(f"'{key}' has no meaning for {self.name}; remove it")
+        return self
 
 
 class Spec(Model):

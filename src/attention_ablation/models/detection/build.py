@@ -29,8 +29,9 @@ def build_detector(
 
     In training `model(images, targets)` returns the losses by part, in evaluation `model(images)`
     the detections of each image: `boxes` (n, 4) px, `scores` (n,) and `labels` (n,) from 1.
-    Images are (3, H, W) from 0 to 1; targets have `boxes` (n, 4) as x0, y0, x1, y1 in px, float, and
-    `labels` (n,) int64 from 1, n of 0 included. Build it under `torch.device("meta")` to count it.
+    Images are (3, H, W) from 0 to 1; targets have `boxes` (n, 4), float, as x0, y0, x1, y1 in px,
+    and `labels` (n,), int64, from 1; n may be 0. Build it under `torch.device("meta")` to count it.
+    Only the parameters that require a gradient are the optimizer's.
 
     Args:
         classes: without the background, which is class 0.

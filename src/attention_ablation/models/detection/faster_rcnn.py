@@ -2,8 +2,8 @@
 
 torchvision has the proposals, the samplers, the box coding and the suppression; ours are the split
 of the residual network, the protocol's numbers and its box loss. Two things of the protocol are not
-here: it trains the proposals on anchors inside the image only, and it takes max-pooled crops by
-bilinear samples from edge to edge, where RoIAlign's lie in the middle of their cells.
+here: it trains the proposals on anchors inside the image only, and a crop's 14x14 samples reach
+from edge to edge of a region, where RoIAlign's lie in the middle of their cells.
 """
 
 from collections import OrderedDict
@@ -136,12 +136,13 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
     """Faster R-CNN C4 on a residual network with gates.
 
     Losses in training: 'loss_classifier', 'loss_box_reg', 'loss_objectness', 'loss_rpn_box_reg'.
-    Every BatchNorm of the backbone, those of the gates too, keeps the statistics and the factors it
-    was loaded with; conv1 and layer1 with their gates do not learn. Without loaded weights a spatial
-    gate's BatchNorm therefore stays 0 and its gate the constant 0.5.
+    Every BatchNorm of the backbone, those of the gates too, keeps the statistics and the factors
+    it was loaded with; conv1 and layer1 with their gates do not learn. Without loaded weights a
+    spatial gate's BatchNorm therefore stays 0 and its gate the constant 0.5. The proposals and the
+    samples come from torch's global random stream.
 
     Args:
-        detector: factor on the proposals' channels.
+        detector: factor on the proposals' channels, and where wanted other numbers of regions.
         backbone: a residual network.
         attention: the gate at the end of every block.
         classes: without the background.
@@ -176,7 +177,7 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
             batch_size_per_image=256,
             positive_fraction=0.5,
             pre_nms_top_n={"training": 12000, "testing": 6000},
-            post_nms_top_n={"training": 2000, "testing": 300},
+            post_nms_top_n={"training": 2000, "testing": detector.proposals or 300},
             nms_thresh=0.7,
         )
         heads = RegionHeads(
@@ -185,7 +186,7 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
             FastRCNNPredictor(vector, classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=256,
+            batch_size_per_image=detector.regions or 256,
             positive_fraction=0.25,
             bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),  # over the standard deviations 0.1 and 0.2
             score_thresh=0.0,

@@ -19,28 +19,22 @@ def build_trunk(backbone: Backbone, attention: Attention) -> nn.ModuleDict:
 def load_trunk(trunk: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy a classification network's weights and statistics; its classifier's are left out.
 
-    Raises UserError, naming one of them, where weights are missing, unknown or of another shape.
+    Raises UserError where weights are missing, unknown or of another shape, naming the first.
     """
     own = trunk.state_dict()
-    given = {name: v for name, v in state.items() if name.split(".")[0] not in CLASSIFIERS}
-    for what, names in (
-        ("lack", [name for name in own if name not in given]),
-        ("have besides", [name for name in given if name not in own]),
-        (
-            "have another shape of",
-            [n for n in own if n in given and own[n].shape != given[n].shape],
-        ),
-    ):
-        if names:
+    given = {name: value for name, value in state.items() if name.split(".")[0] not in CLASSIFIERS}
+    missing = [f"lack '{name}'" for name in own if name not in given]
+    unknown = [f"have '{name}', which it has not" for name in given if name not in own]
+    misshapen = [
+        f"have '{name}' as {tuple(given[name].shape)}, not {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    for found in (missing, unknown, misshapen):
+        if found:
+            others = f" (and {len(found) - 1} like it)" if len(found) > 1 else ""
             raise UserError(
-                f"expected the weights of the detector's own backbone, but those given {what} "
-                f"'{names[0]}'{_shapes(own, given, names[0])} and {len(names) - 1} others; take "
-                "those of a classification run of the same backbone, attention and width."
+                f"the detector's backbone: the weights given {found[0]}{others}; take those of a "
+                "classification run of the same backbone, attention and width."
             )
     trunk.load_state_dict(given)
-
-
-def _shapes(own: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str) -> str:
-    if name not in own or name not in given:
-        return ""
-    return f", {tuple(given[name].shape)} for {tuple(own[name].shape)},"
