@@ -155,7 +155,8 @@ def status(options: argparse.Namespace) -> None:
 def where(options: argparse.Namespace) -> None:
     """Print what a cell came from."""
     plan = _plan(options)
-    from attention_ablation.report.provenance import as_json, as_text, find_cell
+    from attention_ablation.report.provenance import find_cell
+    from attention_ablation.report.where import as_json, as_text
 
     cell = find_cell(plan, options.table, options.row, options.metric)
     print(as_json(cell) if options.format == "json" else as_text(cell))
