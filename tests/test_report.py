@@ -14,7 +14,8 @@ from scipy import stats
 from attention_ablation.analysis.statistics import contest
 from attention_ablation.cli import main
 from attention_ablation.report.collect import collect
-from attention_ablation.report.tables import table_frame, write_table
+from attention_ablation.report.numbers import table_frame
+from attention_ablation.report.tables import write_table
 from attention_ablation.study.config import Config, CurvesFigure
 from attention_ablation.study.expand import Plan, load_plan
 from tests.run_folders import ROWS, write_metrics

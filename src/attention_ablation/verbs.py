@@ -17,7 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from attention_ablation.study.claims import ClaimsFile
-from attention_ablation.study.config import Config, StudyFile, Tier
+from attention_ablation.study.config import Config, DetectionsFigure, StudyFile, Tier
 from attention_ablation.study.datasets import Dataset
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
@@ -92,6 +92,10 @@ def render(options: argparse.Namespace) -> None:
             from attention_ablation.report.gradcam import write_gradcam
 
             write_gradcam(plan, name)
+        elif isinstance(plan.study.figures[name], DetectionsFigure):
+            from attention_ablation.report.detections import write_detections
+
+            write_detections(plan, name)
         else:
             from attention_ablation.report.curves import write_figure
 
@@ -133,7 +137,7 @@ def plan_cost(options: argparse.Namespace) -> None:
 
         torch.set_num_threads(options.threads)
         device = choose_device(options.device)
-        calibrate(plan.specs.values(), plan.calibration_folder, device)
+        calibrate([run.spec for run in plan.runs.values()], plan.calibration_folder, device)
     from attention_ablation.analysis.complexity import count_params
 
     cost = load_cost(plan)
@@ -155,7 +159,8 @@ def status(options: argparse.Namespace) -> None:
 def where(options: argparse.Namespace) -> None:
     """Print what a cell came from."""
     plan = _plan(options)
-    from attention_ablation.report.provenance import as_json, as_text, find_cell
+    from attention_ablation.report.provenance import find_cell
+    from attention_ablation.report.where import as_json, as_text
 
     cell = find_cell(plan, options.table, options.row, options.metric)
     print(as_json(cell) if options.format == "json" else as_text(cell))
@@ -183,7 +188,11 @@ def complexity(options: argparse.Namespace) -> int:
     records = [
         [
             *(row.table, row.key, row.label, row.backbone, row.attention, ours.params),
-            *(row.printed.get("params_m", ""), f"{ours.gflops:.6f}", row.printed.get("gflops", "")),
+            *(
+                row.printed.get("params_m", ""),
+                "" if ours.gflops is None else f"{ours.gflops:.6f}",
+                row.printed.get("gflops", ""),
+            ),
             verdict,
         ]
         for row, ours, verdict in complexity_rows(study)

@@ -35,7 +35,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Contest:
-    """The row with the lowest mean against the one with the next; negative is better."""
+    """The row with the best mean against the one with the next, and by what they differ."""
 
     first: str
     second: str
@@ -44,7 +44,8 @@ class Contest:
     @property
     def resolved(self) -> bool:
         """Whether the interval of the difference excludes 0."""
-        return self.difference.interval is not None and self.difference.interval[1] < 0
+        interval = self.difference.interval
+        return interval is not None and not interval[0] <= 0 <= interval[1]
 
 
 def paired(differences: ArrayLike) -> Paired:
@@ -60,15 +61,18 @@ def paired(differences: ArrayLike) -> Paired:
     return Paired(n, mean, (float(low), float(high)))
 
 
-def contest(values: Mapping[str, Sequence[float]]) -> Contest | None:
-    """Compare the two rows with the lowest means, None where there is one row only.
+def contest(
+    values: Mapping[str, Sequence[float]], *, higher_is_better: bool = False
+) -> Contest | None:
+    """Compare the two rows with the best means, None where there is one row only.
 
     Args:
         values: for each row its values, in the same order of seeds.
     """
     if len(values) < 2:
         return None
-    first, second = sorted(values, key=lambda row: float(np.mean(values[row])))[:2]
+    sign = -1 if higher_is_better else 1
+    first, second = sorted(values, key=lambda row: sign * float(np.mean(values[row])))[:2]
     return Contest(first, second, paired(np.subtract(values[first], values[second])))
 
 

@@ -1,8 +1,6 @@
 """From a cell of a table to the trainings, or the count, that it came from."""
 
 import dataclasses
-import json
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,32 +10,26 @@ import pandas as pd
 
 from attention_ablation.analysis.counted import COMPLEXITY_CSV, counted
 from attention_ablation.report.collect import collect
-from attention_ablation.report.tables import (
-    ERRORS,
-    HEADINGS,
-    cell_text,
-    decimals,
-    table_frame,
-)
+from attention_ablation.report.numbers import cell_text, decimals, table_frame
 from attention_ablation.study.config import Row
-from attention_ablation.study.confounds import flatten
+from attention_ablation.study.detectors import PAPER_DATA
 from attention_ablation.study.errors import UserError, unknown
-from attention_ablation.study.expand import Plan, full_size_spec
-from attention_ablation.study.metrics import Metric
+from attention_ablation.study.expand import Plan
+from attention_ablation.study.metrics import KINDS, Metric
 from attention_ablation.study.runs import LOG
-from attention_ablation.study.spec import Run
+from attention_ablation.study.spec import Backbone, Detector, Run
 
 PACKAGES = ("attention_ablation", "python", "torch", "torchvision", "numpy")
-WIDTH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One training below a cell. What was not recorded, or has not come out, is None.
 
-    value: the cell's metric, %. seconds: of the process that finished the run; compute_seconds: of
-    the whole training. images_per_second: of the last epoch, end to end. Peak memory: MB (2**20
-    bytes), on the device for GPUs only. verified: see `report.collect`.
+    value: the cell's metric, %; None, too, where the record is not that of a cell. seconds: of the
+    process that finished the run; compute_seconds: of the whole training. images_per_second: of the
+    last epoch, end to end. Peak memory: MB (2**20 bytes), on the device for GPUs only. verified:
+    see `report.collect`.
     """
 
     folder: str
@@ -134,27 +126,6 @@ def find_cell(plan: Plan, table: str, row: str, metric: str) -> Cell:
     raise unknown("metric", metric, columns, f"{where}: {table}")
 
 
-def as_json(cell: Cell) -> str:
-    """Return a cell and its runs as JSON, in the keys of the records above."""
-    return json.dumps(dataclasses.asdict(cell), indent=2, allow_nan=False, ensure_ascii=False)
-
-
-def as_text(cell: Cell) -> str:
-    """Return a cell and its runs as lines for a person."""
-    heading = HEADINGS[cell.metric]
-    n = f" (n = {cell.n} of {cell.seeds})" * (cell.count is None)
-    lines = [
-        f"{cell.table}, {cell.label}: {heading}",
-        f"  ours   {cell.shown}{n}",
-        f"  paper  {cell.printed or 'prints none'}",
-    ]
-    if cell.count:
-        lines += ["", *_count_lines(cell.count)]
-    for record in cell.runs:
-        lines += ["", *_run_lines(record)]
-    return "\n".join(lines)
-
-
 def _collect(plan: Plan, table: str) -> pd.DataFrame:
     """Return one table's runs, without reading the folders of the others."""
     specs = {place: spec for place, spec in plan.specs.items() if place[0] == table}
@@ -162,9 +133,9 @@ def _collect(plan: Plan, table: str) -> pd.DataFrame:
 
 
 def _cell(plan: Plan, row: Row, metric: Metric, line: dict[Any, Any], runs: pd.DataFrame) -> Cell:
-    error = metric in ERRORS
-    mean, sd = (line[metric], line[f"{metric}_sd"]) if error else (None, None)
-    shown = plan.row_runs(row.table, row.key) if error else []
+    measured = not KINDS[metric].counted
+    mean, sd = (line[metric], line[f"{metric}_sd"]) if measured else (None, None)
+    shown = plan.row_runs(row.table, row.key) if measured else []
     return Cell(
         table=row.table,
         row=row.key,
@@ -173,15 +144,18 @@ def _cell(plan: Plan, row: Row, metric: Metric, line: dict[Any, Any], runs: pd.D
         shown=cell_text(metric, line, decimals(metric, plan.specs[row.table, row.key])),
         mean=None if isinstance(mean, str) or pd.isna(mean) else float(mean),
         sd=None if pd.isna(sd) else float(sd),
-        n=int(line["seeds"]) if error else 0,
+        n=int(line["seeds"]) if measured else 0,
         seeds=len(shown),
         printed=row.printed.get(metric),
-        runs=[_run(plan, run, metric, runs.loc[run.path].to_dict()) for run in shown],
-        count=None if error else _count(plan, row, metric, line[metric]),
+        runs=[run_record(plan, run, runs.loc[run.path].to_dict(), metric) for run in shown],
+        count=None if measured else _count(plan, row, metric, line[metric]),
     )
 
 
-def _run(plan: Plan, run: Run, metric: Metric, line: Mapping[Any, Any]) -> RunRecord:
+def run_record(
+    plan: Plan, run: Run, line: Mapping[Any, Any], metric: Metric | None = None
+) -> RunRecord:
+    """Return what is known of a run; `line` is its line of what `collect` returned."""
     known: dict[str, Any] = {str(key): value for key, value in line.items() if pd.notna(value)}
     folder = plan.runs_folder / run.path
 
@@ -205,13 +179,15 @@ def _run(plan: Plan, run: Run, metric: Metric, line: Mapping[Any, Any]) -> RunRe
 
 
 def _count(plan: Plan, row: Row, metric: Metric, value: float) -> Count:
-    backbone, attention = full_size_spec(plan.study, row)
     verdict = counted(plan, row.table)["verdict"].get(row.key)
     explanations = [
         d.explanation
         for d in plan.study.discrepancies.values()
         if d.table == row.table and row.key in d.rows and metric in d.metrics
     ]
+    size = "224 px and 1000 classes"
+    if row.detector:
+        size = "{1} px and {0} classes".format(*PAPER_DATA[row.detector])
     what = (
         "parameters, in millions"
         if metric == "params_m"
@@ -220,74 +196,17 @@ def _count(plan: Plan, row: Row, metric: Metric, value: float) -> Count:
     return Count(
         value=None if pd.isna(value) else float(value),
         network={
-            "backbone": backbone.model_dump(mode="json"),
-            "attention": attention.model_dump(mode="json", exclude_none=True),
+            name: part.model_dump(mode="json", exclude_none=True)
+            for name, part in (
+                ("backbone", Backbone(name=row.backbone)),
+                ("detector", Detector(name=row.detector) if row.detector else None),
+                ("attention", plan.study.attentions[row.attention]),
+            )
+            if part
         },
-        how=f"{what}, of the full-size network at 224 px and 1000 classes, whatever the tier; "
-        "nothing was trained for it",
+        how=f"{what}, of the full-size network at {size}, whatever the tier; nothing was trained "
+        "for it",
         verdict=verdict,
         explanation=" ".join(explanations) or None,
         source=str(plan.folder / COMPLEXITY_CSV),
     )
-
-
-def _count_lines(count: Count) -> list[str]:
-    lines = [
-        *_wrapped("counted", count.how),
-        *(f"  {part:9} {_listed(keys)}" for part, keys in count.network.items()),
-        f"  {'exact':9} {'-' if count.value is None else f'{count.value:.6f}'}",
-        f"  {'verdict':9} {count.verdict or 'not counted yet; `make tables` counts it'}",
-        f"  {'file':9} {count.source}",
-    ]
-    return lines + (_wrapped("why", count.explanation) if count.explanation else [])
-
-
-def _run_lines(run: RunRecord) -> list[str]:
-    commit = (
-        f"{run.git_commit or 'not recorded'}{' with uncommitted changes' * bool(run.git_dirty)}"
-    )
-    shares = f"processes {_number(run.processes)}, threads of each {_number(run.threads)}"
-    device_memory = (
-        f", {_number(run.peak_device_memory_mb)} MB on the device"
-        if run.peak_device_memory_mb is not None
-        else ""
-    )
-    lines = [
-        f"seed {run.seed}: {run.status}"
-        + (f", {run.value:.4g} %" if run.value is not None else "")
-        + (f", {run.reason}" if run.reason else ""),
-        f"  folder    {run.folder}",
-        f"  log       {run.log}",
-    ]
-    for part in ("backbone", "attention", "recipe"):
-        lines += _wrapped(part, _listed(run.spec[part]))
-    if run.value is None and run.device is None:
-        return lines  # it has not come to an end
-    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    return [
-        *lines,
-        *_wrapped("verified", run.verified or "-"),
-        f"  code      {commit}",
-        *_wrapped("versions", versions or "not recorded"),
-        f"  device    {run.device or 'not recorded'}; {shares}",
-        f"  time      {_number(run.seconds)} s wall, {_number(run.compute_seconds)} s computing, "
-        f"{_number(run.images_per_second)} images/s",
-        f"  memory    {_number(run.peak_memory_mb)} MB at most{device_memory}",
-        f"  data      {run.dataset_fingerprint or 'not recorded'}"
-        + (f", composed with {run.dataset_composed_with}" if run.dataset_composed_with else ""),
-    ]
-
-
-def _listed(keys: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in flatten(keys).items()) or "none"
-
-
-def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:g}"
-
-
-def _wrapped(name: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=f"  {name:9} ", subsequent_indent=" " * 12,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip

@@ -3,24 +3,28 @@
 import resource
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from attention_ablation.data.load import ImageData, ImageSet
 from attention_ablation.study.runs import write_json
-from attention_ablation.study.spec import Run, Spec
+from attention_ablation.study.spec import DetectionSpec, Run, Spec
 from attention_ablation.study.throughput import Calibration, Measured, load_calibration, network_key
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.provenance import device_name
 from attention_ablation.training.run import settle
+from attention_ablation.training.task import Task
+
+AnySpec = Spec | DetectionSpec
 
 STEPS, LEAST_SECONDS = 4, 1.0
 # A CPU's rate hardly depends on the batch, and the paper's takes it a minute a step.
 CPU_BATCH = 16
 
 
-def calibrate(specs: Iterable[Spec], folder: Path, device: torch.device) -> Path:
+def calibrate(specs: Iterable[AnySpec], folder: Path, device: torch.device) -> Path:
     """Measure the networks that the device's calibration lacks; return the calibration's file.
 
     Each trains on random images for `STEPS` steps, repeated for `LEAST_SECONDS`, after as many to
@@ -55,12 +59,10 @@ def calibrate(specs: Iterable[Spec], folder: Path, device: torch.device) -> Path
     return path
 
 
-def measured_loop(spec: Spec, device: torch.device) -> tuple[Loop, float]:
+def measured_loop(spec: AnySpec, device: torch.device) -> tuple[Loop, float]:
     """Return a loop that trained on random images, and its rate, images/s."""
     batch = _batch(spec, device)
-    recipe = spec.recipe.model_copy(update={"batch_size": batch})
-    run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe}))
-    loop = Loop(Classification(run, _random_data(spec, STEPS * batch), device), device)
+    loop = Loop(_task(spec, batch, device), device)
     loop.epoch()
     seconds = images = 0.0
     while seconds < LEAST_SECONDS:
@@ -70,8 +72,9 @@ def measured_loop(spec: Spec, device: torch.device) -> tuple[Loop, float]:
     return loop, round(images / seconds, 1)
 
 
-def _measure(spec: Spec, device: torch.device) -> Measured:
-    network = f"{spec.backbone.name} {spec.attention.slug}"
+def _measure(spec: AnySpec, device: torch.device) -> Measured:
+    detector = f" {spec.detector.name}" if isinstance(spec, DetectionSpec) else ""
+    network = f"{spec.backbone.name}{detector} {spec.attention.slug}"
     note = f"batches of {_batch(spec, device)}"
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -85,9 +88,22 @@ def _measure(spec: Spec, device: torch.device) -> Measured:
     return Measured(network=network, images_per_second=rate, note=note)
 
 
-def _batch(spec: Spec, device: torch.device) -> int:
+def _batch(spec: AnySpec, device: torch.device) -> int:
     large = device.type == "cpu" and spec.recipe.dataset.image_size > 64
     return min(spec.recipe.batch_size, CPU_BATCH if large else spec.recipe.batch_size)
+
+
+def _task(spec: AnySpec, batch: int, device: torch.device) -> Task:
+    if isinstance(spec, DetectionSpec):
+        from attention_ablation.training.detect import Detection, Material, random_scenes
+
+        changes = {"batch_size": batch, "steps_per_epoch": STEPS, "augmentation": "none"}
+        recipe: Any = spec.recipe.model_copy(update=changes)
+        run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe, "initial": None}))
+        return Detection(run, Material(random_scenes(spec, STEPS * batch), None), device)
+    recipe = spec.recipe.model_copy(update={"batch_size": batch})
+    run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe}))
+    return Classification(run, _random_data(spec, STEPS * batch), device)
 
 
 def _random_data(spec: Spec, images: int) -> ImageData:

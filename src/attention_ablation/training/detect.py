@@ -189,6 +189,19 @@ class Detection:
         return [image.to(self.device).float().div_(255) for image in images]
 
 
+def random_scenes(spec: DetectionSpec, images: int) -> DetectionData:
+    """Return images of noise with a box on each, on which nothing but speed can be measured."""
+    size = spec.recipe.dataset.image_size
+    noise = torch.randint(256, (images, 3, size, size), dtype=torch.uint8)
+    box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * size
+    target = {"boxes": box, "labels": torch.tensor([1]), "crowd": torch.tensor([False])}
+    target["difficult"] = target["crowd"]
+    scenes = [(image, target) for image in noise]
+    classes = tuple(map(str, range(spec.recipe.dataset.classes)))
+    grey, spread = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    return DetectionData(scenes, scenes[:1], classes, grey, spread, fingerprint="random")
+
+
 class _Picked(Dataset[tuple[Tensor, Target]]):
     """Training images by (pass, index), augmented."""
 
