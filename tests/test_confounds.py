@@ -161,7 +161,9 @@ def test_equal_recipes_are_never_refused_and_one_that_differs_always_is(
     )
     other = same.model_copy(update={"recipe": recipe.model_copy(update={"epochs": epochs + 1})})
     facts = {
-        f"{table}:{key}": chosen(other if n == odd else same, QUICK.specs[table, key].attention)
+        f"{table}:{key}": chosen(
+            other if n == odd else same, QUICK.specs[table, key].attention, "classification"
+        )
         for n, (table, key) in enumerate(places)
     }
     if odd is not None and odd < len(places) and len(places) > 1:

@@ -15,9 +15,9 @@ from attention_ablation.attention.channel import ChannelAttention
 from attention_ablation.models.build import build, initialise
 from attention_ablation.models.detection.build import build_detector, initialise_detector
 from attention_ablation.models.detection.sources import L2Norm
-from attention_ablation.study.config import check_fit
 from attention_ablation.study.detectors import gated_channels
 from attention_ablation.study.errors import UserError
+from attention_ablation.study.files import check_fit
 from attention_ablation.study.spec import Attention, Backbone, Detector
 
 NONE, SE = Attention(), Attention(pooling="avg")

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     where = commands.add_parser("where", help="say which trainings a table's cell came from")
     where.add_argument("table", help="e.g. table4")
     where.add_argument("row", help="backbone, and gate where there is one, e.g. resnet50+cbam")
-    where.add_argument("metric", help="params_m, gflops, top1_error or top5_error")
+    where.add_argument("metric", help="a column: params_m, gflops, top1_error, map_50 ...")
     where.add_argument("--format", choices=["text", "json"], default="text")
     _add_choice(where)
     where.set_defaults(verb=verbs.where)

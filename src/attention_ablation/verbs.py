@@ -188,11 +188,9 @@ def complexity(options: argparse.Namespace) -> int:
     records = [
         [
             *(row.table, row.key, row.label, row.backbone, row.attention, ours.params),
-            *(
-                row.printed.get("params_m", ""),
-                "" if ours.gflops is None else f"{ours.gflops:.6f}",
-                row.printed.get("gflops", ""),
-            ),
+            row.printed.get("params_m", ""),
+            "" if ours.gflops is None else f"{ours.gflops:.6f}",
+            row.printed.get("gflops", ""),
             verdict,
         ]
         for row, ours, verdict in complexity_rows(study)

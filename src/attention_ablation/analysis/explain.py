@@ -23,6 +23,7 @@ from attention_ablation.study.runs import (
     read_run,
     write_json,
 )
+from attention_ablation.study.spec import Spec
 
 # Raised when a number below can come out differently for the same run.
 VERSION = 1
@@ -62,6 +63,8 @@ def explain(spec: Path, data_folder: Path, device: torch.device) -> dict[str, An
             f"{folder}: expected a finished run, whose weights can be explained, but it is "
             f"{outcome['status']}; train it first."
         )
+    if not isinstance(run.spec, Spec):
+        raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
     data = load(run.spec.recipe.dataset, data_folder)
     if data.fingerprint != outcome["dataset_fingerprint"]:
         raise UserError(

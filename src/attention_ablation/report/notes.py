@@ -24,8 +24,8 @@ def table_notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame)
     )
     notes = [
         f"Tier {plan.config.tier} ({plan.tier.title}): {'; '.join(protocols)}; "
-        f"n = {seeds} seed{'s' * (seeds > 1)}, {_what(plan, table)} of the last epoch on the validation set"
-        + (", mean ± standard deviation." if seeds > 1 else "."),
+        f"n = {seeds} seed{'s' * (seeds > 1)}, {_what(plan, table)} of the last epoch on the "
+        "validation set" + (", mean ± standard deviation." if seeds > 1 else "."),
     ]
     short = [
         f"{line.label} n = {line.seeds} ({_why(plan, table, str(line.row), runs)})"
