@@ -15,6 +15,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from attention_ablation import __version__
+from attention_ablation.cli_check import add_check
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml
 from attention_ablation.study.datasets import Dataset
@@ -101,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     complexity.add_argument("--format", choices=["text", "csv"], default="text")
     complexity.set_defaults(verb=_complexity)
+
+    add_check(verbs)
 
     prepare = verbs.add_parser("prepare", help="compose a data set into a file")
     prepare.add_argument("dataset", help="a recipe's 'dataset', as JSON")

@@ -13,6 +13,7 @@ localrules:
 rule complexity:
     input:
         STUDY_FILES,
+        MODULE_FILES,
     output:
         f"{PLAN.folder}/complexity.csv",
     log:

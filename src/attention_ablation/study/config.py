@@ -12,6 +12,7 @@ from attention_ablation.study.backbones import BACKBONES
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
 from attention_ablation.study.errors import UserError, invalid, unknown
 from attention_ablation.study.model import Model
+from attention_ablation.study.modules import seal
 from attention_ablation.study.recipes import ClassificationRecipe
 from attention_ablation.study.spec import Attention, Backbone
 
@@ -208,7 +209,10 @@ def load_tier(folder: Path, name: str, where: object) -> Tier:
 
 
 def load_study(folder: Path, name: str, where: object) -> Study:
-    """Read the study `name` below `folder` and check every name that it mentions."""
+    """Read the study `name` below `folder` and check every name that it mentions.
+
+    `folder` is workflow/studies; files of a user's own gates are below the folder of `workflow`.
+    """
     path = folder / name
     if not (path / "study.yaml").is_file():
         raise unknown(
@@ -216,6 +220,7 @@ def load_study(folder: Path, name: str, where: object) -> Study:
         )
     file = parse(StudyFile, read_yaml(path / "study.yaml"), path / "study.yaml")
     rows = _read_rows(path / "rows.csv", file)
+    file = _seal_modules(file, rows, folder.parent.parent, path / "study.yaml")
     claims = _read_claims(path / "claims.yaml")
     parts = {key: getattr(file, key) for key in StudyFile.model_fields}
     study = Study(name=name, rows=rows, claims=claims, **parts)
@@ -296,6 +301,16 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
         if table not in {row.table for row in rows.values()}:
             raise UserError(f"{path}: {table} has no row; add one, or remove it from study.yaml.")
     return list(rows.values())
+
+
+def _seal_modules(study: StudyFile, rows: list[Row], root: Path, where: Path) -> StudyFile:
+    """Give the gates of a user's own that rows have the hash of their file."""
+    named = {row.attention for row in rows}
+    attentions = {
+        name: seal(gate, root, f"{where}: attentions.{name}") if name in named else gate
+        for name, gate in study.attentions.items()
+    }
+    return study.model_copy(update={"attentions": attentions})
 
 
 def _parse_row(record: dict[str, str], where: str) -> Row:

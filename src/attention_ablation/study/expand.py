@@ -25,6 +25,9 @@ from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.errors import unknown
 from attention_ablation.study.spec import Attention, Backbone, Run, Spec
 
+# What is inside of a user's own gate is not known to the plan: as many as CBAM has.
+OWN_BRANCHES = 4
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -77,6 +80,12 @@ class Plan:
     def gradcam_figures(self) -> list[str]:
         """Those of the figures that show where networks look."""
         return [n for n in self.figures if isinstance(self.study.figures[n], GradCamFigure)]
+
+    @property
+    def module_files(self) -> list[str]:
+        """The files of the gates of a user's own that rows of the study have."""
+        gates = [self.study.attentions[row.attention] for row in self.study.rows]
+        return sorted({gate.module_file for gate in gates if gate.module_file})
 
     def rows(self, table: str) -> list[Row]:
         """Return the rows of a selected table."""
@@ -167,6 +176,7 @@ def relative_cost(spec: Spec) -> int:
     grouped = isinstance(shape, ResNetShape) and shape.groups > 1
     pools = len(spec.attention.pooling.split("&")) if spec.attention.pooling else 0
     branches = pools + (2 if spec.attention.descriptor else 0)
+    branches = OWN_BRANCHES if spec.attention.module else branches
     gates = len(shape.gated_channels(spec.backbone.width))
     return spec.recipe.steps * (shape.convolutions * (3 if grouped else 2) // 2 + gates * branches)
 

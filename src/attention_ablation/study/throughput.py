@@ -89,7 +89,7 @@ class PublishedRates:
         ]
 
     def _gate_factor(self, spec: Spec) -> float:
-        if spec.attention.descriptor:
+        if spec.attention.descriptor or spec.attention.module:
             return self.table.gates["cbam"].factor
         return self.table.gates["se"].factor if spec.attention.pooling else 1.0
 
@@ -120,7 +120,8 @@ def network_key(spec: Spec) -> str:
     """Return a name for all that a training's speed depends on."""
     recipe = spec.recipe
     size = [recipe.dataset.image_size, recipe.batch_size, recipe.precision, recipe.dataset.classes]
-    network = [spec.backbone.model_dump(), spec.attention.model_dump(), size]
+    parts = (spec.backbone, spec.attention)
+    network = [*(part.model_dump(exclude_none=True) for part in parts), size]
     return short_hash(canonical_json(network))
 
 
