@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from attention_ablation import __version__
 from attention_ablation.cli_check import add_check
+from attention_ablation.cli_evaluate import add_evaluate
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml
 from attention_ablation.study.datasets import Dataset
@@ -103,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     complexity.add_argument("--format", choices=["text", "csv"], default="text")
     complexity.set_defaults(verb=_complexity)
 
+    add_evaluate(verbs)
     add_check(verbs)
 
     prepare = verbs.add_parser("prepare", help="compose a data set into a file")
