@@ -18,7 +18,14 @@ from attention_ablation import __version__
 from attention_ablation.cli_check import add_check
 from attention_ablation.cli_evaluate import add_evaluate
 from attention_ablation.study.claims import ClaimsFile
-from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml
+from attention_ablation.study.config import (
+    Config,
+    ReferenceFigure,
+    StudyFile,
+    Tier,
+    load_study,
+    read_yaml,
+)
 from attention_ablation.study.datasets import Dataset
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
@@ -225,6 +232,10 @@ def _render(options: argparse.Namespace) -> None:
             from attention_ablation.report.gradcam import write_gradcam
 
             write_gradcam(plan, name)
+        elif isinstance(plan.study.figures[name], ReferenceFigure):
+            from attention_ablation.report.reference_curves import write_reference
+
+            write_reference(plan, name)
         else:
             from attention_ablation.report.curves import write_figure
 

@@ -167,7 +167,7 @@ def _claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
                 "text": " ".join(claim.claim.says.split()),
                 "verdict": claim.verdict,
                 "paper_verdict": claim.paper_verdict,
-                "comparisons": [_comparison(pair) for pair in claim.pairs],
+                "comparisons": [_comparison(p) for p in (*claim.pairs, *claim.published)],
             }
             for claim in judged.claims
         ],
@@ -187,7 +187,7 @@ def _comparison(judged: JudgedPair) -> dict[str, str]:
     paper: str = judged.paper_verdict
     if judged.paper_difference is not None:
         paper += f" ({judged.paper_difference:+.3g}{unit})"
-    text = f"{judged.pair.table}, {judged.pair.metric}: {judged.pair.text}"
+    text = f"{judged.pair.table}, {judged.pair.metric}: {judged.text}"
     return {"text": text, "ours": ours.replace("-", MINUS), "paper": paper.replace("-", MINUS)}
 
 

@@ -14,6 +14,7 @@ from attention_ablation.study.errors import UserError, invalid, unknown
 from attention_ablation.study.model import Model
 from attention_ablation.study.modules import seal
 from attention_ablation.study.recipes import ClassificationRecipe
+from attention_ablation.study.references import Reference, check_references
 from attention_ablation.study.spec import Attention, Backbone
 
 ModelType = TypeVar("ModelType", bound=Model)
@@ -156,7 +157,30 @@ class GradCamFigure(Model):
         return [(self.table, self.rows)]
 
 
-Figure = Annotated[CurvesFigure | GradCamFigure, Field(discriminator="kind")]
+class ReferencePanel(Model):
+    """One pair of axes of published error curves."""
+
+    title: str
+    curves: Names = Field(description="Keys of the reference's curves.")
+
+
+class ReferenceFigure(Model):
+    """Training and validation error against epoch as others published them; it needs no run."""
+
+    kind: Literal["reference-curves"]
+    title: str
+    section: str
+    table: str = Field(description="The table with whose selection the figure is drawn.")
+    reference: str = Field(description="A key of references.")
+    panels: list[ReferencePanel] = Field(min_length=1)
+
+    @property
+    def shown(self) -> list[tuple[str, list[str]]]:
+        """The table, and no row of it."""
+        return [(self.table, [])]
+
+
+Figure = Annotated[CurvesFigure | GradCamFigure | ReferenceFigure, Field(discriminator="kind")]
 
 
 class Discrepancy(Model):
@@ -177,6 +201,9 @@ class StudyFile(Model):
     tables: dict[str, Table]
     figures: dict[str, Figure] = Field(default_factory=dict)
     discrepancies: dict[str, Discrepancy] = Field(default_factory=dict)
+    references: dict[str, Reference] = Field(
+        default_factory=dict, description="Training curves that others published."
+    )
 
 
 class Study(StudyFile):
@@ -225,6 +252,8 @@ def load_study(folder: Path, name: str, where: object) -> Study:
     parts = {key: getattr(file, key) for key in StudyFile.model_fields}
     study = Study(name=name, rows=rows, claims=claims, **parts)
     _check_references(study, path / "study.yaml")
+    named = [f"{row.table}:{row.key}" for row in rows]
+    check_references(study.references, named, path, path / "study.yaml")
     columns = {name: table.columns for name, table in study.tables.items()}
     keys = {name: [row.key for row in study.table_rows(name)] for name in study.tables}
     check_claims(claims, columns, keys, path / "claims.yaml")
@@ -340,8 +369,16 @@ def _check_references(study: Study, where: Path) -> None:
             if key not in keys:
                 raise unknown("row", key, keys, f"{where}: {place}: {table}")
     for name, figure in study.figures.items():
+        place = f"{where}: figures.{name}"
         if isinstance(figure, GradCamFigure):
-            _check_one_backbone(study, figure, f"{where}: figures.{name}")
+            _check_one_backbone(study, figure, place)
+        elif isinstance(figure, ReferenceFigure):
+            if figure.reference not in study.references:
+                raise unknown("reference", figure.reference, study.references, place)
+            curves = study.references[figure.reference].curves
+            for curve in (name for panel in figure.panels for name in panel.curves):
+                if curve not in curves:
+                    raise unknown("curve", curve, curves, place)
 
 
 def _check_one_backbone(study: Study, figure: GradCamFigure, where: str) -> None:

@@ -53,6 +53,18 @@ class Plan:
         return self.runs_folder.parent / self.study.name
 
     @property
+    def study_folder(self) -> Path:
+        """Where the study's files are."""
+        return self.root / "workflow/studies" / self.study.name
+
+    @property
+    def reference_files(self) -> list[str]:
+        """The published curves of the study."""
+        references = self.study.references.values()
+        files = [curve.file for reference in references for curve in reference.curves.values()]
+        return [(self.study_folder / file).as_posix() for file in files]
+
+    @property
     def runs_folder(self) -> Path:
         """Where the runs of this tier go, whatever the study."""
         return Path(self.config.results) / self.config.tier / "runs"
