@@ -62,14 +62,15 @@ def done(tiny: Plan) -> Plan:
 def shrink_study(project: Path, rows: str, figures: dict[str, Any] | None = None) -> None:
     """Leave the project's study these lines of rows.csv with their tables, and these figures.
 
-    Without discrepancies and claims, which are about rows that are gone. The tier is 'tiny'.
+    Without discrepancies, references and claims, which are about rows that are gone. The tier is
+    'tiny'.
     """
     folder = project / "workflow/studies/cbam"
     (folder / "rows.csv").write_text(rows)
     study = yaml.safe_load((folder / "study.yaml").read_text())
     shown = {line.partition(",")[0] for line in rows.splitlines()}
     study["tables"] = {name: table for name, table in study["tables"].items() if name in shown}
-    study |= {"discrepancies": {}, "figures": figures or {}}
+    study |= {"discrepancies": {}, "figures": figures or {}, "references": {}}
     write_yaml(folder / "study.yaml", study)
     (folder / "claims.yaml").unlink()
     write_yaml(project / "config.yaml", {"study": "cbam", "tier": "tiny"})

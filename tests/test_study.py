@@ -56,10 +56,11 @@ def test_a_table_can_be_chosen_alone() -> None:
 
 def test_a_figure_is_drawn_where_its_tables_are_chosen() -> None:
     plan = load_plan(Config(study="cbam", tier="quick", tables=["table4"], seeds=[0, 1]), ROOT)
-    assert plan.figures == plan.gradcam_figures == ["figure5"]
+    assert plan.figures == ["figure5", "figure4-reference"]
+    assert plan.gradcam_figures == ["figure5"]
     assert len(plan.figure_runs("figure5")) == 6
     everything = load_plan(ROOT / "config.yaml", ROOT)
-    assert everything.figures == ["figure4", "figure5"]
+    assert everything.figures == ["figure4", "figure5", "figure4-reference"]
     assert everything.gradcam_figures == ["figure5"]
 
 

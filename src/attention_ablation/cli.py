@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attention_ablation import __version__, verbs
+from attention_ablation.cli_check import add_check
+from attention_ablation.cli_evaluate import add_evaluate
 from attention_ablation.study.errors import UserError
 
 
@@ -86,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     complexity.add_argument("--format", choices=["text", "csv"], default="text")
     complexity.set_defaults(verb=verbs.complexity)
+
+    add_evaluate(commands)
+    add_check(commands)
 
     prepare = commands.add_parser("prepare", help="compose a data set into a file")
     prepare.add_argument("dataset", help="a recipe's 'dataset', as JSON")

@@ -17,7 +17,13 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from attention_ablation.study.claims import ClaimsFile
-from attention_ablation.study.config import Config, DetectionsFigure, StudyFile, Tier
+from attention_ablation.study.config import (
+    Config,
+    DetectionsFigure,
+    ReferenceFigure,
+    StudyFile,
+    Tier,
+)
 from attention_ablation.study.datasets import Dataset
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
@@ -92,6 +98,10 @@ def render(options: argparse.Namespace) -> None:
             from attention_ablation.report.gradcam import write_gradcam
 
             write_gradcam(plan, name)
+        elif isinstance(plan.study.figures[name], ReferenceFigure):
+            from attention_ablation.report.reference_curves import write_reference
+
+            write_reference(plan, name)
         elif isinstance(plan.study.figures[name], DetectionsFigure):
             from attention_ablation.report.detections import write_detections
 

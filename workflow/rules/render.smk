@@ -13,6 +13,7 @@ localrules:
 rule complexity:
     input:
         STUDY_FILES,
+        MODULE_FILES,
     output:
         f"{PLAN.folder}/complexity.csv",
     log:
@@ -66,6 +67,7 @@ rule figure:
     input:
         lambda wildcards: figure_input(wildcards.figure),
         STUDY_FILES,
+        REFERENCE_FILES,
         TIER_FILE,
     output:
         svg=report(
@@ -89,6 +91,7 @@ rule claims:
         GRADCAM,
         STUDY_FILES,
         CLAIMS_FILE,
+        REFERENCE_FILES,
         TIER_FILE,
         complexity=f"{PLAN.folder}/complexity.csv",
     output:

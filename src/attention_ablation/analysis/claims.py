@@ -1,7 +1,7 @@
 """The claim ledger: what our runs and the paper's own cells say of each of the paper's claims."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from attention_ablation.analysis.counted import counted
+from attention_ablation.analysis.references import differences
 from attention_ablation.analysis.statistics import (
     ALPHA,
     Paired,
@@ -54,6 +55,7 @@ class Evidence:
 class JudgedPair:
     """A comparison with its verdicts: a line of claims.csv.
 
+    `reference` names published curves where the comparison is on them and not on our runs.
     `difference` is the first row's value less the second's in the metric's unit, in percent of the
     second's for at-most-more; over several seeds it is a mean. `interval` is the 95 % t-interval
     of this comparison by itself; `p_value` is adjusted for the whole ledger. `reason` says why
@@ -70,15 +72,26 @@ class JudgedPair:
     seeds_needed: int | Literal[">1000"] | None
     paper_difference: Decimal | None
     paper_verdict: PaperVerdict
+    reference: str = ""
+
+    @property
+    def text(self) -> str:
+        """The comparison in words, with whose published curves it is made on, if it is."""
+        return self.pair.text + f" ({self.reference})" * bool(self.reference)
 
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """A claim with its verdicts and those on its comparisons."""
+    """A claim with its verdicts and those on its comparisons.
+
+    `published` are its comparisons on curves that others published: no verdict on the claim counts
+    them, and with one run of each row they are undecided.
+    """
 
     key: str
     claim: Claim
     pairs: list[JudgedPair]
+    published: list[JudgedPair] = field(default_factory=list)
 
     @property
     def verdict(self) -> Verdict:
@@ -132,7 +145,7 @@ def ledger(plan: Plan, frame: pd.DataFrame) -> Ledger:
     judged = iter([judge(plan.study, e, p, family) for e, p in zip(found, p_values, strict=True)])
     return Ledger(
         [
-            JudgedClaim(key, claim, [next(judged) for _ in claim.pairs()])
+            JudgedClaim(key, claim, [next(judged) for _ in claim.pairs()], _published(plan, claim))
             for key, claim in claims.items()
         ],
         family,
@@ -248,6 +261,27 @@ def judge_paper(study: Study, pair: Pair) -> tuple[Decimal | None, PaperVerdict]
         cells = first, second
     difference = pair.comparison.difference(Decimal(cells[0]), Decimal(cells[1]))
     return difference, "holds" if pair.comparison.holds(difference) else "does not hold"
+
+
+def _published(plan: Plan, claim: Claim) -> list[JudgedPair]:
+    return [
+        JudgedPair(
+            pair=pair,
+            verdict="undecided",
+            reason="one published run of each",
+            n=1,
+            difference=difference,
+            interval=None,
+            p_value=None,
+            seeds_needed=None,
+            paper_difference=paper,
+            paper_verdict=verdict,
+            reference=title,
+        )
+        for pair in claim.pairs()
+        for title, difference in differences(plan, pair)
+        for paper, verdict in [judge_paper(plan.study, pair)]
+    ]
 
 
 def _counts(plan: Plan, pair: Pair) -> Evidence:

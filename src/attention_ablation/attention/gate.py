@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from attention_ablation.attention.channel import ChannelAttention
+from attention_ablation.attention.own import OwnGate
 from attention_ablation.attention.spatial import SpatialAttention
 from attention_ablation.study.spec import Attention
 
@@ -42,8 +43,11 @@ def build_gate(attention: Attention, channels: int) -> nn.Module:
     """Return the gate that `attention` describes, for maps of `channels` channels.
 
     CBAM is channel-first: F' = Mc(F) * F, F'' = Ms(F') * F' (equation 1). No attention at all
-    gives the identity, which has no parameters. Raises ValueError as the gates' parts do.
+    gives the identity, which has no parameters. Raises ValueError as the gates' parts do, and
+    UserError where a user's own gate cannot be made.
     """
+    if attention.module:
+        return OwnGate(attention, channels)
     channel = spatial = None
     if attention.pooling:
         assert attention.reduction is not None

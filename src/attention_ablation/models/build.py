@@ -6,6 +6,7 @@ import math
 import torch
 from torch import nn
 
+from attention_ablation.attention.own import OwnGate
 from attention_ablation.models.mobilenet import GatedMobileNet
 from attention_ablation.models.resnet import BasicBlock, Bottleneck, GatedResNet
 from attention_ablation.models.vgg import ReducedVGG
@@ -43,9 +44,14 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
     every residual block at 0. Biases: 0.
 
     A weight's stream depends on the seed and on its name only, so two networks of one seed start
-    equal wherever their shapes agree, and their difference is the module's.
+    equal wherever their shapes agree, and their difference is the module's. A user's own gate
+    keeps what its constructor gives it, drawn from such a stream.
     """
-    for name, module in model.named_modules():
+    own = {name: module for name, module in model.named_modules() if isinstance(module, OwnGate)}
+    for name, gate in own.items():
+        gate.restart(stream(seed, name).initial_seed())
+    theirs = {part for gate in own.values() for part in gate.modules()}
+    for name, module in model.named_modules(theirs):  # all others
         generator = stream(seed, name)
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(

@@ -22,7 +22,12 @@ def write_claims(plan: Plan, runs: pd.DataFrame) -> None:
 def claims_frame(judged: Ledger) -> pd.DataFrame:
     """Return a line for each comparison, in the columns of claims.csv; unknown cells are empty."""
     return pd.DataFrame(
-        [_record(claim.key, pair) for claim in judged.claims for pair in claim.pairs], dtype=object
+        [
+            _record(claim.key, pair)
+            for claim in judged.claims
+            for pair in (*claim.pairs, *claim.published)
+        ],
+        dtype=object,
     )
 
 
@@ -44,9 +49,29 @@ def claims_markdown(plan: Plan, judged: Ledger) -> str:
         judged.method,
         f"Tier {plan.config.tier} ({plan.tier.title}); n = {seeds} seed{'s' * (seeds > 1)}. Every "
         "comparison, with its numbers and the seeds that would decide it, is in claims.csv.",
+        *_published(plan, judged),
         " ".join(plan.tier.limits.split()),
     ]
     return f"**Claims of the paper**\n\n{body}\n\n" + "".join(f"- {note}\n" for note in notes)
+
+
+def _published(plan: Plan, judged: Ledger) -> list[str]:
+    """Return a note for each reference: what it is, and the differences on its curves."""
+    notes = []
+    for reference in plan.study.references.values():
+        found = [
+            f"{claim.key}, {pair.pair.metric}: {pair.pair.text}: {pair.difference:+.2f}"
+            for claim in judged.claims
+            for pair in claim.published
+            if pair.reference == reference.title
+        ]
+        if found:
+            notes.append(
+                f"Published by others: {reference.title} ({reference.source}), "
+                f"{' '.join(reference.protocol.split())}. One run of each row decides nothing, and "
+                f"no verdict above counts it; differences, in points: {'; '.join(found)}."
+            )
+    return notes
 
 
 def _record(key: str, judged: JudgedPair) -> dict[str, object]:
@@ -56,7 +81,7 @@ def _record(key: str, judged: JudgedPair) -> dict[str, object]:
         "claim": key,
         "table": judged.pair.table,
         "metric": judged.pair.metric,
-        "comparison": judged.pair.text,
+        "comparison": judged.text,
         "difference": _rounded(judged.difference),
         "ci_low": _rounded(low),
         "ci_high": _rounded(high),

@@ -83,8 +83,8 @@ def _complexity(plan: Plan) -> dict[str, Any]:
     return {
         "name": "complexity", "title": "Parameters and GFLOPs of every row", "headings": headings,
         "rows": rows, "numbers": [2, 3, 4, 5],
-        "text": "Of the full-size networks, 224 px, 1000 classes, and of detectors with the classes "
-        "of the paper's data set; GFLOPs are multiply-accumulates. "
+        "text": "Of the full-size networks, 224 px, 1000 classes, and of detectors with the "
+        "classes of the paper's data set; GFLOPs are multiply-accumulates. "
         "'match': equal to what the paper prints when rounded to its digits.",
     }  # fmt: skip
 

@@ -29,7 +29,7 @@ def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
                 "text": " ".join(claim.claim.says.split()),
                 "verdict": claim.verdict,
                 "paper_verdict": claim.paper_verdict,
-                "comparisons": [_comparison(pair) for pair in claim.pairs],
+                "comparisons": [_comparison(p) for p in (*claim.pairs, *claim.published)],
             }
             for claim in judged.claims
         ],
@@ -49,7 +49,7 @@ def _comparison(judged: JudgedPair) -> dict[str, str]:
     paper: str = judged.paper_verdict
     if judged.paper_difference is not None:
         paper += f" ({judged.paper_difference:+.3g}{unit})"
-    text = f"{judged.pair.table}, {judged.pair.metric}: {judged.pair.text}"
+    text = f"{judged.pair.table}, {judged.pair.metric}: {judged.text}"
     return {"text": text, "ours": ours.replace("-", MINUS), "paper": paper.replace("-", MINUS)}
 
 

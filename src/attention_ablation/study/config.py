@@ -9,6 +9,7 @@ from attention_ablation.study.claims import Claim
 from attention_ablation.study.metrics import Metric
 from attention_ablation.study.model import Model
 from attention_ablation.study.recipes import ClassificationRecipe, DetectionRecipe
+from attention_ablation.study.references import Reference
 from attention_ablation.study.spec import Attention, Backbone
 
 
@@ -200,7 +201,32 @@ class DetectionsFigure(Model):
         return [(self.table, self.rows)]
 
 
-Figure = Annotated[CurvesFigure | GradCamFigure | DetectionsFigure, Field(discriminator="kind")]
+class ReferencePanel(Model):
+    """One pair of axes of published error curves."""
+
+    title: str
+    curves: Names = Field(description="Keys of the reference's curves.")
+
+
+class ReferenceFigure(Model):
+    """Training and validation error against epoch as others published them; it needs no run."""
+
+    kind: Literal["reference-curves"]
+    title: str
+    section: str
+    table: str = Field(description="The table with whose selection the figure is drawn.")
+    reference: str = Field(description="A key of references.")
+    panels: list[ReferencePanel] = Field(min_length=1)
+
+    @property
+    def shown(self) -> list[tuple[str, list[str]]]:
+        """The table, and no row of it."""
+        return [(self.table, [])]
+
+
+Figure = Annotated[
+    CurvesFigure | GradCamFigure | DetectionsFigure | ReferenceFigure, Field(discriminator="kind")
+]
 
 
 class Discrepancy(Model):
@@ -221,6 +247,9 @@ class StudyFile(Model):
     tables: dict[str, Table]
     figures: dict[str, Figure] = Field(default_factory=dict)
     discrepancies: dict[str, Discrepancy] = Field(default_factory=dict)
+    references: dict[str, Reference] = Field(
+        default_factory=dict, description="Training curves that others published."
+    )
 
 
 class Study(StudyFile):

@@ -24,6 +24,9 @@ from attention_ablation.study.spec import Attention, DetectionSpec, Detector, Ru
 # A step of a detector over one of its backbone's classification, roughly.
 DETECTION_COST = 8
 
+# What is inside of a user's own gate is not known to the plan: as many as CBAM has.
+OWN_BRANCHES = 4
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -53,6 +56,18 @@ class Plan:
         return self.runs_folder.parent / self.study.name
 
     @property
+    def study_folder(self) -> Path:
+        """Where the study's files are."""
+        return self.root / "workflow/studies" / self.study.name
+
+    @property
+    def reference_files(self) -> list[str]:
+        """The published curves of the study."""
+        references = self.study.references.values()
+        files = [curve.file for reference in references for curve in reference.curves.values()]
+        return [(self.study_folder / file).as_posix() for file in files]
+
+    @property
     def runs_folder(self) -> Path:
         """Where the runs of this tier go, whatever the study."""
         return Path(self.config.results) / self.config.tier / "runs"
@@ -80,6 +95,12 @@ class Plan:
     def gradcam_figures(self) -> list[str]:
         """Those of the figures that show where networks look."""
         return [n for n in self.figures if isinstance(self.study.figures[n], GradCamFigure)]
+
+    @property
+    def module_files(self) -> list[str]:
+        """The files of the gates of a user's own that rows of the study have."""
+        gates = [self.study.attentions[row.attention] for row in self.study.rows]
+        return sorted({gate.module_file for gate in gates if gate.module_file})
 
     def rows(self, table: str) -> list[Row]:
         """Return the rows of a selected table."""
@@ -182,6 +203,7 @@ def relative_cost(spec: Spec | DetectionSpec) -> int:
     grouped = isinstance(shape, ResNetShape) and shape.groups > 1
     pools = len(spec.attention.pooling.split("&")) if spec.attention.pooling else 0
     branches = pools + (2 if spec.attention.descriptor else 0)
+    branches = OWN_BRANCHES if spec.attention.module else branches
     gates = len(shape.gated_channels(spec.backbone.width))
     cost = spec.recipe.steps * (shape.convolutions * (3 if grouped else 2) // 2 + gates * branches)
     return cost * DETECTION_COST if isinstance(spec, DetectionSpec) else cost

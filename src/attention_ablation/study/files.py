@@ -12,6 +12,7 @@ from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
 from attention_ablation.study.config import (
     Config,
     GradCamFigure,
+    ReferenceFigure,
     Row,
     Study,
     StudyFile,
@@ -21,6 +22,8 @@ from attention_ablation.study.detectors import check_detector, gated_channels
 from attention_ablation.study.errors import UserError, invalid, unknown
 from attention_ablation.study.metrics import METRICS
 from attention_ablation.study.model import Model
+from attention_ablation.study.modules import seal
+from attention_ablation.study.references import check_references
 from attention_ablation.study.spec import Attention, Backbone, Detector
 
 ModelType = TypeVar("ModelType", bound=Model)
@@ -44,7 +47,10 @@ def load_tier(folder: Path, name: str, where: object) -> Tier:
 
 
 def load_study(folder: Path, name: str, where: object) -> Study:
-    """Read the study `name` below `folder` and check every name that it mentions."""
+    """Read the study `name` below `folder` and check every name that it mentions.
+
+    `folder` is workflow/studies; files of a user's own gates are below the folder of `workflow`.
+    """
     path = folder / name
     if not (path / "study.yaml").is_file():
         raise unknown(
@@ -52,10 +58,13 @@ def load_study(folder: Path, name: str, where: object) -> Study:
         )
     file = parse(StudyFile, read_yaml(path / "study.yaml"), path / "study.yaml")
     rows = _read_rows(path / "rows.csv", file)
+    file = _seal_modules(file, rows, folder.parent.parent, path / "study.yaml")
     claims = _read_claims(path / "claims.yaml")
     parts = {key: getattr(file, key) for key in StudyFile.model_fields}
     study = Study(name=name, rows=rows, claims=claims, **parts)
     _check_references(study, path / "study.yaml")
+    named = [f"{row.table}:{row.key}" for row in rows]
+    check_references(study.references, named, path, path / "study.yaml")
     columns = {name: table.columns for name, table in study.tables.items()}
     keys = {name: [row.key for row in study.table_rows(name)] for name in study.tables}
     check_claims(claims, columns, keys, path / "claims.yaml")
@@ -161,6 +170,16 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
     return list(rows.values())
 
 
+def _seal_modules(study: StudyFile, rows: list[Row], root: Path, where: Path) -> StudyFile:
+    """Give the gates of a user's own that rows have the hash of their file."""
+    named = {row.attention for row in rows}
+    attentions = {
+        name: seal(gate, root, f"{where}: attentions.{name}") if name in named else gate
+        for name, gate in study.attentions.items()
+    }
+    return study.model_copy(update={"attentions": attentions})
+
+
 def _parse_row(record: dict[str, str], where: str) -> Row:
     cells = {metric: record.pop(metric, "") for metric in METRICS}
     if not record.get("detector"):
@@ -190,8 +209,16 @@ def _check_references(study: Study, where: Path) -> None:
             if key not in keys:
                 raise unknown("row", key, keys, f"{where}: {place}: {table}")
     for name, figure in study.figures.items():
+        place = f"{where}: figures.{name}"
         if isinstance(figure, GradCamFigure):
-            _check_one_backbone(study, figure, f"{where}: figures.{name}")
+            _check_one_backbone(study, figure, place)
+        elif isinstance(figure, ReferenceFigure):
+            if figure.reference not in study.references:
+                raise unknown("reference", figure.reference, study.references, place)
+            curves = study.references[figure.reference].curves
+            for curve in (name for panel in figure.panels for name in panel.curves):
+                if curve not in curves:
+                    raise unknown("curve", curve, curves, place)
 
 
 def _check_one_backbone(study: Study, figure: GradCamFigure, where: str) -> None:

@@ -12,6 +12,10 @@ class Model(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    def __hash__(self) -> int:
+        # Not pydantic's own, which cannot hash the lists and mappings of a record.
+        return hash(canonical_json(self.model_dump(mode="json")))
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -1,0 +1,47 @@
+"""The verb `check`: a user's own gate, before networks are trained with it."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from attention_ablation.study.errors import UserError
+from attention_ablation.study.files import parse
+from attention_ablation.study.modules import seal
+from attention_ablation.study.spec import Attention
+
+
+def add_check(verbs: Any) -> None:
+    """Add the verb to the command's."""
+    check = verbs.add_parser("check", help="try a gate of your own: shapes, gradients, saving ...")
+    check.add_argument("module", help="its file and class, e.g. my_module.py:MyGate")
+    check.add_argument(
+        "--channels", type=int, nargs="+", metavar="C", help="numbers of channels; default: several"
+    )
+    check.add_argument(
+        "--options", default="{}", metavar="JSON", help="""its options, e.g. '{"reduction": 8}'"""
+    )
+    check.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...; default: cpu")
+    check.set_defaults(verb=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    try:
+        given = json.loads(options.options)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--options: this is not valid JSON: {error}.") from None
+    attention = parse(Attention, {"module": options.module, "options": given}, "check")
+    attention = seal(attention, Path(), "check")
+    if options.channels and min(options.channels) < 1:
+        raise UserError(f"--channels: expected 1 or more, got {min(options.channels)}.")
+    import torch
+
+    from attention_ablation.analysis.gate_check import CHANNELS, Subject, check_gate
+
+    subject = Subject(attention, options.channels or CHANNELS, torch.device(options.device))
+    failed = 0
+    for result in check_gate(subject):
+        print(f"{'ok  ' if result.ok else 'FAIL'}  {result.name}: {result.text}", flush=True)
+        failed += not result.ok
+    print(f"{options.module}: " + (f"{failed} failed." if failed else "all checks passed."))
+    return int(failed > 0)

@@ -1,0 +1,85 @@
+"""Training curves that others published, which a study's rows can be held beside."""
+
+import csv
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.model import Model
+
+# What claims compare, and the columns of a curve that have it; others are left alone.
+COLUMNS = {"top1_error": "val_top1_error", "train_top1_error": "train_top1_error"}
+
+
+class Curve(Model):
+    """One published training."""
+
+    label: str
+    file: str = Field(
+        description="A CSV in the study's folder, a line for each epoch: epoch, train_top1_error "
+        "and val_top1_error, %."
+    )
+    row: str | None = Field(
+        None, description="The row it stands for, 'table4:resnet50+cbam'; null: none of the study."
+    )
+
+
+class Reference(Model):
+    """Published trainings of one recipe, another than the tier's."""
+
+    title: str
+    source: str = Field(description="Where they were published.")
+    protocol: str = Field(description="Data set, epochs and schedule.")
+    curves: dict[str, Curve] = Field(min_length=1)
+
+
+def read_curve(path: Path) -> dict[str, list[float]]:
+    """Return epochs and errors (%) of a curve, in the names of its columns.
+
+    Raises UserError where the file is not such a curve, epochs counted from 1 without a gap.
+    """
+    needed = ["epoch", *COLUMNS.values()]
+    try:
+        with path.open(newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the curve cannot be read: {error}.") from None
+    if not lines or not set(needed) <= lines[0].keys():
+        raise UserError(f"{path}: expected lines below the columns {', '.join(needed)}.")
+    try:
+        curve = {name: [float(line[name]) for line in lines] for name in needed}
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: expected numbers below {', '.join(needed)}.") from None
+    errors = [value for name in COLUMNS.values() for value in curve[name]]
+    if curve["epoch"] != [*range(1, len(lines) + 1)]:
+        raise UserError(f"{path}: expected epochs 1, 2, 3 and so on, a line for each.")
+    if not all(math.isfinite(value) and 0 <= value <= 100 for value in errors):
+        raise UserError(f"{path}: expected errors from 0 to 100 %.")
+    return curve
+
+
+def check_references(
+    references: Mapping[str, Reference], rows: Collection[str], folder: Path, where: object
+) -> None:
+    """Raise UserError for a curve of an unknown row, of another's row, or that cannot be read.
+
+    Args:
+        rows: 'table:key' of every row of the study.
+        folder: the study's.
+        where: the file, for messages.
+    """
+    for name, reference in references.items():
+        stands: dict[str, str] = {}
+        for key, curve in reference.curves.items():
+            place = f"{where}: references.{name}.curves.{key}"
+            read_curve(folder / curve.file)
+            if curve.row is None:
+                continue
+            if curve.row not in rows:
+                raise unknown("row", curve.row, rows, place)
+            if curve.row in stands:
+                raise UserError(f"{place}: '{stands[curve.row]}' stands for {curve.row} already.")
+            stands[curve.row] = key
