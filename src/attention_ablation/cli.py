@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -17,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from attention_ablation import __version__
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import Config, StudyFile, Tier, load_study, read_yaml
-from attention_ablation.study.datasets import Dataset
+from attention_ablation.study.datasets import DOWNLOADS, ClutteredDigits
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.model import Model
@@ -107,6 +106,21 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("folder", type=Path)
     prepare.set_defaults(verb=_prepare)
 
+    data = verbs.add_parser("data", help="fetch or check the data sets that are not composed")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    download = actions.add_parser(
+        "download", help="fetch a data set; unpack ImageNet's archives, which nobody may fetch"
+    )
+    download.add_argument("name", choices=DOWNLOADS, help=", ".join(DOWNLOADS))
+    _add_choice(download)
+    download.set_defaults(verb=_download)
+    check = actions.add_parser("check", help="decode every image of a tier's data sets")
+    _add_choice(check)
+    check.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes; default: one for each core"
+    )
+    check.set_defaults(verb=_check)
+
     schema = verbs.add_parser(
         "schema", help="write the JSON schemas of config, study, claims and tier files"
     )
@@ -137,7 +151,20 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("results/data"),
         metavar="FOLDER",
-        help="where composed data sets are; default: results/data",
+        help="where composed data sets and lists of files are; default: results/data",
+    )
+    parser.add_argument(
+        "--datasets",
+        type=Path,
+        metavar="FOLDER",
+        help="where the other data sets are, each by its name; default: the same",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that decode image files; default: 1",
     )
     _add_device(parser)
     parser.add_argument(
@@ -166,6 +193,8 @@ def _train(options: argparse.Namespace) -> None:
         threads=options.threads,
         runs_per_gpu=options.runs_per_gpu,
         number=options.attempt,
+        datasets=options.datasets,
+        workers=options.workers,
     )
 
 
@@ -183,7 +212,14 @@ def _gradcam(options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
         device = choose_device(options.device)
         settle(0, device)
-        print(json.dumps(explain(options.spec, options.data, device), indent=2))
+        found = explain(
+            options.spec,
+            options.data,
+            device,
+            datasets=options.datasets,
+            workers=options.workers,
+        )
+        print(json.dumps(found, indent=2))
 
 
 def _render(options: argparse.Namespace) -> None:
@@ -327,12 +363,32 @@ def _complexity(options: argparse.Namespace) -> int:
 
 def _prepare(options: argparse.Namespace) -> None:
     try:
-        dataset: Any = TypeAdapter(Dataset).validate_json(options.dataset)
+        dataset = TypeAdapter(ClutteredDigits).validate_json(options.dataset)
     except ValidationError as error:
-        raise UserError(f"expected a recipe's data set as JSON: {error}") from None
+        raise UserError(f"expected the record of a composed data set as JSON: {error}") from None
     from attention_ablation.data.load import prepare
 
     print(prepare(dataset, options.folder))
+
+
+def _download(options: argparse.Namespace) -> None:
+    plan = _plan(options)
+    from attention_ablation.data.fetch import fetch
+
+    print(fetch(options.name, plan.datasets_folder))
+
+
+def _check(options: argparse.Namespace) -> int:
+    plan = _plan(options)
+    from attention_ablation.data.check import check
+
+    datasets = {
+        run.spec.recipe.dataset.model_dump_json(): run.spec.recipe.dataset
+        for run in plan.runs.values()
+    }
+    workers = options.workers or len(os.sched_getaffinity(0))
+    found = [check(d, plan.data_folder, plan.datasets_folder, workers) for d in datasets.values()]
+    return int(not all(found))
 
 
 def _schema(options: argparse.Namespace) -> None:

@@ -21,9 +21,16 @@ def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
     shape = BACKBONES[backbone.name]
     if isinstance(shape, ResNetShape):
         return GatedResNet(
-            shape, attention, width=backbone.width, stride=backbone.stride, classes=classes
+            shape,
+            attention,
+            width=backbone.width,
+            stride=backbone.stride,
+            stem=backbone.stem,
+            classes=classes,
         )
-    return GatedMobileNet(shape, attention, width=backbone.width, classes=classes)
+    return GatedMobileNet(
+        shape, attention, width=backbone.width, stem=backbone.stem, classes=classes
+    )
 
 
 @torch.no_grad()

@@ -50,6 +50,10 @@ class Config(Model):
         None, description="Seeds, one training each, e.g. [0, 1, 2]; null takes the tier's."
     )
     results: str = Field("results", description="Folder for runs, tables and figures.")
+    data: str | None = Field(
+        None,
+        description="Folder in which each data set lies by its name; null: <results>/data.",
+    )
     hardware: str | None = Field(
         None,
         description="What costs are estimated for: a calibrated device, or published rates (a100, "
@@ -65,6 +69,9 @@ class Sizing(Model):
 
     width: float = Field(1.0, gt=0, description="Factor on every network's channels.")
     stride: Literal["v1", "v1.5"] = "v1"
+    stem: Literal["cifar"] | None = Field(
+        None, description="'cifar': 3x3 with stride 1 and no pooling; null: the paper's."
+    )
     reduction: int | None = Field(
         None, ge=1, description="Reduction of every MLP; null leaves the study's."
     )

@@ -56,8 +56,13 @@ class Plan:
 
     @property
     def data_folder(self) -> Path:
-        """Where composed data sets go, whatever the tier."""
+        """Where composed data sets and lists of files go, whatever the tier."""
         return Path(self.config.results) / "data"
+
+    @property
+    def datasets_folder(self) -> Path:
+        """Where the data sets that are not composed lie, each by its name."""
+        return Path(self.config.data) if self.config.data else self.data_folder
 
     @property
     def calibration_folder(self) -> Path:
@@ -174,7 +179,7 @@ def relative_cost(spec: Spec) -> int:
 def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec:
     where = f"{root / 'workflow/studies' / study.name / 'rows.csv'}: {row.table}: {row.label}"
     sized = _sizing(row, tier)
-    backbone = Backbone(name=row.backbone, width=sized.width, stride=sized.stride)
+    backbone = Backbone(name=row.backbone, width=sized.width, stride=sized.stride, stem=sized.stem)
     attention = study.attentions[row.attention]
     if attention.reduction is not None and sized.reduction is not None:
         attention = attention.model_copy(update={"reduction": sized.reduction})

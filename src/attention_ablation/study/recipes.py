@@ -51,14 +51,20 @@ class ClassificationRecipe(Model):
     """Everything beside the network that changes a classification result."""
 
     dataset: Dataset
-    augmentation: Literal["none", "crop-flip"] = Field(
-        description="'crop-flip': RandomResizedCrop and horizontal flip, as on ImageNet."
+    augmentation: Literal["none", "crop-flip", "pad-crop-flip"] = Field(
+        description="'crop-flip': RandomResizedCrop and horizontal flip, as on ImageNet. "
+        "'pad-crop-flip': 4 px of black around, a random crop of the old size, and flip, as on "
+        "CIFAR."
     )
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1, description="Images in a step, over all devices.")
     learning_rate: Positive
     momentum: Fraction = 0.9
+    nesterov: bool | None = Field(None, description="Nesterov's momentum; null: no.")
     weight_decay: float = Field(ge=0, description="On all parameters, as in the paper.")
+    decay_norms: bool | None = Field(
+        None, description="false: no weight decay on BatchNorm's parameters; null: on all."
+    )
     label_smoothing: Fraction = 0.0
     schedule: Schedule
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -75,6 +81,13 @@ class ClassificationRecipe(Model):
                 f"expected augmentation 'none' for cluttered-digits, got '{self.augmentation}': "
                 "flips and crops change what a digit is"
             )
+        if self.augmentation not in self.dataset.augmentations:
+            valid = " or ".join(f"'{name}'" for name in self.dataset.augmentations)
+            raise ValueError(
+                f"expected augmentation {valid} for {self.dataset.name}, got '{self.augmentation}'"
+            )
+        if self.nesterov and not self.momentum:
+            raise ValueError("expected a momentum above 0 with nesterov, got 0")
         warmup = getattr(self.schedule, "warmup_epochs", 0)
         if warmup >= self.epochs:
             raise ValueError(f"expected schedule.warmup_epochs below {self.epochs}, got {warmup}")

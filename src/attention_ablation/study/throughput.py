@@ -68,6 +68,8 @@ class PublishedRates:
         recipe = spec.recipe
         rates = self.table.hardware[self.hardware].resnet50
         pixels = (recipe.dataset.image_size / 224) ** 2
+        if spec.backbone.stem == "cifar":
+            pixels *= 16  # every map is four times as high and as wide
         plain = rates[recipe.precision] * self.table.backbones[spec.backbone.name].relative
         rate = plain / (pixels * spec.backbone.width * self._gate_factor(spec))
         return min(rate, recipe.batch_size / LEAST_STEP_SECONDS)
@@ -120,7 +122,7 @@ def network_key(spec: Spec) -> str:
     """Return a name for all that a training's speed depends on."""
     recipe = spec.recipe
     size = [recipe.dataset.image_size, recipe.batch_size, recipe.precision, recipe.dataset.classes]
-    network = [spec.backbone.model_dump(), spec.attention.model_dump(), size]
+    network = [spec.backbone.model_dump(exclude_none=True), spec.attention.model_dump(), size]
     return short_hash(canonical_json(network))
 
 

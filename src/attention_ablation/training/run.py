@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ def train(
     *,
     processes: Processes = ALONE,
     started: float | None = None,
+    datasets: Path | None = None,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Train a run, write its history and metrics into `folder`, and return the metrics.
 
@@ -54,14 +56,16 @@ def train(
     `started` is the `perf_counter` at which the process began; the metrics' startup_seconds are
     those from then until imports are done and the data are in memory; started and finished are
     seconds since 1970, of the process that finished the run; peak memory is that process's, MB.
+    `data_folder` and `datasets` are as for `load`; `workers` decode image files, in each process,
+    and change no number.
     """
     begin = time.perf_counter() if started is None else started
     with processes.main_first():  # it composes the data set where that was not done
-        data = load(run.spec.recipe.dataset, data_folder)
+        data = load(run.spec.recipe.dataset, data_folder, datasets)
     ready = time.perf_counter()
     settle(run.seed, device)
     facts = provenance(device)
-    task = Classification(run, data, device, processes)
+    task = Classification(run, data, device, processes, workers)
     loop = Loop(task, device)
     epochs = run.spec.recipe.epochs
     # The main process tells the others, who may see the folder later than it was written.
@@ -69,7 +73,7 @@ def train(
         loop.load_state_dict(state)
         if processes.is_main:
             print(f"going on from step {loop.step} of {run.spec.recipe.steps}", flush=True)
-    with stop_signal() as received:
+    with stop_signal() as received, closing(task):
 
         def number() -> int:
             return processes.largest(received() or 0)
@@ -103,7 +107,7 @@ def train(
         "images_per_second": history[-1]["images_per_second"],
         **peak_memory(device),
         "dataset_fingerprint": task.fingerprint,
-        "dataset_composed_with": data.composed_with,
+        "dataset_composed_with": getattr(data, "composed_with", None),
         "processes": processes.size,
         **facts,
     }
