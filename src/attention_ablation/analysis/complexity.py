@@ -41,11 +41,15 @@ def measure(backbone: Backbone, attention: Attention) -> Complexity:
     return Complexity(params, Decimal(macs).scaleb(-9))
 
 
-@cache
 def count_params(spec: Spec) -> int:
     """Count a run's parameters, at its tier's width and classes."""
+    return _count(spec.backbone, spec.attention, spec.recipe.dataset.classes)
+
+
+@cache
+def _count(backbone: Backbone, attention: Attention, classes: int) -> int:
     with torch.device("meta"):
-        model = build(spec.backbone, spec.attention, spec.recipe.dataset.classes)
+        model = build(backbone, attention, classes)
     return sum(p.numel() for p in model.parameters())
 
 
