@@ -70,13 +70,15 @@ onerror:
 
 
 onstart:
+    from attention_ablation.data.files import look
+
     if refusal := over_budget(COST):
         raise WorkflowError(f"{describe(COST)}\n\nNothing was started: {refusal}")
-    if None in DATASETS:
-        raise WorkflowError(
-            f"tier '{PLAN.config.tier}': the loader of its data set is not part of this version; plan "
-            "it (make plan, or snakemake --dry-run), or choose another tier."
-        )
+    try:
+        for run in PLAN.runs.values():
+            look(run.spec.recipe.dataset, PLAN.datasets_folder)
+    except UserError as error:
+        raise WorkflowError(f"Nothing was started: {error}") from None
     # What failed in an earlier call is tried again; what fails in this one is not.
     for path in PLAN.runs:
         (PLAN.runs_folder / path / FAILURE).unlink(missing_ok=True)

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from attention_ablation.data.digits import MASK_LEVEL, Split, base_digits, compose
-from attention_ablation.data.load import load, prepare
-from attention_ablation.study.datasets import ClutteredDigits, ImageNet
-from attention_ablation.study.errors import UserError
+from attention_ablation.data.load import load
+from attention_ablation.study.datasets import ClutteredDigits
 
 
 def dataset(**changes: int) -> ClutteredDigits:
@@ -97,8 +96,3 @@ def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     # Two training images cannot show all ten classes.
     assert load(dataset(train_images=2), tmp_path).classes == 10
     assert load(dataset(seed=1), tmp_path).fingerprint != loaded.fingerprint
-
-
-def test_a_data_set_without_a_loader_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="its loader is not part of this version"):
-        prepare(ImageNet(name="imagenet"), tmp_path)

@@ -158,10 +158,10 @@ def test_two_nodes_train_as_one_process_whose_batchnorm_sees_halves(
             model.load_state_dict(kept, strict=False)
             optimizer.step()
             losses.append((first.item() + second.item()) / 2)
-        validation = task.validation_set
+        validation = task.source.validation_set
         with torch.no_grad():
             everything = torch.arange(VALIDATION_IMAGES)
-            logits = model.eval()(task._batch(validation, everything)[0])
+            logits = model.eval()(task.source.batch(validation, everything)[0])
         loss = cross_entropy(logits, validation.labels).item()
         errors = (logits.argmax(1) != validation.labels).sum().item()
         # Equal to the last digit where kernels round alike; where not, steps amplify it, a

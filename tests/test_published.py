@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.models import ResNet50_Weights, resnet50, resnext50_32x4d
 
 from attention_ablation.cli import main
-from attention_ablation.data.load import load
+from attention_ablation.data.load import ImageData, load
 from attention_ablation.models import published
 from attention_ablation.models.build import build
 from attention_ablation.models.published import CBAM_RESNET50, load_weights, read_weights
@@ -312,6 +312,7 @@ def test_a_row_evaluates_given_weights_beside_what_is_printed(
     shown = capsys.readouterr().out
     tier = load_plan({"study": "cbam", "tier": "tiny", "tables": ["table3"]}).tier
     data = load(tier.classification.recipe.dataset, project / "results/data")
+    assert isinstance(data, ImageData)
     pixels = (data.validation.images.float() / 255 - data.mean) / data.std
     with torch.inference_mode():
         best = forward(state, pixels.expand(-1, 3, -1, -1)).topk(5).indices

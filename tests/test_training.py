@@ -124,7 +124,7 @@ def test_errors_are_counted_over_every_validation_image_once(tiny: Plan, tmp_pat
     run = small_run(tiny)
     dataset = run.spec.recipe.dataset.model_dump() | {"validation_images": 613}  # no round batches
     task = classification(small_run(tiny, dataset=dataset), tmp_path)
-    labels = task.validation_set.labels
+    labels = task.source.validation_set.labels
     assert len(labels) == 613
     # A network whose guess is always the classes in the order 3, 1, 4, 0, 5, ...
     order = [3, 1, 4, 0, 5, 2, 6, 7, 8, 9]
@@ -223,7 +223,8 @@ def test_a_users_mistake_is_a_sentence_and_exit_code_2(
     path = spec_file(small_run(tiny, dataset={"name": "imagenet"}))
     assert main(["train", str(path)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("attention-ablation: data set 'imagenet': its loader is not part of")
+    assert error.startswith("attention-ablation: results/data/imagenet: expected the folders train")
+    assert "there is no such folder" in error
     assert "Traceback" not in error
     shutil.rmtree("results")
     assert main(["train", str(path)]) == 2

@@ -181,12 +181,12 @@ def test_a_mistake_stops_before_any_job_and_without_a_traceback(
     assert not (project / "results").exists()
 
 
-def test_a_tier_without_a_loader_plans_and_does_not_start(project: Path) -> None:
+def test_a_tier_without_its_data_plans_and_does_not_start(project: Path) -> None:
     planned = snakemake(project, "--dry-run", "--config", "tier=imagenet")
     assert planned.returncode == 0, planned.stdout
     done = snakemake(project, "--config", "tier=imagenet")
     assert done.returncode != 0
-    assert "the loader of its data set is not part of this version" in done.stdout
+    assert "Nothing was started: results/data/imagenet: expected the folders train" in done.stdout
     assert "Traceback" not in done.stdout
     assert not metrics(project)
     assert not (project / "results/imagenet").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attention_ablation import __version__, verbs
 from attention_ablation.cli_check import add_check
+from attention_ablation.cli_data import add_data
 from attention_ablation.cli_evaluate import add_evaluate
 from attention_ablation.study.errors import UserError
 
@@ -97,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("folder", type=Path)
     prepare.set_defaults(verb=verbs.prepare)
 
+    add_data(commands, _add_choice)
+
     schema = commands.add_parser(
         "schema", help="write the JSON schemas of config, study, claims and tier files"
     )
@@ -127,7 +130,20 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("results/data"),
         metavar="FOLDER",
-        help="where composed data sets are; default: results/data",
+        help="where composed data sets and lists of files are; default: results/data",
+    )
+    parser.add_argument(
+        "--datasets",
+        type=Path,
+        metavar="FOLDER",
+        help="where the other data sets are, each by its name; default: the same",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that decode image files; default: 1",
     )
     _add_device(parser)
     parser.add_argument(

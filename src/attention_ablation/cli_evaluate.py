@@ -48,6 +48,9 @@ def add_evaluate(verbs: Any) -> None:
         "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
     )
     evaluate.add_argument("--threads", type=int, default=1, help="CPU threads; default: 1")
+    evaluate.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that decode; default: 1"
+    )
     evaluate.set_defaults(verb=_evaluate)
 
 
@@ -76,11 +79,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     notes = []
     if run is None or row is None:
         path = Path(options.what)
-        run, found = evaluate_run(path, options.data, device)
+        run, found = evaluate_run(path, options.data, device, options.workers)
         outcome = read_outcome(path.parent)
         columns[METRICS] = {name: outcome.get(f"validation_{name}") for name in ERRORS}
     else:
-        found = evaluate(run, options.weights, options.data, device)
+        found = evaluate(run, options.weights, options.data, device, options.workers)
         if found.published:
             columns["published"] = vars(found.published)
             notes.append(f"published: {found.published.title}; {found.published.source}.")

@@ -11,7 +11,6 @@ import sys
 import textwrap
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -24,11 +23,15 @@ from attention_ablation.study.config import (
     StudyFile,
     Tier,
 )
-from attention_ablation.study.datasets import Dataset
+from attention_ablation.study.datasets import ClutteredDigits, ClutteredScenes
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study, read_yaml
 from attention_ablation.study.model import Model
+
+COMPOSED: TypeAdapter[ClutteredDigits | ClutteredScenes] = TypeAdapter(
+    ClutteredDigits | ClutteredScenes
+)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -42,6 +45,8 @@ def train(options: argparse.Namespace) -> None:
         threads=options.threads,
         runs_per_gpu=options.runs_per_gpu,
         number=options.attempt,
+        datasets=options.datasets,
+        workers=options.workers,
     )
 
 
@@ -60,12 +65,19 @@ def gradcam(options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
         device = choose_device(options.device)
         settle(0, device)
-        print(json.dumps(explain(options.spec, options.data, device), indent=2))
+        found = explain(
+            options.spec,
+            options.data,
+            device,
+            datasets=options.datasets,
+            workers=options.workers,
+        )
+        print(json.dumps(found, indent=2))
 
 
 def render(options: argparse.Namespace) -> None:
     """Write what is asked for from the runs that are there."""
-    plan = _plan(options)
+    plan = chosen_plan(options)
     ledger = ["claims"] * bool(plan.study.claims)
     valid = ["runs", *plan.tables, *plan.figures, *ledger, "report"]
     names = options.names or valid
@@ -114,7 +126,8 @@ def render(options: argparse.Namespace) -> None:
         raise UserError("\n".join(refused))
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def chosen_plan(options: argparse.Namespace) -> Plan:
+    """Return the plan of the config that the options choose."""
     config = read_yaml(options.config) or {}
     for setting in options.set:
         key, equals, value = setting.partition("=")
@@ -138,7 +151,7 @@ def plan_cost(options: argparse.Namespace) -> None:
         raise UserError(f"--gpus: expected 1 or more, got {options.gpus}.")
     if options.price is not None and options.price < 0:
         raise UserError(f"--price: expected 0 or more, got {options.price:g}.")
-    plan = _plan(options)
+    plan = chosen_plan(options)
     if options.calibrate:
         import torch
 
@@ -163,12 +176,12 @@ def status(options: argparse.Namespace) -> None:
     """Print what became of every run."""
     from attention_ablation.study.status import describe_status
 
-    print(describe_status(_plan(options)))
+    print(describe_status(chosen_plan(options)))
 
 
 def where(options: argparse.Namespace) -> None:
     """Print what a cell came from."""
-    plan = _plan(options)
+    plan = chosen_plan(options)
     from attention_ablation.report.provenance import find_cell
     from attention_ablation.report.where import as_json, as_text
 
@@ -178,7 +191,7 @@ def where(options: argparse.Namespace) -> None:
 
 def verify(options: argparse.Namespace) -> int:
     """Print what does not agree with the runs; 1 where a number is wrong."""
-    plan = _plan(options)
+    plan = chosen_plan(options)
     from attention_ablation.report.verify import describe, trustworthy, verify
 
     findings = verify(plan)
@@ -222,12 +235,17 @@ def complexity(options: argparse.Namespace) -> int:
 def prepare(options: argparse.Namespace) -> None:
     """Compose a data set."""
     try:
-        dataset: Any = TypeAdapter(Dataset).validate_json(options.dataset)
+        dataset = COMPOSED.validate_json(options.dataset)
     except ValidationError as error:
-        raise UserError(f"expected a recipe's data set as JSON: {error}") from None
-    from attention_ablation.data.load import prepare
+        raise UserError(f"expected the record of a composed data set as JSON: {error}") from None
+    if isinstance(dataset, ClutteredScenes):
+        from attention_ablation.data.detection import prepare_scenes
 
-    print(prepare(dataset, options.folder))
+        print(prepare_scenes(dataset, options.folder))
+    else:
+        from attention_ablation.data.load import prepare
+
+        print(prepare(dataset, options.folder))
 
 
 def schema(options: argparse.Namespace) -> None:

@@ -3,9 +3,11 @@
 # Specs and data come before every training, so that all trainings are ready when the first one is
 # chosen and the longest is chosen first.
 FIRST = 1_000_000_000
-DATASETS = {
+WORKER_MB = 1000  # of a process that decodes image files
+COMPOSED = {
     run.spec.recipe.dataset.prepared: run.spec.recipe.dataset
     for run in PLAN.runs.values()
+    if run.spec.recipe.dataset.prepared
 }
 
 # Labels, printed values and notes come from these.
@@ -30,6 +32,12 @@ def job_minutes(wildcards, attempt):
     # An attempt after one that failed by itself says so and ends at once.
     ends_at_once = attempt > 1 and (PLAN.runs_folder / run.path / FAILURE).exists()
     return 5 if ends_at_once else COST.minutes(run.spec)
+
+
+def job_memory(wildcards, threads, attempt):
+    files = not run_of(wildcards).spec.recipe.dataset.in_memory
+    # A job that was killed for its memory leaves no other trace than being tried again.
+    return (COST.memory_mb + files * threads * WORKER_MB) * min(attempt, 2)
 
 
 def composed_data(wildcards):

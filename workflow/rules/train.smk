@@ -30,7 +30,7 @@ rule data:
         f"{PLAN.data_folder}/{{prepared}}.log",
     priority: FIRST
     params:
-        dataset=lambda wildcards: DATASETS[wildcards.prepared].model_dump_json(),
+        dataset=lambda wildcards: COMPOSED[wildcards.prepared].model_dump_json(),
         folder=PLAN.data_folder,
     shell:
         "attention-ablation prepare {params.dataset:q} {params.folder:q} > {log:q} 2>&1"
@@ -54,8 +54,7 @@ rule train:
     # A profile may set each of these; `launcher` is a command that the training's is appended to.
     resources:
         runtime=lambda wildcards, attempt: job_minutes(wildcards, attempt),
-        # A job that was killed for its memory leaves no other trace than being tried again.
-        mem_mb=lambda wildcards, attempt: COST.memory_mb * min(attempt, 2),
+        mem_mb=job_memory,
         attempt=lambda wildcards, attempt: attempt,
         device="auto",
         runs_per_gpu=1,
@@ -65,7 +64,8 @@ rule train:
         trap : TERM INT USR1 # a shell that dies of it takes the training along before it has saved
         log=$(dirname {input.spec:q})/train.log
         OMP_NUM_THREADS={threads} {resources.launcher} attention-ablation train {input.spec:q} \
-            --data {PLAN.data_folder:q} --threads {threads} --device {resources.device} \
+            --data {PLAN.data_folder:q} --datasets {PLAN.datasets_folder:q} \
+            --threads {threads} --workers {threads} --device {resources.device} \
             --runs-per-gpu {resources.runs_per_gpu} --attempt {resources.attempt} >>"$log" 2>&1 \
             || {{ code=$?; tail -n 3 "$log" >&2; exit $code; }}
         """
@@ -104,10 +104,11 @@ rule gradcam:
     threads: 1
     resources:
         runtime=30,
-        mem_mb=lambda wildcards, attempt: COST.memory_mb * min(attempt, 2),
+        mem_mb=job_memory,
         device="auto",
         runs_per_gpu=1,
     shell:
         "OMP_NUM_THREADS={threads} attention-ablation gradcam {input.spec:q}"
-        " --data {PLAN.data_folder:q} --threads {threads} --device {resources.device}"
+        " --data {PLAN.data_folder:q} --datasets {PLAN.datasets_folder:q}"
+        " --threads {threads} --workers {threads} --device {resources.device}"
         " --runs-per-gpu {resources.runs_per_gpu} > {log:q} 2>&1"

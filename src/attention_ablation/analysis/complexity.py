@@ -47,31 +47,32 @@ def measure(backbone: Backbone, attention: Attention) -> Complexity:
 
 def measure_detector(detector: Detector, backbone: Backbone, attention: Attention) -> Complexity:
     """Count a detector with the classes of the paper's data set, on the meta device."""
-    classes, image_size = PAPER_DATA[detector.name]
-    return Complexity(_count_detector(detector, backbone, attention, classes, image_size), None)
+    return Complexity(_count(backbone, attention, *PAPER_DATA[detector.name], detector), None)
 
 
-@cache
 def count_params(spec: Spec | DetectionSpec) -> int:
     """Count a run's parameters, at its tier's width and classes."""
     dataset = spec.recipe.dataset
-    if isinstance(spec, DetectionSpec):
-        return _count_detector(
-            spec.detector, spec.backbone, spec.attention, dataset.classes, dataset.image_size
-        )
-    with torch.device("meta"):
-        model = build(spec.backbone, spec.attention, dataset.classes)
-    return sum(p.numel() for p in model.parameters())
+    detector = spec.detector if isinstance(spec, DetectionSpec) else None
+    return _count(spec.backbone, spec.attention, dataset.classes, dataset.image_size, detector)
 
 
-def _count_detector(
-    detector: Detector, backbone: Backbone, attention: Attention, classes: int, image_size: int
+@cache
+def _count(
+    backbone: Backbone,
+    attention: Attention,
+    classes: int,
+    image_size: int,
+    detector: Detector | None,
 ) -> int:
-    # Imported here: torchvision's detection package takes a while, and few need it.
-    from attention_ablation.models.detection.build import build_detector
-
     with torch.device("meta"):
-        model = build_detector(detector, backbone, attention, classes, image_size=image_size)
+        if detector is None:
+            model = build(backbone, attention, classes)
+        else:
+            # Imported here: torchvision's detection package takes a while, and few need it.
+            from attention_ablation.models.detection.build import build_detector
+
+            model = build_detector(detector, backbone, attention, classes, image_size)
     return sum(p.numel() for p in model.parameters())
 
 

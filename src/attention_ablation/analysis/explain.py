@@ -1,5 +1,7 @@
 """Grad-CAM of a finished run, over its whole validation set, into its folder."""
 
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,12 @@ from numpy.typing import NDArray
 
 from attention_ablation.analysis.gradcam import LEAST_MAP, Explained, choose, gradcam, layers
 from attention_ablation.analysis.localisation import box_share, energy_in_box, hit, iou
-from attention_ablation.data.load import ImageSet, load, network_input
+from attention_ablation.data.batches import Part, source
+from attention_ablation.data.files import ImageFiles
+from attention_ablation.data.images import EvaluationCrop, read_image
+from attention_ablation.data.load import ImageData, load
 from attention_ablation.models.build import build
+from attention_ablation.study.datasets import Dataset, Images
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.runs import (
     GRADCAM,
@@ -33,7 +39,14 @@ THRESHOLD = 0.5
 SHOWN = 10
 
 
-def explain(spec: Path, data_folder: Path, device: torch.device) -> dict[str, Any]:
+def explain(
+    spec: Path,
+    data_folder: Path,
+    device: torch.device,
+    *,
+    datasets: Path | None = None,
+    workers: int = 0,
+) -> dict[str, Any]:
     """Write `gradcam.csv`, `gradcam.npz` and `gradcam.json` of a run, and return the last one.
 
     The box of the target is what maps are measured against, not its mask: a digit's strokes are
@@ -47,8 +60,9 @@ def explain(spec: Path, data_folder: Path, device: torch.device) -> dict[str, An
     gradcam.npz, of the first image of each of the first `SHOWN` classes: index, label, image
     (n, C, H, W) uint8, map (n, H, W) float16 as shares of its maximum, probability, and box (n, 4).
 
-    Raises UserError where the run has not finished, its weights are gone, or the data are not those
-    that it was trained on.
+    `data_folder` and `datasets` are as for `load`; `workers` decode image files. Raises UserError
+    where the run has not finished, its weights are gone, or the data are not those that it was
+    trained on.
     """
     run, folder = read_run(spec), spec.parent
     outcome = read_outcome(folder)
@@ -65,37 +79,65 @@ def explain(spec: Path, data_folder: Path, device: torch.device) -> dict[str, An
         )
     if not isinstance(run.spec, Spec):
         raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
-    data = load(run.spec.recipe.dataset, data_folder)
+    recipe = run.spec.recipe
+    data = load(recipe.dataset, data_folder, datasets)
     if data.fingerprint != outcome["dataset_fingerprint"]:
+        where = data_folder / str(recipe.dataset.prepared)
+        if not isinstance(data, ImageData):
+            where = data.root
         raise UserError(
-            f"{data_folder / str(run.spec.recipe.dataset.prepared)}: expected the data set that "
-            f"{folder} was trained on, fingerprint {outcome['dataset_fingerprint']}, got "
-            f"{data.fingerprint}; train the run again, in another folder."
+            f"{where}: expected the data set that {folder} was trained on, fingerprint "
+            f"{outcome['dataset_fingerprint']}, got {data.fingerprint}; train the run again, in "
+            "another folder."
         )
     model = build(run.spec.backbone, run.spec.attention, data.classes)
     stages: Any = model.stages  # every network of models/ has them
     model.load_state_dict(_weights(folder / WEIGHTS))
     model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
-    validation = data.validation
-    images = network_input(validation.images, data.mean, data.std).to(device)
-    candidates = layers(model, stages, images[:1])
-    layer = choose(candidates)
-    explained = gradcam(model, layer.module, images, validation.labels.to(device))
-    frame = measure(explained, validation)
+    labels: NDArray[np.int64] = np.asarray(data.validation.labels)
+    boxes = None
+    if isinstance(data, ImageData) and data.validation.boxes is not None:
+        boxes = data.validation.boxes.numpy()
+    first = np.unique(labels, return_index=True)[1][:SHOWN]
+    frames, maps, scores, empty, done = [], {}, {}, 0, 0
+    with closing(source(data, Part(recipe, run.seed, 0, 1), device, workers)) as batches:
+        validation = batches.validation()
+        example = next(validation)
+        candidates = layers(model, stages, example[0][:1])
+        layer = choose(candidates)
+        for images, of in chain([example], validation):
+            explained = gradcam(model, layer.module, images, of)
+            here = slice(done, done + len(of))
+            frames.append(measure(explained, labels[here], None if boxes is None else boxes[here]))
+            empty += int((explained.maps.max(axis=(1, 2)) == 0).sum())
+            # Of the others nothing is kept: 50,000 maps are 10 GB.
+            for index in first[(first >= here.start) & (first < here.stop)]:
+                maps[index] = explained.maps[index - done].copy()
+                scores[index] = explained.probability[index - done]
+            done = here.stop
+    frame = pd.concat(frames, ignore_index=True).rename_axis("index").reset_index()
     frame.to_csv(folder / GRADCAM_IMAGES, index=False, float_format="%.6g")
-    shown: dict[str, Any] = _shown(explained, validation)
+    shown: dict[str, Any] = {
+        "index": first,
+        "label": labels[first],
+        "image": _images(data, recipe.dataset, first),
+        "map": _shares(np.stack([maps[index] for index in first])),
+        "probability": np.stack([scores[index] for index in first]),
+    }
+    if boxes is not None:
+        shown["box"] = boxes[first]
     np.savez(folder / GRADCAM_MAPS, **shown)
     present = {mean: frame[name].mean() for name, mean in GRADCAM_MEANS.items() if name in frame}
-    if validation.boxes is not None:
-        present["uniform_map"] = box_share(_size(images), validation.boxes.numpy()).mean()
+    if boxes is not None:
+        present["uniform_map"] = box_share(_size(images), boxes).mean()
     found = facts | {
         "layer": layer.name,
         "map_size": list(layer.size),
         "least_map_size": LEAST_MAP,
         "last_map_size": list(candidates[-1].size),
         "images": len(frame),
-        "empty_maps": int((explained.maps.max(axis=(1, 2)) == 0).sum()),
+        "empty_maps": empty,
         "threshold": THRESHOLD,
         **{name: round(float(value), 6) for name, value in present.items()},
     }
@@ -103,29 +145,33 @@ def explain(spec: Path, data_folder: Path, device: torch.device) -> dict[str, An
     return found
 
 
-def measure(explained: Explained, images: ImageSet) -> pd.DataFrame:
+def measure(explained: Explained, labels: NDArray[Any], boxes: NDArray[Any] | None) -> pd.DataFrame:
     """Return a row per image, in the columns of `gradcam.csv`; without boxes fewer of them."""
-    frame = pd.DataFrame({"label": images.labels.numpy()}).rename_axis("index").reset_index()
-    if images.boxes is not None:
-        maps, boxes = explained.maps, images.boxes.numpy()
+    frame = pd.DataFrame({"label": labels})
+    if boxes is not None:
+        maps = explained.maps
         frame["energy_in_box"] = energy_in_box(maps, boxes)
         frame["hit"] = hit(maps, boxes)
         frame["iou"] = iou(maps, boxes, THRESHOLD)
     return frame.assign(probability=explained.probability.astype(float))
 
 
-def _shown(explained: Explained, images: ImageSet) -> dict[str, NDArray[Any]]:
-    first = np.unique(images.labels.numpy(), return_index=True)[1][:SHOWN]
-    maps = explained.maps[first]
+def _shares(maps: NDArray[Any]) -> NDArray[np.float16]:
     highest = maps.max(axis=(1, 2), keepdims=True)
-    shown = {
-        "index": first,
-        "label": images.labels.numpy()[first],
-        "image": images.images.numpy()[first],
-        "map": np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0).astype("f2"),
-        "probability": explained.probability[first],
-    }
-    return shown if images.boxes is None else shown | {"box": images.boxes.numpy()[first]}
+    shares: NDArray[Any] = np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
+    return shares.astype(np.float16)
+
+
+def _images(
+    data: ImageData | ImageFiles, dataset: Dataset, indices: NDArray[np.intp]
+) -> NDArray[np.uint8]:
+    """Return validation images as they are evaluated, (n, C, H, W)."""
+    if isinstance(data, ImageData):
+        return data.validation.images.numpy()[indices]
+    assert isinstance(dataset, Images)
+    crop = EvaluationCrop(dataset.image_size, dataset.resize)
+    paths = [data.validation.path(index) for index in indices]
+    return torch.stack([crop(read_image(path)) for path in paths]).numpy()
 
 
 def _size(images: torch.Tensor) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Data sets in memory: composed once into a file, then read by every training."""
+"""Data sets as a training has them: small ones in memory, image files as a list."""
 
 import hashlib
 import os
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attention_ablation.study.datasets import ClutteredDigits, ImageNet
+from attention_ablation.data.files import GUIDE, ImageFiles, list_files
+from attention_ablation.study.datasets import Cifar, ClutteredDigits, Dataset
 from attention_ablation.study.errors import UserError
 
 
@@ -34,33 +35,28 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set's two splits, its classes, and the training images' mean and spread (0 to 1)."""
+    """A data set's two splits, its classes, and the training images' mean and spread (0 to 1).
+
+    The last two are of all channels, or (C, 1, 1), of each.
+    """
 
     train: ImageSet
     validation: ImageSet
     classes: int
-    mean: float
-    std: float
+    mean: float | Tensor
+    std: float | Tensor
     fingerprint: str
     composed_with: str | None = None  # packages and versions; None where nothing says so
 
 
-def network_input(images: Tensor, mean: float, std: float) -> Tensor:
+def network_input(images: Tensor, mean: float | Tensor, std: float | Tensor) -> Tensor:
     """Return what a network sees of images: (N, C, H, W) uint8 -> (N, 3, H, W), normalised."""
     colour = images.float().div_(255).sub_(mean).div_(std).expand(-1, 3, -1, -1)
     return colour.contiguous(memory_format=torch.channels_last)
 
 
-def prepare(dataset: ClutteredDigits | ImageNet, folder: Path) -> Path:
-    """Compose a data set into `folder` unless it is there, and return the file's path.
-
-    Raises UserError for a data set whose loader is not part of this version.
-    """
-    if not isinstance(dataset, ClutteredDigits):
-        raise UserError(
-            f"data set '{dataset.name}': its loader is not part of this version; "
-            "choose a tier with 'cluttered-digits', such as quick."
-        )
+def prepare(dataset: ClutteredDigits, folder: Path) -> Path:
+    """Compose a data set into `folder` unless it is there, and return the file's path."""
     path = folder / dataset.prepared
     if path.exists():
         return path
@@ -80,8 +76,23 @@ def prepare(dataset: ClutteredDigits | ImageNet, folder: Path) -> Path:
     return path
 
 
-def load(dataset: ClutteredDigits | ImageNet, folder: Path) -> ImageData:
-    """Return a data set in memory, composing it first where that was not done."""
+def load(dataset: Dataset, folder: Path, datasets: Path | None = None) -> ImageData | ImageFiles:
+    """Return a data set: composed first, or held to what it should have.
+
+    Args:
+        folder: where composed data sets and lists of files are kept.
+        datasets: the folder that has each other data set by its name; None: the same.
+
+    Raises UserError for a data set that is not there or not as it should be.
+    """
+    if isinstance(dataset, ClutteredDigits):
+        return _load_composed(dataset, folder)
+    if isinstance(dataset, Cifar):
+        return _load_cifar(dataset, datasets or folder)
+    return list_files(dataset, datasets or folder, cache=folder)
+
+
+def _load_composed(dataset: ClutteredDigits, folder: Path) -> ImageData:
     path = prepare(dataset, folder)
     digest = hashlib.sha256()
     with np.load(path) as arrays:
@@ -108,3 +119,48 @@ def load(dataset: ClutteredDigits | ImageNet, folder: Path) -> ImageData:
         fingerprint=digest.hexdigest()[:16],
         composed_with=composed_with,
     )
+
+
+def _load_cifar(dataset: Cifar, datasets: Path) -> ImageData:
+    # Imported here: torchvision's data sets are of no use to the other trainings.
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    root = datasets / dataset.name
+    kind = CIFAR10 if dataset.name == "cifar10" else CIFAR100
+    digest = hashlib.sha256()
+
+    def read(train: bool, expected: int) -> ImageSet:
+        try:
+            found = kind(root, train)  # it holds every file to its MD5 sum before it reads any
+        except RuntimeError as error:
+            raise UserError(
+                f"{root}: expected {kind.base_folder} with the files of "
+                f"{kind.filename}, unchanged; they are missing or damaged ({error}). "
+                f"attention-ablation data download {dataset.name} fetches them. {GUIDE}"
+            ) from None
+        if len(found.data) != expected or len(found.classes) != dataset.classes:
+            raise UserError(
+                f"{root / kind.base_folder}: expected {expected:,} images of {dataset.classes} "
+                f"classes, got {len(found.data):,} of {len(found.classes)}. {GUIDE}"
+            )
+        images = np.ascontiguousarray(found.data.transpose(0, 3, 1, 2))
+        labels = np.array(found.targets, np.int64)
+        digest.update(images.data)
+        digest.update(labels.data)
+        return ImageSet(torch.from_numpy(images), torch.from_numpy(labels))
+
+    train = read(True, dataset.train_images)
+    validation = read(False, dataset.validation_images)
+    pixels = train.images.numpy()
+    return ImageData(
+        train,
+        validation,
+        classes=dataset.classes,
+        mean=_of_channels(pixels.mean(axis=(0, 2, 3)) / 255),
+        std=_of_channels(pixels.std(axis=(0, 2, 3)) / 255),
+        fingerprint=digest.hexdigest()[:16],
+    )
+
+
+def _of_channels(values: Any) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)[:, None, None]

@@ -25,10 +25,17 @@ def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
     shape = BACKBONES[backbone.name]
     if isinstance(shape, ResNetShape):
         return GatedResNet(
-            shape, attention, width=backbone.width, stride=backbone.stride, classes=classes
+            shape,
+            attention,
+            width=backbone.width,
+            stride=backbone.stride,
+            stem=backbone.stem,
+            classes=classes,
         )
     if isinstance(shape, MobileNetShape):
-        return GatedMobileNet(shape, attention, width=backbone.width, classes=classes)
+        return GatedMobileNet(
+            shape, attention, width=backbone.width, stem=backbone.stem, classes=classes
+        )
     if attention != Attention():
         raise ValueError(f"expected no attention in {backbone.name}, got '{attention.slug}'")
     return ReducedVGG(width=backbone.width, norm=bool(backbone.norm), classes=classes)

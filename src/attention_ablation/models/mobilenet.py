@@ -36,20 +36,27 @@ class GatedMobileNet(nn.Module):
         shape: the width multiplier alpha.
         attention: the gate after every convolution, behind its BatchNorm and ReLU.
         width: a further factor on all channels.
+        stem: 'cifar' gives the first convolution a stride of 1.
         classes: outputs.
 
     Shape: (N, 3, H, W) -> (N, classes).
     """
 
     def __init__(
-        self, shape: MobileNetShape, attention: Attention, *, width: float, classes: int
+        self,
+        shape: MobileNetShape,
+        attention: Attention,
+        *,
+        width: float,
+        classes: int,
+        stem: str | None = None,
     ) -> None:
         super().__init__()
         scale = shape.alpha * width
 
         def layers() -> Iterator[nn.Module]:
             channels = int(MOBILENET_STEM * scale)
-            yield gated_conv(3, channels, 3, attention, stride=2)
+            yield gated_conv(3, channels, 3, attention, stride=1 if stem == "cifar" else 2)
             for planes, stride in MOBILENET_BLOCKS:
                 outputs = int(planes * scale)
                 yield gated_conv(channels, channels, 3, attention, stride=stride, groups=channels)

@@ -62,13 +62,21 @@ class GatedResNet(resnet.ResNet):  # type: ignore[misc]
         attention: the gate at the end of every block, before the shortcut is added.
         width: factor on all channels, the stem's too.
         stride: 'v1' strides in a bottleneck's first 1x1 convolution, 'v1.5' in its 3x3.
+        stem: 'cifar' starts with a 3x3 convolution of stride 1 and does not pool after it.
         classes: outputs.
 
     Shape: (N, 3, H, W) -> (N, classes).
     """
 
     def __init__(
-        self, shape: ResNetShape, attention: Attention, *, width: float, stride: str, classes: int
+        self,
+        shape: ResNetShape,
+        attention: Attention,
+        *,
+        width: float,
+        stride: str,
+        classes: int,
+        stem: str | None = None,
     ) -> None:
         # Set before torchvision's constructor, which calls `_make_layer` below.
         self._stem = int(STEM_CHANNELS * width)
@@ -82,6 +90,9 @@ class GatedResNet(resnet.ResNet):  # type: ignore[misc]
         )
         # The constructor fixes 64 channels for the stem and 512 for the last stage.
         self.conv1 = nn.Conv2d(3, self._stem, 7, stride=2, padding=3, bias=False)
+        if stem == "cifar":
+            self.conv1 = nn.Conv2d(3, self._stem, 3, padding=1, bias=False)
+            self.maxpool = nn.Identity()
         self.bn1 = nn.BatchNorm2d(self._stem)
         blocks = [m for m in self.modules() if isinstance(m, BasicBlock | Bottleneck)]
         for block in blocks:

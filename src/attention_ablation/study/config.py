@@ -43,6 +43,10 @@ class Config(Model):
         None, description="Seeds, one training each, e.g. [0, 1, 2]; null takes the tier's."
     )
     results: str = Field("results", description="Folder for runs, tables and figures.")
+    data: str | None = Field(
+        None,
+        description="Folder in which each data set lies by its name; null: <results>/data.",
+    )
     hardware: str | None = Field(
         None,
         description="What costs are estimated for: a calibrated device, or published rates (a100, "
@@ -64,12 +68,17 @@ class Sizing(Model):
     width: float = Field(1.0, gt=0, description="Factor on every network's channels.")
     stride: Literal["v1", "v1.5"] = "v1"
     norm: bool | None = Field(None, description="VGG only: BatchNorm after every convolution.")
+    stem: Literal["cifar"] | None = Field(
+        None, description="'cifar': 3x3 with stride 1 and no pooling; null: the paper's."
+    )
     reduction: Reduction = None
     recipe: ClassificationRecipe
 
     def backbone(self, name: str) -> Backbone:
         """Return a backbone at this size."""
-        return Backbone(name=name, width=self.width, stride=self.stride, norm=self.norm)
+        return Backbone(
+            name=name, width=self.width, stride=self.stride, norm=self.norm, stem=self.stem
+        )
 
 
 class ClassificationTier(Sizing):

@@ -74,8 +74,13 @@ class Plan:
 
     @property
     def data_folder(self) -> Path:
-        """Where composed data sets go, whatever the tier."""
+        """Where composed data sets and lists of files go, whatever the tier."""
         return Path(self.config.results) / "data"
+
+    @property
+    def datasets_folder(self) -> Path:
+        """Where the data sets that are not composed lie, each by its name."""
+        return Path(self.config.data) if self.config.data else self.data_folder
 
     @property
     def calibration_folder(self) -> Path:

@@ -48,21 +48,41 @@ Schedule = Annotated[
 ]
 
 
-class ClassificationRecipe(Model):
-    """Everything beside the network that changes a classification result."""
+class Recipe(Model):
+    """What classification and detection share: the optimiser and its schedule."""
 
-    dataset: Dataset
-    augmentation: Literal["none", "crop-flip"] = Field(
-        description="'crop-flip': RandomResizedCrop and horizontal flip, as on ImageNet."
-    )
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1, description="Images in a step, over all devices.")
     learning_rate: Positive
     momentum: Fraction = 0.9
+    nesterov: bool | None = Field(None, description="Nesterov's momentum; null: no.")
     weight_decay: float = Field(ge=0, description="On all parameters, as in the paper.")
-    label_smoothing: Fraction = 0.0
+    decay_norms: bool | None = Field(
+        None, description="false: no weight decay on BatchNorm's parameters; null: on all."
+    )
     schedule: Schedule
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _trains(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("expected a momentum above 0 with nesterov, got 0")
+        warmup = getattr(self.schedule, "warmup_epochs", 0)
+        if warmup >= self.epochs:
+            raise ValueError(f"expected schedule.warmup_epochs below {self.epochs}, got {warmup}")
+        return self
+
+
+class ClassificationRecipe(Recipe):
+    """Everything beside the network that changes a classification result."""
+
+    dataset: Dataset
+    augmentation: Literal["none", "crop-flip", "pad-crop-flip"] = Field(
+        description="'crop-flip': RandomResizedCrop and horizontal flip, as on ImageNet. "
+        "'pad-crop-flip': 4 px of black around, a random crop of the old size, and flip, as on "
+        "CIFAR."
+    )
+    label_smoothing: Fraction = 0.0
     zero_init_residual: bool = Field(
         False,
         description="Start the last BatchNorm of each residual block at 0 (Goyal et al. 2017); "
@@ -76,9 +96,11 @@ class ClassificationRecipe(Model):
                 f"expected augmentation 'none' for cluttered-digits, got '{self.augmentation}': "
                 "flips and crops change what a digit is"
             )
-        warmup = getattr(self.schedule, "warmup_epochs", 0)
-        if warmup >= self.epochs:
-            raise ValueError(f"expected schedule.warmup_epochs below {self.epochs}, got {warmup}")
+        if self.augmentation not in self.dataset.augmentations:
+            valid = " or ".join(f"'{name}'" for name in self.dataset.augmentations)
+            raise ValueError(
+                f"expected augmentation {valid} for {self.dataset.name}, got '{self.augmentation}'"
+            )
         if self.dataset.train_images < self.batch_size:
             raise ValueError(
                 f"expected a batch_size of at most dataset.train_images "
@@ -101,7 +123,7 @@ class ClassificationRecipe(Model):
         return epoch >= 1
 
 
-class DetectionRecipe(Model):
+class DetectionRecipe(Recipe):
     """Everything beside the network that changes a detection result."""
 
     dataset: DetectionDataset
@@ -109,7 +131,6 @@ class DetectionRecipe(Model):
         description="'flip': horizontal. 'ssd': photometric distortion, zoom out, IoU crop and "
         "flip (Liu et al. 2016, 2.2)."
     )
-    epochs: int = Field(ge=1)
     steps_per_epoch: int | None = Field(
         None, ge=1, description="null: as many as there are full batches in the training images."
     )
@@ -117,12 +138,6 @@ class DetectionRecipe(Model):
         description="'voc': VOC 2007's 11-point mAP@.5. 'coco': mAP@.5, @.75 and @[.5, .95]."
     )
     evaluate_every: int = Field(1, ge=1, description="Epochs from one evaluation to the next.")
-    batch_size: int = Field(ge=1, description="Images in a step, over all devices.")
-    learning_rate: Positive
-    momentum: Fraction = 0.9
-    weight_decay: float = Field(ge=0, description="On all parameters that are trained.")
-    schedule: Schedule
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

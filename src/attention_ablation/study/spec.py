@@ -152,6 +152,11 @@ class Backbone(Model):
         None,
         description="VGG only: BatchNorm after every convolution, which the paper's has not.",
     )
+    stem: Literal["cifar"] | None = Field(
+        None,
+        description="'cifar': a first convolution of 3x3 with stride 1 and no pooling after it, "
+        "for images of 32 px; null: the paper's.",
+    )
 
     @field_validator("name")
     @classmethod

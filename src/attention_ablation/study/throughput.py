@@ -70,6 +70,8 @@ class PublishedRates:
         recipe = spec.recipe
         rates = self.table.hardware[self.hardware].resnet50
         pixels = (recipe.dataset.image_size / 224) ** 2
+        if spec.backbone.stem == "cifar":
+            pixels *= 16  # every map is four times as high and as wide
         plain = rates[recipe.precision] * self.table.backbones[spec.backbone.name].relative
         rate = plain / (pixels * spec.backbone.width * self._gate_factor(spec))
         return min(rate, recipe.batch_size / LEAST_STEP_SECONDS)

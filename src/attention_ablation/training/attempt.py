@@ -30,16 +30,20 @@ def attempt(
     threads: int = 1,
     runs_per_gpu: int = 1,
     number: int = 1,
+    datasets: Path | None = None,
+    workers: int = 0,
 ) -> None:
     """Train a run, resume it, or find it finished; under torchrun together with the others.
 
     Args:
         spec: the run's `spec.json`, in its folder.
-        data_folder: where composed data sets are.
+        data_folder: where composed data sets and lists of files are.
         device_name: see `choose_device`.
         threads: CPU threads of each process.
         runs_per_gpu: see `gpu_slot`; not under torchrun, whose processes have their GPUs already.
         number: 1, or more where the workflow tries again what it believes to be a lost machine.
+        datasets: where the other data sets are, each by its name; None: in `data_folder`.
+        workers: processes that decode image files, for each process of the training.
 
     Raises UserError for a mistake, and where an attempt before this one failed by itself.
     """
@@ -59,7 +63,7 @@ def attempt(
                 # After the folder: one that waits for a run to be finished elsewhere needs no GPU.
                 alone = device_name == "auto" and local_rank() is None
                 with gpu_slot(runs_per_gpu) if alone else nullcontext():
-                    _train(spec, data_folder, device_name, threads, processes)
+                    _train(spec, data_folder, device_name, threads, processes, datasets, workers)
     except Exception as error:
         # The first process to fail knows why.
         if not _misses_another(error) and not failure.exists():
@@ -85,7 +89,13 @@ def _reserved(folder: Path, processes: Processes) -> Iterator[bool]:
 
 
 def _train(
-    spec: Path, data_folder: Path, device_name: str, threads: int, processes: Processes
+    spec: Path,
+    data_folder: Path,
+    device_name: str,
+    threads: int,
+    processes: Processes,
+    datasets: Path | None,
+    workers: int,
 ) -> None:
     run = read_run(spec)
     # Importing makes millions of objects that stay; the collector would look at them many times.
@@ -98,7 +108,16 @@ def _train(
     gc.enable()
     torch.set_num_threads(threads)
     device = choose_device(device_name)
-    train(run, spec.parent, data_folder, device, processes=processes, started=STARTED)
+    train(
+        run,
+        spec.parent,
+        data_folder,
+        device,
+        processes=processes,
+        started=STARTED,
+        datasets=datasets,
+        workers=workers,
+    )
 
 
 def _misses_another(error: Exception) -> bool:

@@ -8,30 +8,35 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attention_ablation.data.load import ImageData, ImageSet, load, network_input
+from attention_ablation.data.batches import Batch, Part, source
+from attention_ablation.data.files import ImageFiles
+from attention_ablation.data.load import ImageData, load
 from attention_ablation.models.build import build, initialise
 from attention_ablation.study.spec import Run, Spec
 from attention_ablation.training.processes import ALONE, Processes
 from attention_ablation.training.task import means
 
-EVALUATION_BATCH = 250
-Batch = tuple[Tensor, Tensor]
-
 
 class Classification:
-    """A network and its data, in memory on the device, so that no batch waits for Python.
+    """A network and its data.
 
     Sums over images are kept on the device as (loss, top-1 errors, top-5 errors, images); reading
     them is left to the caller, because it waits for the device. With several processes each takes
     its part of every batch and of the validation set, and adding their sums is left to the caller.
 
-    Raises UserError where the batch cannot be divided by the processes.
+    Raises UserError where the batch cannot be divided by the processes. `workers` are those that
+    decode image files.
     """
 
     columns = ("loss", "top1_error", "top5_error")
 
     def __init__(
-        self, run: Run, data: ImageData, device: torch.device, processes: Processes = ALONE
+        self,
+        run: Run,
+        data: ImageData | ImageFiles,
+        device: torch.device,
+        processes: Processes = ALONE,
+        workers: int = 0,
     ) -> None:
         assert isinstance(run.spec, Spec)
         self.recipe = run.spec.recipe
@@ -39,10 +44,10 @@ class Classification:
         self.device = device
         self.processes = processes
         self.share = processes.share(self.recipe.batch_size)
+        part = Part(self.recipe, self.seed, processes.rank, processes.size)
+        self.source = source(data, part, device, workers)
         self.fingerprint = data.fingerprint
-        self.composed_with = data.composed_with
-        self.train_set, self.validation_set = data.train.to(device), data.validation.to(device)
-        self.mean, self.std = data.mean, data.std
+        self.composed_with = getattr(data, "composed_with", None)
         self.model = build(run.spec.backbone, run.spec.attention, data.classes)
         initialise(self.model, run.seed, zero_init_residual=self.recipe.zero_init_residual)
         # Tensors stay (N, C, H, W) and lie in memory as N, H, W, C, which convolutions prefer.
@@ -50,26 +55,24 @@ class Classification:
         self._trained = processes.wrap(self.model)
 
     @staticmethod
-    def load(run: Run, folder: Path, data_folder: Path) -> ImageData:
+    def load(
+        run: Run, folder: Path, data_folder: Path, datasets: Path | None
+    ) -> ImageData | ImageFiles:
         """Return the run's data set, composed first where that was not done."""
         assert isinstance(run.spec, Spec)
-        return load(run.spec.recipe.dataset, data_folder)
+        return load(run.spec.recipe.dataset, data_folder, datasets)
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in an epoch; a last batch that is not full is left out."""
-        return len(self.train_set.labels) // self.recipe.batch_size
+        return self.source.train_images // self.recipe.batch_size
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield this process's parts of the epoch's batches, from the `first`, counted from 0.
 
         Their order depends on the seed and the epoch only.
         """
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.train_set.labels), generator=generator).to(self.device)
-        for step in range(first, self.steps_per_epoch):
-            begin = step * self.recipe.batch_size + self.processes.rank * self.share
-            yield self._batch(self.train_set, order[begin : begin + self.share])
+        return self.source.training(epoch, first)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss to minimise and the batch's sums."""
@@ -86,11 +89,7 @@ class Classification:
         """
         self.model.eval()
         sums = torch.zeros(4, device=self.device)
-        everything = torch.arange(len(self.validation_set.labels), device=self.device)
-        part = everything[self.processes.rank :: self.processes.size]
-        for begin in range(0, len(part), EVALUATION_BATCH):
-            indices = part[begin : begin + EVALUATION_BATCH]
-            images, labels = self._batch(self.validation_set, indices)
+        for images, labels in self.source.validation():
             logits = self.model(images)
             sums += _sums(logits, labels, cross_entropy(logits, labels))
         return sums
@@ -111,9 +110,9 @@ class Classification:
     def conclude(self, folder: Path) -> None:
         """Write nothing: where a network looks is a job of its own."""
 
-    def _batch(self, images: ImageSet, indices: Tensor) -> Batch:
-        pixels = network_input(images.images[indices], self.mean, self.std)
-        return pixels, images.labels[indices]
+    def close(self) -> None:
+        """End the worker processes, if there are any."""
+        self.source.close()
 
 
 def _sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,12 @@ class Detection:
     """
 
     def __init__(
-        self, run: Run, material: Material, device: torch.device, processes: Processes = ALONE
+        self,
+        run: Run,
+        material: Material,
+        device: torch.device,
+        processes: Processes = ALONE,
+        workers: int = 0,
     ) -> None:
         spec = run.spec
         assert isinstance(spec, DetectionSpec)
@@ -61,6 +66,8 @@ class Detection:
         self.seed = run.seed
         self.device = device
         self.processes = processes
+        # Scenes are in memory, and a worker would only copy them.
+        self.workers = 0 if spec.recipe.dataset.in_memory else workers
         self.share = processes.share(self.recipe.batch_size)
         self.data = data = material.data
         self._turn, self._indices_of_turn = -1, torch.empty(0)
@@ -84,10 +91,10 @@ class Detection:
         self._trained = processes.wrap(self.model)
 
     @staticmethod
-    def load(run: Run, folder: Path, data_folder: Path) -> Material:
+    def load(run: Run, folder: Path, data_folder: Path, datasets: Path | None) -> Material:
         """Return the run's data, and the weights to start from, of a run beside its `folder`."""
         assert isinstance(run.spec, DetectionSpec)
-        data = load_detection(run.spec.recipe.dataset, data_folder, data_folder)
+        data = load_detection(run.spec.recipe.dataset, datasets or data_folder, data_folder)
         if data.skipped:
             print(f"warning: {data.skipped}", flush=True)
         return Material(data, _initial(run, folder))
@@ -111,7 +118,10 @@ class Detection:
         steps = range(begin + first, begin + self.steps_per_epoch)
         pick = _Picked(self.data.train, self.recipe.augmentation, self.seed)
         for images, targets in DataLoader(
-            pick, batch_sampler=[self._indices(step) for step in steps], collate_fn=_lists
+            pick,
+            batch_sampler=_Steps(steps, self._indices),
+            collate_fn=_lists,
+            num_workers=self.workers,
         ):
             yield (
                 self._to_device(images),
@@ -170,6 +180,9 @@ class Detection:
             arrays |= {f"true_{k}_{i}": target[k].numpy() for k in ("boxes", "labels")}
         np.savez_compressed(folder / DETECTIONS, **arrays)
 
+    def close(self) -> None:
+        """Do nothing: worker processes end with the epoch."""
+
     def _indices(self, step: int) -> list[tuple[int, int]]:
         """Return this process's images of a step as (pass through the data, index)."""
         turn, at = divmod(step, self._steps_per_pass)
@@ -187,6 +200,20 @@ class Detection:
 
     def _to_device(self, images: list[Tensor]) -> list[Tensor]:
         return [image.to(self.device).float().div_(255) for image in images]
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The indices of each step's images, found when its turn comes."""
+
+    steps: range
+    indices: Callable[[int], list[tuple[int, int]]]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return map(self.indices, self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
 
 
 def random_scenes(spec: DetectionSpec, images: int) -> DetectionData:

@@ -1,5 +1,6 @@
 """Errors of given weights on a validation set: a finished run's own, or published ones."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from attention_ablation.data.load import load
 from attention_ablation.models.published import Published, load_weights, read_weights
+from attention_ablation.study.errors import UserError
 from attention_ablation.study.runs import WEIGHTS, read_run
 from attention_ablation.study.spec import Run, Spec
 from attention_ablation.training.classify import Classification
@@ -26,16 +28,20 @@ class Evaluated:
     published: Published | None
 
 
-def evaluate_run(spec: Path, data_folder: Path, device: torch.device) -> tuple[Run, Evaluated]:
+def evaluate_run(
+    spec: Path, data_folder: Path, device: torch.device, workers: int = 0
+) -> tuple[Run, Evaluated]:
     """Evaluate the weights that a finished run kept; on its machine that gives its own numbers.
 
     Raises UserError where there is no such run or its weights are gone or of another network.
     """
     run = read_run(spec)
-    return run, evaluate(run, str(spec.parent / WEIGHTS), data_folder, device)
+    return run, evaluate(run, str(spec.parent / WEIGHTS), data_folder, device, workers)
 
 
-def evaluate(run: Run, weights: str, data_folder: Path, device: torch.device) -> Evaluated:
+def evaluate(
+    run: Run, weights: str, data_folder: Path, device: torch.device, workers: int = 0
+) -> Evaluated:
     """Evaluate weights in the network of a run, on the validation set of its recipe.
 
     Args:
@@ -43,6 +49,7 @@ def evaluate(run: Run, weights: str, data_folder: Path, device: torch.device) ->
         weights: a file or a name, see `read_weights`.
         data_folder: where data sets are.
         device: see `choose_device`.
+        workers: processes that decode image files.
 
     Raises UserError where the weights cannot be read or are not of this network, and for detectors.
     """
@@ -50,10 +57,12 @@ def evaluate(run: Run, weights: str, data_folder: Path, device: torch.device) ->
         raise UserError(f"{run.path}: expected a classification run; this evaluates no detector.")
     state, published = read_weights(weights)
     settle(run.seed, device)
-    task = Classification(run, load(run.spec.recipe.dataset, data_folder), device)
+    data = load(run.spec.recipe.dataset, data_folder)
+    task = Classification(run, data, device, workers=workers)
     load_weights(task.model, state, weights)
     dtype = PRECISIONS[run.spec.recipe.precision]
-    with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+    cast = torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+    with closing(task), cast:
         sums: Tensor = task.evaluate()
     loss, top1, top5, images = sums.tolist()
     # Rounded as a training does, whose numbers these are compared with.

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
+from attention_ablation.study.recipes import Recipe
 from attention_ablation.training.schedule import learning_rate
 from attention_ablation.training.task import Task, means
 
@@ -38,10 +40,11 @@ class Loop:
         self.seconds = self.waited = 0.0  # likewise: its training, and its waiting for batches
         scaled = self.recipe.precision == "fp16"
         self.optimizer = torch.optim.SGD(
-            task.model.parameters(),
+            _parameters(task.model, self.recipe),
             lr=self.recipe.learning_rate,
             momentum=self.recipe.momentum,
             weight_decay=self.recipe.weight_decay,
+            nesterov=bool(self.recipe.nesterov),
             # A first step that the scaler leaves out would leave the fused momentum unset
             # (torch 2.15), and later steps would read whatever the memory held.
             fused=not scaled,
@@ -158,3 +161,18 @@ class Loop:
     def _autocast(self) -> torch.autocast:
         dtype = PRECISIONS[self.recipe.precision]
         return torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32)
+
+
+def _parameters(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the optimiser's groups of parameters: two where norms do not decay."""
+    if recipe.decay_norms is not False:
+        return [{"params": list(model.parameters())}]
+    norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for parameter in module.parameters(recurse=False)
+    }
+    decayed = [p for p in model.parameters() if id(p) not in norms]
+    kept = [p for p in model.parameters() if id(p) in norms]
+    return [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ def train(
     *,
     processes: Processes = ALONE,
     started: float | None = None,
+    datasets: Path | None = None,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Train a run, write its history and metrics into `folder`, and return the metrics.
 
@@ -54,15 +56,17 @@ def train(
     `started` is the `perf_counter` at which the process began; the metrics' startup_seconds are
     those from then until imports are done and the data are in memory; started and finished are
     seconds since 1970, of the process that finished the run; peak memory is that process's, MB.
+    `data_folder` and `datasets` are as for `load`; `workers` decode image files, in each process,
+    and change no number.
     """
     begin = time.perf_counter() if started is None else started
     task_of = kind(run)
     with processes.main_first():  # it composes the data set where that was not done
-        data: Any = task_of.load(run, folder, data_folder)
+        data: Any = task_of.load(run, folder, data_folder, datasets)
     ready = time.perf_counter()
     settle(run.seed, device)
     facts = provenance(device)
-    task: Task = task_of(run, data, device, processes)
+    task: Task = task_of(run, data, device, processes, workers)
     loop = Loop(task, device)
     epochs = run.spec.recipe.epochs
     # The main process tells the others, who may see the folder later than it was written.
@@ -70,7 +74,7 @@ def train(
         loop.load_state_dict(state)
         if processes.is_main:
             print(f"going on from step {loop.step} of {run.spec.recipe.steps}", flush=True)
-    with stop_signal() as received:
+    with stop_signal() as received, closing(task):
 
         def number() -> int:
             return processes.largest(received() or 0)

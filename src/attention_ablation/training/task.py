@@ -53,6 +53,9 @@ class Task(Protocol):
     def conclude(self, folder: Path) -> None:
         """Write into a run's folder what the trained network shows beside its numbers."""
 
+    def close(self) -> None:
+        """End the worker processes, if there are any."""
+
 
 def means(columns: Sequence[str], sums: Sequence[float], images: float) -> dict[str, float]:
     """Return sums over images as means: losses, and errors in percent."""

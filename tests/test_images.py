@@ -1,0 +1,178 @@
+"""An image's file becomes what torchvision's reference makes of it, and a bad file is named."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import v2
+
+from attention_ablation.data import images
+from attention_ablation.data.images import (
+    ATTEMPTS,
+    EvaluationCrop,
+    TrainingCrop,
+    crop_box,
+    decode,
+    draw,
+    read_image,
+)
+from attention_ablation.study.errors import UserError
+from tests.photos import encoded, photo, pixels
+
+ROTATED = Image.Exif()
+ROTATED[0x0112] = 6
+FILES = {
+    "jpeg": encoded(photo(1)),
+    "progressive": encoded(photo(1), progressive=True),
+    "grey jpeg": encoded(photo(1).convert("L")),
+    "cmyk jpeg": encoded(photo(1).convert("CMYK")),
+    "rotated by exif": encoded(photo(1), exif=ROTATED),
+    "png": encoded(photo(1), "PNG"),
+    "png with a palette": encoded(photo(1).convert("P"), "PNG"),
+    "grey png of 16 bits": encoded(Image.fromarray(np.full((9, 9), 40000, np.uint16)), "PNG"),
+    "transparent png": encoded(photo(1).convert("RGBA"), "PNG"),
+    "webp": encoded(photo(1), "WEBP"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_format_is_decoded_as_by_pillow(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "image.JPEG"  # ImageNet has PNG files of such names
+    path.write_bytes(FILES[name])
+    found = read_image(path)
+    expected = pixels(FILES[name])
+    assert found.dtype == torch.uint8
+    assert found.shape == (3, *expected.shape[:2])
+    difference = np.abs(found.permute(1, 2, 0).numpy() - expected)
+    assert difference.max() <= 2  # decoders may round differently
+    assert difference.mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (FILES["jpeg"][: len(FILES["jpeg"]) // 2], "does not decode"),
+        (FILES["png"][: len(FILES["png"]) // 2], "does not decode"),
+        (FILES["cmyk jpeg"][:300], "does not decode"),
+        (b"", "it is empty"),
+        (b"<html>404 not found</html>", "no image format is known to begin so"),
+    ],
+)
+def test_a_file_that_does_not_decode_is_named(content: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "n01440764_18.JPEG"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"n01440764_18\.JPEG: expected an image.*{reason}"):
+        read_image(path)
+    with pytest.raises(UserError, match="it cannot be read: No such file"):
+        read_image(tmp_path / "gone.JPEG")
+
+
+@pytest.fixture
+def replayed(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
+    """Make torchvision draw what it is given: two numbers for each attempt, then the place."""
+
+    def replay(numbers: list[float]) -> None:
+        attempts: Iterator[float] = iter(numbers[: 2 * ATTEMPTS])
+        places = iter(numbers[-3:-1])
+
+        def uniform(self: torch.Tensor, low: float = 0, high: float = 1) -> torch.Tensor:
+            return self.fill_(float(low) + next(attempts) * (float(high) - float(low)))
+
+        def randint(low: int, high: int, size: tuple[int]) -> torch.Tensor:
+            return torch.tensor([low + int(next(places) * (high - low))])
+
+        monkeypatch.setattr(torch.Tensor, "uniform_", uniform)
+        monkeypatch.setattr(torch, "randint", randint)
+
+    return replay
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 333), (40, 400), (300, 20)])
+def test_crops_are_torchvisions_on_the_same_draws(
+    height: int, width: int, replayed: Callable[[list[float]], None]
+) -> None:
+    reference = v2.RandomResizedCrop(224)
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    equal = 0
+    for index in range(300):
+        numbers = draw(7, 2, index)
+        replayed(numbers)
+        expected = reference.make_params([image])
+        box = tuple(expected[key] for key in ("top", "left", "height", "width"))
+        found = crop_box(height, width, numbers)
+        # torchvision rounds its draws to single precision, which may move a side by a pixel.
+        assert all(abs(a - b) <= 1 for a, b in zip(found, box, strict=True))
+        equal += found == box
+    assert equal > 295
+
+
+@given(height=st.integers(1, 600), width=st.integers(1, 600), index=st.integers(0, 10**7))
+def test_a_crop_lies_in_its_image(height: int, width: int, index: int) -> None:
+    top, left, h, w = crop_box(height, width, draw(0, 1, index))
+    assert 0 <= top <= top + h <= height
+    assert 0 <= left <= left + w <= width
+    assert h >= 1
+    assert w >= 1
+
+
+def test_crops_are_distributed_as_the_reference_says() -> None:
+    boxes = np.array([crop_box(4000, 4000, draw(3, 1, i)) for i in range(4000)])
+    top, left, height, width = boxes.T.astype(float)
+    area, ratio = height * width / 4000**2, np.log(width / height)
+    # Below 0.75 every attempt fits: uniform in the area, and in log(3/4) to log(4/3).
+    small = area < 0.75
+    assert area[small].mean() == pytest.approx((0.08 + 0.75) / 2, abs=0.015)
+    assert area[small].std() == pytest.approx((0.75 - 0.08) / math.sqrt(12), rel=0.05)
+    assert area.min() > 0.079
+    assert ratio[small].mean() == pytest.approx(0, abs=0.02)
+    assert ratio[small].std() == pytest.approx(2 * math.log(4 / 3) / math.sqrt(12), rel=0.05)
+    assert (top / (4000 - height + 1)).mean() == pytest.approx(0.5, abs=0.02)
+    assert (left / (4000 - width + 1)).mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_training_crops_are_near_those_of_pillow(tmp_path: Path) -> None:
+    content = encoded(photo(2, 375, 500))
+    image = decode(content)
+    crop = TrainingCrop(224, seed=4)
+    original = Image.fromarray(pixels(content).astype(np.uint8))
+    flipped = 0
+    for index in range(20):
+        found = crop(image, 1, index)
+        numbers = draw(4, 1, index)
+        top, left, height, width = crop_box(375, 500, numbers)
+        box = original.crop((left, top, left + width, top + height))
+        expected = np.asarray(box.resize((224, 224), Image.Resampling.BILINEAR)).astype(int)
+        if numbers[-1] < 0.5:
+            flipped += 1
+            expected = expected[:, ::-1]
+        difference = np.abs(found.permute(1, 2, 0).numpy() - expected)
+        assert difference.mean() < 0.5
+        assert difference.max() <= 4
+    assert 0 < flipped < 20
+    assert torch.equal(crop(image, 1, 3), crop(image, 1, 3))
+    assert not torch.equal(crop(image, 1, 3), crop(image, 2, 3))
+    assert not torch.equal(crop(image, 1, 3), TrainingCrop(224, seed=5)(image, 1, 3))
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 375), (100, 300), (256, 256)])
+def test_evaluation_is_torchvisions_preset(height: int, width: int) -> None:
+    content = encoded(photo(3, height, width))
+    found = EvaluationCrop(224, 256)(decode(content))
+    preset = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])
+    assert torch.equal(found, preset(decode(content)))
+    opened = preset(Image.fromarray(pixels(content).astype(np.uint8)))
+    difference = np.abs(found.permute(1, 2, 0).numpy() - np.asarray(opened).astype(int))
+    assert difference.mean() < 0.5
+
+
+def test_the_draws_of_an_image_are_its_own() -> None:
+    numbers = {tuple(draw(s, e, i)) for s in range(3) for e in range(3) for i in range(30)}
+    assert len(numbers) == 270
+    assert draw(1, 2, 3) == draw(1, 2, 3)
+    assert len(draw(0, 0, 0)) == 2 * images.ATTEMPTS + 3
