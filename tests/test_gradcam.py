@@ -191,6 +191,7 @@ def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     study = yaml.safe_load((folder / "study.yaml").read_text())
     study |= {"tables": {"table4": study["tables"]["table4"]}, "discrepancies": {}}
     study["figures"] = {"figure5": study["figures"]["figure5"] | {"rows": KEYS}}
+    study["references"] = {}
     write_yaml(folder / "study.yaml", study)
     (folder / "claims.yaml").unlink()  # it compares rows that are gone
     write_yaml(project / "config.yaml", {"study": "cbam", "tier": "tiny"})
