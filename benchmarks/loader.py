@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def photo(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return an image whose detail falls with its frequency as a photograph's: noise of all sizes."""
+    """Return an image whose detail falls with its frequency, as a photograph does."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.float32)
     for octave in range(1, 10):
         cells = 2**octave

@@ -20,7 +20,7 @@ def write_reference(plan: Plan, name: str) -> None:
     assert isinstance(entry, ReferenceFigure)
     reference = plan.study.references[entry.reference]
     curves = {k: read_curve(plan.study_folder / c.file) for k, c in reference.curves.items()}
-    figure = Figure(figsize=(6 * len(entry.panels), 4.6), layout="constrained")
+    figure = Figure(figsize=(7 * len(entry.panels), 4.6), layout="constrained")
     axes = figure.subplots(1, len(entry.panels), squeeze=False)[0]
     colours = _colours(plan, reference)
     shown = [curves[key] for panel in entry.panels for key in panel.curves]
