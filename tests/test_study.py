@@ -19,11 +19,11 @@ from attention_ablation.study.spec import Attention, Backbone, Run, Spec
 from tests.conftest import ROOT, write_yaml
 
 
-def test_44_rows_are_37_trainings_a_seed() -> None:
+def test_56_rows_are_50_trainings_a_seed() -> None:
     plan = load_plan(ROOT / "config.yaml", ROOT)
-    assert len(plan.specs) == 44
-    assert len(plan.runs) == 37
-    assert "44 rows need 37 trainings a seed (7 rows share another row's)" in plan.summary
+    assert len(plan.specs) == 56
+    assert len(plan.runs) == 50
+    assert "56 rows need 50 trainings a seed (7 rows share another row's; 1 more" in plan.summary
     # Table 1's SE row, Table 2's, Table 3's and Table 4's are one training.
     se = {
         plan.specs[table, "resnet50+se"].run_id
@@ -31,7 +31,7 @@ def test_44_rows_are_37_trainings_a_seed() -> None:
     }
     assert len(se) == 1
     seeds = load_plan(Config(study="cbam", tier="quick", seeds=[0, 1, 2]), ROOT)
-    assert len(seeds.runs) == 111
+    assert len(seeds.runs) == 150
 
 
 def test_the_imagenet_tier_is_the_papers_protocol() -> None:
@@ -60,7 +60,8 @@ def test_a_figure_is_drawn_where_its_tables_are_chosen() -> None:
     assert plan.gradcam_figures == ["figure5"]
     assert len(plan.figure_runs("figure5")) == 6
     everything = load_plan(ROOT / "config.yaml", ROOT)
-    assert everything.figures == ["figure4", "figure5", "figure4-reference"]
+    detections = ["detections6", "detections7"]
+    assert everything.figures == ["figure4", "figure5", "figure4-reference", *detections]
     assert everything.gradcam_figures == ["figure5"]
 
 
@@ -168,12 +169,12 @@ MISTAKES = [
     (STUDY, ["attentions", "cbam", "kernel"], 4, r"study.yaml: attentions.cbam.kernel: expected an odd kernel .* got 4"),
     (STUDY, ["attentions", "se", "pooling"], "mean", r"attentions.se.pooling: .* but got 'mean'"),
     (STUDY, ["figures", "figure4", "panels", 0, "rows"], ["resnet50+cbm"], r"table4: unknown row 'resnet50\+cbm'; did you mean 'resnet50\+cbam'\?"),
-    (ROWS, ["resnet50,parallel"], "resnet50,paralel", r"rows.csv line 15: unknown attention 'paralel'; did you mean 'parallel'\?"),
-    (ROWS, ["resnet50,parallel"], "resnet5,parallel", r"unknown backbone 'resnet5'; did you mean 'resnet50'\?"),
+    (ROWS, ["resnet50,,parallel"], "resnet50,,paralel", r"rows.csv line 15: unknown attention 'paralel'; did you mean 'parallel'\?"),
+    (ROWS, ["resnet50,,parallel"], "resnet5,,parallel", r"unknown backbone 'resnet5'; did you mean 'resnet50'\?"),
     (ROWS, ["table3,ResNet50 + channel (SE)"], "table9,x", r"line 12: unknown table 'table9'; did you mean 'table"),
     (ROWS, ["22.95,6.59"], "22.95x,6.59", r"line 15: top1_error: expected a number, got '22.95x'"),
-    (ROWS, ["parallel,,,22.95"], "parallel,,22.95", r"line 15: expected 8 cells"),
-    (ROWS, ["resnet50,parallel"], "resnet50,se", r"line 15: table3 has the row 'resnet50\+se' already"),
+    (ROWS, ["parallel,,,22.95"], "parallel,,22.95", r"line 15: expected 12 cells"),
+    (ROWS, ["resnet50,,parallel"], "resnet50,,se", r"line 15: table3 has the row 'resnet50\+se' already"),
 ]  # fmt: skip
 
 
