@@ -5,6 +5,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -220,6 +221,13 @@ def test_torchvisions_name_gives_its_weights_checked_and_without_code(
     assert (known.top1_error, known.resize) == (19.142, 232)
     url = ResNet50_Weights.IMAGENET1K_V2.url
     assert asked == [{"url": url, "check_hash": True, "weights_only": True}]
+
+    def offline(url: str, **options: object) -> dict[str, Tensor]:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(UserError, match=r"resnet50-.*\.pth: it cannot be downloaded: .*no route"):
+        read_weights("torchvision:ResNet50_Weights.IMAGENET1K_V2")
     for name in ("ResNet5_Weights.V1", "ResNet50_Weights.V3", "x"):
         with pytest.raises(UserError, match=f"torchvision has no weights '{name}'"):
             read_weights(f"torchvision:{name}")

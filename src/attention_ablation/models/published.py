@@ -69,7 +69,7 @@ def read_weights(name: str) -> tuple[State, Published | None]:
     """
     if name.startswith(TORCHVISION):
         weights = _torchvision(name.removeprefix(TORCHVISION))
-        return weights.get_state_dict(check_hash=True, weights_only=True), _published(weights)
+        return _download(weights), _published(weights)
     path = Path(name)
     state = _unwrapped(_read(path), path)
     if any(".cbam." in key for key in state):
@@ -153,6 +153,17 @@ def _torchvision(name: str) -> Any:
             f"--weights: torchvision has no weights '{name}'; name them as "
             f"{TORCHVISION}ResNet50_Weights.IMAGENET1K_V1. ({error})"
         ) from None
+
+
+def _download(weights: Any) -> State:
+    try:
+        state: State = weights.get_state_dict(check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # no network, or not the digest in the name
+        raise UserError(
+            f"{weights.url}: it cannot be downloaded: {error}. Fetch it by other means and pass "
+            "the file with --weights."
+        ) from None
+    return state
 
 
 def _published(weights: Any) -> Published:
