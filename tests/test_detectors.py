@@ -14,6 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 from attention_ablation.attention.channel import ChannelAttention
 from attention_ablation.models.build import build, initialise
 from attention_ablation.models.detection.build import build_detector, initialise_detector
+from attention_ablation.models.detection.faster_rcnn import RegionPool
 from attention_ablation.models.detection.sources import L2Norm
 from attention_ablation.study.detectors import gated_channels
 from attention_ablation.study.errors import UserError
@@ -461,6 +462,31 @@ def offsets(box: list[float], default: list[float]) -> list[float]:
         math.log((box[2] - box[0]) / w) / 0.2,
         math.log((box[3] - box[1]) / h) / 0.2,
     ]
+
+
+def test_a_regions_features_are_bilinear_samples_from_edge_to_edge() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 6, 9, generator=generator, dtype=torch.float64, requires_grad=True)
+    corner = torch.rand(7, 2, generator=generator, dtype=torch.float64) * 50
+    boxes = torch.cat([corner, corner + 1 + torch.rand(7, 2, generator=generator) * 28], dim=1)
+    split = [boxes[:4], boxes[4:]]
+    ours = RegionPool()({"0": x}, split, None)
+    grids = []
+    for x0, y0, x1, y1 in boxes.tolist():
+        # Pixels of the 16 times coarser map; -1 and 1 are the centres of its outermost cells.
+        rows = torch.linspace(y0, y1, 14, dtype=torch.float64) / 16 / 5 * 2 - 1
+        columns = torch.linspace(x0, x1, 14, dtype=torch.float64) / 16 / 8 * 2 - 1
+        grids.append(torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1))
+    owners = x[[0] * 4 + [1] * 3]
+    sampled = nn.functional.grid_sample(owners, torch.stack(grids), align_corners=True)
+    expected = nn.functional.max_pool2d(sampled, 2)
+    torch.testing.assert_close(ours, expected)
+    seed = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
+    gradients = [torch.autograd.grad((out * seed).sum(), x)[0] for out in (ours, expected)]
+    torch.testing.assert_close(*gradients)
+    # Beyond the map the border counts.
+    border = RegionPool()({"0": x[:1]}, [torch.tensor([[0.0, 0, 160, 160]]).double()], None)
+    torch.testing.assert_close(border[0, :, -1, -1], x[0, :, -1, -1])
 
 
 def test_a_regions_box_loss_bends_at_one() -> None:

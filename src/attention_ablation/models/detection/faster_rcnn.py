@@ -1,9 +1,8 @@
 """Faster R-CNN in its C4 form (Ren et al. 2015), by the protocol of Chen and Gupta 2017.
 
 torchvision has the proposals, the samplers, the box coding and the suppression; ours are the split
-of the residual network, the protocol's numbers and its box loss. Two things of the protocol are not
-here: it trains the proposals on anchors inside the image only, and a crop's 14x14 samples reach
-from edge to edge of a region, where RoIAlign's lie in the middle of their cells.
+of the residual network, the protocol's numbers, its crops and its box loss. One thing of the
+protocol is not here: it trains the proposals on anchors inside the image only.
 """
 
 from collections import OrderedDict
@@ -17,7 +16,6 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.ops import roi_align
 
 from attention_ablation.models.build import stream
 from attention_ablation.models.detection.transform import Transform
@@ -26,6 +24,7 @@ from attention_ablation.study.detectors import RPN_CHANNELS
 from attention_ablation.study.spec import Attention, Backbone, Detector
 
 STRIDE = 16  # of layer3's map
+CROP = 14  # samples on a side of a region
 ANCHORS = (64, 128, 256, 512)  # sides at a shorter side of 600 px: scales 4, 8, 16, 32 of STRIDE
 ANCHORS_AT = 600
 LONGEST_AT = 1000
@@ -57,16 +56,38 @@ class PerRegion(nn.Module):
 class RegionPool(nn.Module):
     """A 14x14 crop of every region, max-pooled to 7x7: (N, C, H, W), boxes -> (R, C, 7, 7).
 
-    With deterministic algorithms on a GPU torchvision compiles an implementation of its own, whose
-    memory is bounded only by the fixed number of samples here, one in each of the 14x14 cells.
+    The samples reach from edge to edge of a region, as in the protocol, and are bilinear. Because
+    such a sample is separable in y and x, a crop is two matrix products, whose gradient is
+    deterministic on every device, which that of RoIAlign is not.
     """
 
     def forward(
         self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: object
     ) -> Tensor:
         """Return the regions' features; boxes are x0, y0, x1, y1 in px of the network's input."""
-        crops = roi_align(features["0"], boxes, 14, spatial_scale=1 / STRIDE, sampling_ratio=1)
-        return F.max_pool2d(crops, 2)
+        crops = [_crop(x, on_image) for x, on_image in zip(features["0"], boxes, strict=True)]
+        return F.max_pool2d(torch.cat(crops), 2)
+
+
+def _crop(x: Tensor, boxes: Tensor) -> Tensor:
+    """Return samples of one image's map: (C, H, W), (R, 4) -> (R, C, CROP, CROP)."""
+    channels, height, width = x.shape
+    columns = x.permute(1, 2, 0).reshape(height, width * channels)
+    rows = _samples(boxes[:, 1], boxes[:, 3], height).view(-1, height) @ columns
+    across = _samples(boxes[:, 0], boxes[:, 2], width)[:, None]
+    crops = across @ rows.view(-1, CROP, width, channels)  # (R, CROP, CROP, C)
+    return crops.permute(0, 3, 1, 2)
+
+
+def _samples(low: Tensor, high: Tensor, size: int) -> Tensor:
+    """Return the weights of a map's cells in samples from `low` to `high` px.
+
+    Outside the map the nearest cell counts. Shape: (R,), (R,) -> (R, CROP, size).
+    """
+    steps = torch.linspace(0, 1, CROP, dtype=low.dtype, device=low.device)
+    at = (low[:, None] + (high - low)[:, None] * steps) / STRIDE
+    cells = torch.arange(size, device=low.device)
+    return (1 - (at.clamp(0, size - 1)[:, :, None] - cells).abs()).clamp(min=0)
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
