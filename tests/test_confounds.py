@@ -112,8 +112,8 @@ def test_a_tier_that_trains_compared_rows_unequally_is_refused(
     )
     first, *lines, last = str(refused.value).splitlines()
     assert first.startswith("workflow/tiers/tiny.yaml: table4: expected the same for all rows that")
-    assert f"  {line}" in lines
-    assert last.startswith("Make them equal below classification, or compare within each backbone")
+    assert f"  classification.{line}" in lines
+    assert last.startswith("Make them equal there, or compare within each backbone")
     assert last.endswith("in workflow/studies/cbam/study.yaml.")
 
 
@@ -128,7 +128,8 @@ def test_a_figures_panel_is_held_to_the_same(
     study = yaml.safe_load(path.read_text())
     study["figures"]["figure4"]["panels"][0]["rows"] = ["resnet50", "resnet18"]
     write_yaml(path, study)
-    with pytest.raises(UserError, match=r"figure4, ResNet50: .*\n  recipe.epochs: 3 for resnet18;"):
+    expected = r"figure4, ResNet50: .*\n  classification.recipe.epochs: 3 for resnet18;"
+    with pytest.raises(UserError, match=expected):
         load_plan(config)
 
 
