@@ -111,12 +111,14 @@ class Plan:
     def summary(self) -> str:
         """One line: how many rows, trainings and shared rows."""
         distinct = len(set(map(Spec.canonical, self.specs.values())))
-        rows, seeds = len(self.specs), len(self.seeds)
+        tables, rows, seeds = len(self.tables), len(self.specs), len(self.seeds)
+        shared = rows - distinct
+        sharing = f" ({shared} row{'s share' if shared > 1 else ' shares'} another row's)"
         return (
             f"{self.config.study}, tier {self.config.tier}: "
-            f"{len(self.tables)} table{'s' * (len(self.tables) > 1)} with "
-            f"{rows} rows need {distinct} trainings a seed ({rows - distinct} rows share another "
-            f"row's); {seeds} seed{'s' * (seeds > 1)}, {distinct * seeds} trainings in all."
+            f"{tables} table{'s' * (tables > 1)} with {rows} row{'s' * (rows > 1)} "
+            f"need{'s' * (tables == 1)} {distinct} training{'s' * (distinct > 1)} a seed"
+            f"{sharing * bool(shared)}; {seeds} seed{'s' * (seeds > 1)}, {distinct * seeds} in all."
         )
 
 
