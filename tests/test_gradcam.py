@@ -323,6 +323,19 @@ def test_several_seeds_are_compared_seed_by_seed(plan: Plan) -> None:
     assert lines["resnet18+se", "iou_difference"]["n_seeds"] == 2  # the seeds that both have
 
 
+def test_the_caption_says_which_seeds_are_missing(plan: Plan) -> None:
+    seeds = ["--set", "seeds=[0, 1]"]
+    svg = plan.folder / "figures/figure5.svg"
+    for seed, said in ((0, True), (1, False)):
+        explained(plan, "resnet18", seed)
+        assert main(["render", "figure5", *seeds]) == 0
+        caption = " ".join(ET.fromstring(svg.read_text()).itertext()).split("P: softmax")[1]
+        words = " ".join(caption.split())
+        assert "Seeds are missing: " in words  # of the other two rows
+        assert "ResNet18 + SE has 0 of 2" in words
+        assert ("ResNet18 has 1 of 2" in words) == said
+
+
 def test_what_is_missing_diverged_or_failed_is_said(plan: Plan) -> None:
     assert main(["render", "figure5"]) == 0  # nothing is there
     svg = (plan.folder / "figures/figure5.svg").read_text()

@@ -1,6 +1,8 @@
 """The report in a browser: opened, sorted, asked for provenance, at phone width and on paper."""
 
+import base64
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from attention_ablation.analysis.claims import ledger
+from attention_ablation.cli import main
 from attention_ablation.report.collect import collect
 from attention_ablation.report.html import write_report
 from attention_ablation.study.expand import Plan
@@ -61,6 +64,21 @@ def test_the_page_needs_nothing_but_itself(report: Path) -> None:
     for mark in ("http:", "https:", "src=\"/", "<link rel=\"stylesheet", "@import"):  # fmt: skip
         assert mark not in text.replace("http://www.w3.org", "")
     assert "</script><b>" not in text
+
+
+def test_every_link_stays_in_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    assert main(["render", "figure4", "figure5", "report", "--set", "tables=all"]) == 0
+    page = (project / "results/tiny/cbam/report.html").read_text()
+    images = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
+    assert len(images) == 2
+    for text in (page, *(base64.b64decode(image).decode() for image in images)):
+        links = re.findall(r"""\b(?:src|href|srcset|poster|action)\s*=\s*["']?([^"'\s>]*)""", text)
+        assert {link[:5] for link in links if not link.startswith("#")} <= {"data:"}
+        targets = {link[1:] for link in links if link.startswith("#")}
+        assert targets
+        assert targets <= set(re.findall(r'\bid="([^"]*)"', text))
+        assert set(re.findall(r"url\((.)", text)) <= {"#"}
 
 
 @browser_only
@@ -124,7 +142,7 @@ def test_rows_that_were_not_trained_alike_have_no_numbers(tiny: Plan) -> None:
     runs = collect(tiny)
     write_report(tiny, runs)
     text = (tiny.folder / "report.html").read_text()
-    assert "rows that are compared here were not trained alike" in text
+    assert "<li class=doubt>Not shown: rows that are compared here were not trained alike" in text
     assert "10.0 ± 1.0" not in text
     judged = {claim.key: claim for claim in ledger(tiny, runs).claims}
     pairs = [pair for pair in judged["T3c"].pairs if pair.pair.second == ("table3", "resnet50+se")]

@@ -18,7 +18,7 @@ from attention_ablation.study.runs import finish, restore, sha256
 from attention_ablation.study.verify import check_run, verdict
 from attention_ablation.training.provenance import peak_memory
 from tests.conftest import ROOT
-from tests.run_folders import ROWS, SEEDS, finished
+from tests.run_folders import CBAM, ROWS, SEEDS, finished
 from tests.test_training import small_run, spec_file
 
 
@@ -200,6 +200,7 @@ def test_runs_of_a_version_without_digests_are_not_verifiable_and_no_error(
     old = {k: v for k, v in metrics.items() if not k.endswith("_sha256")}
     finish(folder, old)
     assert bad(folder) == ["unverifiable: finished by a version that recorded no digests"]
+    assert main(["render", *SEEDS]) == 0
     assert main(["verify", *SEEDS]) == 0
     output = capsys.readouterr().out
     assert f"unverifiable: {folder}: finished by a version that recorded no digests" in output
@@ -248,6 +249,32 @@ def test_verify_finds_replaced_weights_and_edited_tables(
     output = capsys.readouterr().out
     assert "weights.pt has not the digest that was recorded; delete the folder" in output
     assert f"wrong: {table}: not what its runs give now: edited, old" in output
+
+
+def test_verify_holds_runs_csv_and_the_ledger_too(
+    done: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, old, new in (
+        ("runs.csv", ",22,", ",12,"),
+        ("claims.csv", ",undecided,", ",supported,"),
+        ("claims.md", "undecided", "supported"),
+    ):
+        path = done.folder / name
+        before = path.read_text()
+        assert old in before
+        path.write_text(before.replace(old, new, 1))
+        assert main(["verify", *SEEDS]) == 1
+        assert f"wrong: {path}: not what its runs give now" in capsys.readouterr().out
+        path.write_text(before)
+    assert main(["verify", *SEEDS]) == 0
+
+
+def test_the_ledger_names_runs_that_fail_verification(done: Plan) -> None:
+    edit_json(done.runs_folder / done.row_runs("table3", CBAM)[1].path / "metrics.json", better)
+    assert main(["render", "claims", "report", *SEEDS]) == 0
+    said = f"Not to be trusted: table3:{CBAM}, seed 1 (validation_top1_error is 1.5 in metrics.json"
+    for name in ("claims.md", "report.html"):
+        assert said in (done.folder / name).read_text()
 
 
 def test_verify_survives_a_number_that_became_text(

@@ -1,10 +1,12 @@
 """The DAG as a user runs it: planned, run, killed, run again, and given mistakes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -93,8 +95,24 @@ def test_the_whole_dag_and_what_makes_parts_of_it_again(small_study: Path) -> No
         assert (folder / name).stat().st_size
     assert "epoch 2/2" in (folder / "train.log").read_text()
 
+    reported = snakemake(project, "--report", "report.zip")
+    assert reported.returncode == 0, reported.stdout
+    with zipfile.ZipFile(project / "report.zip") as archive:
+        held = [Path(name).name for name in archive.namelist()]
+        tables = {"table1.csv", "table4.csv", "table5.csv"}
+        assert set(held) == {"report.html", "figure4.svg", "figure5.svg", "figure5.csv"} | tables
+        # The page that shows the others, and ours.
+        page = archive.read("report/report.html").decode()
+        assert held.count("report.html") == 2
+    for text in ("table4 of the paper, ours beside", "figure5, numbers", "everything on one page"):
+        assert text in page
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=.?https?:", page)
+
     before = metrics(project)
     assert "Nothing to be done" in snakemake(project).stdout
+    (out / "figures/figure5.csv").unlink()
+    assert snakemake(project, str(out.relative_to(project) / "figures/figure5.csv")).returncode == 0
+    assert len(pd.read_csv(out / "figures/figure5.csv")) == 4  # a row in four measures
     more = snakemake(project, "--config", "seeds=[0, 1]")
     assert more.returncode == 0, more.stdout
     assert len(metrics(project)) == 10

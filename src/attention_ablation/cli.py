@@ -164,8 +164,11 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def script() -> None:
     """Run one verb as a command, and leave without taking torch apart, which takes 0.7 s."""
-    code = main()
-    sys.stdout.flush()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        code = 1
     sys.stderr.flush()
     os._exit(code)
 

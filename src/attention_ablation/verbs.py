@@ -192,10 +192,12 @@ def where(options: argparse.Namespace) -> None:
 def verify(options: argparse.Namespace) -> int:
     """Print what does not agree with the runs; 1 where a number is wrong."""
     plan = chosen_plan(options)
+    from attention_ablation.report.collect import collect
     from attention_ablation.report.verify import describe, trustworthy, verify
 
-    findings = verify(plan)
-    print(describe(plan, findings))
+    runs = collect(plan)
+    findings = verify(plan, runs)
+    print(describe(plan, findings, runs))
     return int(not trustworthy(findings))
 
 

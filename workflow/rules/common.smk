@@ -59,6 +59,10 @@ def figure_input(name):
     return files(PLAN.figure_runs(name), shown)
 
 
+def any_of(names):
+    return "|".join(sorted(names)) or "(?!)"  # which nothing matches
+
+
 # What the report shows.
 RENDERED = [
     f"{PLAN.folder}/runs.csv",

@@ -6,6 +6,7 @@ localrules:
     runs,
     table,
     figure,
+    gradcam_figure,
     claims,
     report,
 
@@ -79,10 +80,32 @@ rule figure:
         png=f"{PLAN.folder}/figures/{{figure}}.png",
     log:
         f"{PLAN.folder}/logs/{{figure}}.log",
+    wildcard_constraints:
+        figure=any_of(set(PLAN.figures) - set(PLAN.gradcam_figures)),
     params:
         settings=SETTINGS,
     shell:
         "attention-ablation render {wildcards.figure} {params.settings} > {log:q} 2>&1"
+
+
+# Where networks look, with the numbers over all images.
+use rule figure as gradcam_figure with:
+    output:
+        svg=report(
+            f"{PLAN.folder}/figures/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+        png=f"{PLAN.folder}/figures/{{figure}}.png",
+        csv=report(
+            f"{PLAN.folder}/figures/{{figure}}.csv",
+            caption="../report/gradcam.rst",
+            category="Figures",
+            labels={"figure": "{figure}, numbers"},
+        ),
+    wildcard_constraints:
+        figure=any_of(PLAN.gradcam_figures),
 
 
 rule claims:

@@ -5,7 +5,9 @@ from collections import Counter
 import pandas as pd
 
 from attention_ablation.analysis.claims import JudgedClaim, JudgedPair, Ledger, ledger
+from attention_ablation.report.notes import doubts
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.metrics import COUNTED
 
 CLAIMS_CSV, CLAIMS_MD = "claims.csv", "claims.md"
 DIGITS = 4  # of differences: a fifth is below a step of any validation set in use
@@ -13,10 +15,18 @@ DIGITS = 4  # of differences: a fifth is below a step of any validation set in u
 
 def write_claims(plan: Plan, runs: pd.DataFrame) -> None:
     """Write `claims.csv` and `claims.md`."""
-    judged = ledger(plan, runs)
     plan.folder.mkdir(parents=True, exist_ok=True)
-    claims_frame(judged).to_csv(plan.folder / CLAIMS_CSV, index=False)
-    (plan.folder / CLAIMS_MD).write_text(claims_markdown(plan, judged))
+    for name, text in rendered_claims(plan, runs).items():
+        (plan.folder / name).write_text(text)
+
+
+def rendered_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, str]:
+    """Return the ledger's text by the name of its file."""
+    judged = ledger(plan, runs)
+    return {
+        CLAIMS_CSV: claims_frame(judged).to_csv(index=False),
+        CLAIMS_MD: claims_markdown(plan, judged, runs),
+    }
 
 
 def claims_frame(judged: Ledger) -> pd.DataFrame:
@@ -31,7 +41,7 @@ def claims_frame(judged: Ledger) -> pd.DataFrame:
     )
 
 
-def claims_markdown(plan: Plan, judged: Ledger) -> str:
+def claims_markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
     """Return a line for each claim, and the method below them."""
     records = [
         {
@@ -47,6 +57,7 @@ def claims_markdown(plan: Plan, judged: Ledger) -> str:
     seeds = len(plan.seeds)
     notes = [
         judged.method,
+        *claims_doubts(plan, judged, runs),
         f"Tier {plan.config.tier} ({plan.tier.title}); n = {seeds} seed{'s' * (seeds > 1)}. Every "
         "comparison, with its numbers and the seeds that would decide it, is in claims.csv.",
         *_published(plan, judged),
@@ -72,6 +83,22 @@ def _published(plan: Plan, judged: Ledger) -> list[str]:
                 f"no verdict above counts it; differences, in points: {'; '.join(found)}."
             )
     return notes
+
+
+def claims_doubts(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> list[str]:
+    """Return a line that names the compared runs whose folders fail verification, if any does."""
+    rows = {
+        row: None
+        for claim in judged.claims
+        for pair in claim.pairs
+        if pair.verdict != "not run" and pair.pair.metric not in COUNTED
+        for row in (pair.pair.first, pair.pair.second)
+    }
+    # Tables share runs, which are named once.
+    places = {
+        run.path: f"{table}:{key}" for table, key in rows for run in plan.row_runs(table, key)
+    }
+    return doubts(plan, places, runs)
 
 
 def _record(key: str, judged: JudgedPair) -> dict[str, object]:

@@ -32,7 +32,12 @@ def collect(plan: Plan) -> pd.DataFrame:
 def write_runs(plan: Plan, frame: pd.DataFrame) -> None:
     """Write `runs.csv`: every spec key a column, then status and metrics."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(plan.folder / RUNS_CSV)
+    (plan.folder / RUNS_CSV).write_text(runs_csv(frame))
+
+
+def runs_csv(frame: pd.DataFrame) -> str:
+    """Return the text of `runs.csv`."""
+    return frame.to_csv()
 
 
 def _record(folder: Path, path: str, run: Run) -> dict[str, Any]:

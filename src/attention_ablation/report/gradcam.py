@@ -88,7 +88,9 @@ def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> F
         fontsize=11,
     )
     facts = next((read_gradcam(folder) for folder, m in zip(folders, maps, strict=True) if m), {})
-    figure.supxlabel(_caption(plan, facts), fontsize=8.5, color="0.35", x=0.005, ha="left")
+    figure.supxlabel(
+        _caption(plan, entry, means, facts), fontsize=8.5, color="0.35", x=0.005, ha="left"
+    )
     return figure
 
 
@@ -138,7 +140,7 @@ def _draw_map(ax: Axes, shown: Shown | None, number: int) -> None:
 
 def _numbers(means: pd.DataFrame, key: str, seeds: int) -> str:
     lines = []
-    there = means.loc[means["row"] == key, "n_seeds"].max()
+    there = _seeds(means, key)
     for metric, text in (("target_probability", "mean P"), ("energy_in_box", "energy in box")):
         found = means[(means["row"] == key) & (means["metric"] == metric)]
         lines += [
@@ -148,6 +150,21 @@ def _numbers(means: pd.DataFrame, key: str, seeds: int) -> str:
     if there < seeds:
         lines.append(f"n = {there} of {seeds} seeds")
     return "\n".join(lines)
+
+
+def _seeds(means: pd.DataFrame, key: str) -> int:
+    """Return how many seeds a row's means are over."""
+    found = means.loc[means["row"] == key, "n_seeds"]
+    return 0 if found.empty else int(found.max())
+
+
+def _short(plan: Plan, entry: GradCamFigure, means: pd.DataFrame) -> list[str]:
+    """Return the rows that have fewer seeds than the plan, and how many."""
+    wanted = len(plan.seeds)
+    there = {
+        row.label: _seeds(means, row.key) for row in plan.rows(entry.table) if row.key in entry.rows
+    }
+    return [f"{label} has {n} of {wanted}" for label, n in there.items() if n < wanted]
 
 
 def why_missing(folder: Path) -> str:
@@ -161,7 +178,7 @@ def why_missing(folder: Path) -> str:
     return "\n".join(textwrap.wrap(status, 30, max_lines=3, placeholder=" ..."))
 
 
-def _caption(plan: Plan, facts: dict[str, Any]) -> str:
+def _caption(plan: Plan, entry: GradCamFigure, means: pd.DataFrame, facts: dict[str, Any]) -> str:
     seeds = len(plan.seeds)
     parts = ["P: softmax score of the true class."]
     if facts:
@@ -180,6 +197,11 @@ def _caption(plan: Plan, facts: dict[str, Any]) -> str:
         over = f"{facts['images']} images" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
         kind = "t-interval over seeds" if seeds > 1 else "bootstrap over images, not trainings"
         parts.append(f"Means over {over}, with 95 % interval ({kind}).")
+        if short := _short(plan, entry, means):
+            parts.append(
+                f"Seeds are missing: {', '.join(short)}; a row's means are over those that are "
+                "there, and the interval of a single one is a bootstrap over images."
+            )
     if "uniform_map" in facts:
         parts.append(
             "White frame: the target's box. Energy in box: the share of the map inside it; a map "

@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "device": "Device", "git_commit": "Code, git commit", "git_dirty": "Uncommitted changes",
     "python": "Python", "torch": "torch", "torchvision": "torchvision", "processes": "Processes",
 }  # fmt: skip
+DECIMALS = {"train_loss": 3, "seconds": 1, "images_per_second": 1}
 
 
 def write_report(plan: Plan, runs: pd.DataFrame) -> None:
@@ -101,7 +102,7 @@ def _runs(runs: pd.DataFrame) -> dict[str, Any]:
         "seconds": "Wall time (s)", "images_per_second": "Images/s", "rows": "Shown as",
     }  # fmt: skip
     rows = [
-        [path, *(_fact(line.get(name)) for name in columns)]
+        [path, *(_fact(line.get(name), DECIMALS.get(name)) for name in columns)]
         for path, line in zip(runs.index, runs.to_dict("records"), strict=True)
     ]
     return {"name": "runs", "title": "All runs", "headings": ["Run and seed", *columns.values()],
@@ -115,7 +116,10 @@ def _environment(runs: pd.DataFrame) -> dict[str, Any]:
         counts = runs[runs["status"] == "completed"].groupby(names, dropna=False).size()
         for key, count in counts.sort_values(ascending=False, kind="stable").items():
             values: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
-            rows.append([str(count), *(_fact(value) for value in values)])
+            facts = dict(zip(names, map(_fact, values), strict=True))
+            if "git_commit" in facts:
+                facts["git_commit"] = facts["git_commit"][:12]
+            rows.append([str(count), *facts.values()])
     headings = ["Runs", *(ENVIRONMENT[name] for name in names)]
     return {"name": "environment", "title": "Where the runs were made", "headings": headings,
             "rows": rows, "numbers": [0], "text": ""}  # fmt: skip
@@ -134,9 +138,11 @@ def _provenance(plan: Plan, runs: pd.DataFrame, path: str) -> dict[str, Any]:
     }
 
 
-def _fact(value: Any) -> str:
+def _fact(value: Any, decimals: int | None = None) -> str:
     if value is None or pd.isna(value):
         return DASH
+    if decimals is not None and not isinstance(value, str):
+        return f"{value:.{decimals}f}"
     if pd.api.types.is_bool(value):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from attention_ablation.analysis.claims import JudgedPair, ledger
+from attention_ablation.report.claims import claims_doubts
 from attention_ablation.report.html_tables import MINUS
 from attention_ablation.study.expand import Plan
 
@@ -21,7 +22,7 @@ def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
         "summary": f"Of {len(judged.claims)} claims our runs leave "
         + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
         + f". {wrong} do not hold in the paper's own cells.",
-        "method": judged.method,
+        "notes": [judged.method, *claims_doubts(plan, judged, runs)],
         "claims": [
             {
                 "key": claim.key,

@@ -34,8 +34,10 @@ def table_notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame)
     ]
     if short:
         notes.append(f"Not every run is there: {'; '.join(short)}.")
-    if doubted := _doubted(plan, table, runs):
-        notes.append(f"Not to be trusted: {'; '.join(doubted)}. `attention-ablation verify`.")
+    labels = {
+        run.path: row.label for row in plan.rows(table) for run in plan.row_runs(table, row.key)
+    }
+    notes += doubts(plan, labels, runs)
     if differ := conditions(plan, table, runs):
         notes.append(f"Not trained alike: {'. '.join(differ)}.")
     notes.append(
@@ -117,15 +119,18 @@ def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def _doubted(plan: Plan, table: str, runs: pd.DataFrame) -> list[str]:
-    """Return the rows that have runs whose folders fail verification, and why."""
-    verified = runs["verified"].fillna("").astype(str)
-    return [
-        f"{row.label}, seed {run.seed} ({verified[run.path].removeprefix('no: ')})"
-        for row in plan.rows(table)
-        for run in plan.row_runs(table, row.key)
-        if verified[run.path].startswith("no: ")
+def doubts(plan: Plan, places: dict[str, str], runs: pd.DataFrame) -> list[str]:
+    """Return a line that names the runs whose folders fail verification, nothing if none does.
+
+    Args:
+        places: what shows a run, by its path.
+    """
+    found = [
+        f"{place}, seed {plan.runs[path].seed} ({verdict.removeprefix('no: ')})"
+        for path, place in places.items()
+        if (verdict := str(runs.loc[path, "verified"])).startswith("no: ")
     ]
+    return [f"Not to be trusted: {'; '.join(found)}. `attention-ablation verify`."] if found else []
 
 
 def unexplained(plan: Plan, table: str) -> list[str]:

@@ -96,7 +96,7 @@ def _listed(keys: dict[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:g}"
+    return "?" if value is None else f"{round(value, 1):.15g}"
 
 
 def _wrapped(name: str, text: str) -> list[str]:

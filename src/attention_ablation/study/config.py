@@ -99,6 +99,12 @@ class DetectionSizing(Model):
     width: float = Field(
         1.0, gt=0, description="Factor on the channels of the detector's own layers."
     )
+    regions: int | None = Field(
+        None, ge=1, description="Faster R-CNN: regions of an image in a step; null: 256."
+    )
+    proposals: int | None = Field(
+        None, ge=1, description="Faster R-CNN: regions that an evaluation classifies; null: 300."
+    )
     reduction: Reduction = None
     initial: bool = Field(
         True,

@@ -144,15 +144,18 @@ class Plan:
     def summary(self) -> str:
         """One line: how many rows, trainings and shared rows."""
         shown = len({spec.canonical() for spec in self.specs.values()})
-        rows, seeds = len(self.specs), len(self.seeds)
+        tables, rows, seeds = len(self.tables), len(self.specs), len(self.seeds)
         distinct = len(self.runs) // seeds
-        first = distinct - shown
-        starts = f"; {first} more only to start detectors' backbones from" * (first > 0)
+        shared, first = rows - shown, distinct - shown
+        asides = [f"{shared} row{'s share' if shared > 1 else ' shares'} another row's"] * (
+            shared > 0
+        ) + [f"{first} more only to start detectors' backbones from"] * (first > 0)
         return (
             f"{self.config.study}, tier {self.config.tier}: "
-            f"{len(self.tables)} table{'s' * (len(self.tables) > 1)} with "
-            f"{rows} rows need {distinct} trainings a seed ({rows - shown} rows share another "
-            f"row's{starts}); {seeds} seed{'s' * (seeds > 1)}, {distinct * seeds} trainings in all."
+            f"{tables} table{'s' * (tables > 1)} with {rows} row{'s' * (rows > 1)} "
+            f"need{'s' * (tables == 1)} {distinct} training{'s' * (distinct > 1)} a seed"
+            + f" ({'; '.join(asides)})" * bool(asides)
+            + f"; {seeds} seed{'s' * (seeds > 1)}, {distinct * seeds} in all."
         )
 
 
@@ -225,7 +228,9 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpe
             "or leave the table out."
         )
     sized = tier.detection[row.detector]
-    detector = Detector(name=row.detector, width=sized.width)
+    detector = Detector(
+        name=row.detector, width=sized.width, regions=sized.regions, proposals=sized.proposals
+    )
     inside = gates_in_backbone(detector)
     first = _classification(row.backbone, attention if inside else Attention(), tier, where)
     gate = first.attention if inside else _reduced(attention, sized.reduction)
