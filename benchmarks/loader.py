@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def photo(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return an image whose detail falls with its frequency as a photograph's: noise of all sizes."""
+    """Return noise of all sizes, the finer the fainter, as detail is in a photograph."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.float32)
     for octave in range(1, 10):
         cells = 2**octave
@@ -86,7 +86,7 @@ def photo(rng: np.random.Generator) -> NDArray[np.uint8]:
         coarse = torch.from_numpy(0.3 * noise + 1.2 * grey).permute(2, 0, 1)[None]
         size = (HEIGHT, WIDTH)
         fine = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False)
-        image += 55 * 0.72**octave * fine[0].permute(1, 2, 0).numpy()
+        image += 50 * 0.82**octave * fine[0].permute(1, 2, 0).numpy()
     return (image + 120).clip(0, 255).astype(np.uint8)
 
 
@@ -110,7 +110,7 @@ def write_photos(folder: Path) -> Path:
     return folder
 
 
-QUALITY = 92
+QUALITY = 95
 
 
 def recipe(dataset: dict[str, Any], augmentation: str, batch: int) -> ClassificationRecipe:

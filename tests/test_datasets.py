@@ -47,7 +47,7 @@ OWN = ImageFolder(
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """The folder of data sets, with OWN in it: 4 images a class to train on; 2, 2, 3 to evaluate."""
+    """The folder of data sets, with OWN: 4 images a class to train on; 2, 2, 3 to evaluate."""
     folder(tmp_path / "own", CLASSES, 4, 2)
     (tmp_path / "own/val/n02979186/more.png").write_bytes(encoded(photo(99), "PNG"))
     (tmp_path / "own/val/n02979186/readme.txt").write_text("no image, and not taken for one")
