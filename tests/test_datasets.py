@@ -37,6 +37,7 @@ from attention_ablation.training.run import train
 from tests.conftest import ROOT, write_yaml
 from tests.photos import encoded, folder, photo
 from tests.test_training import CPU, history, small_run, spec_file
+from tests.test_workflow import snakemake
 
 CLASSES = ["n01440764", "n02102040", "n02979186"]
 OWN = ImageFolder(
@@ -47,7 +48,7 @@ OWN = ImageFolder(
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """The folder of data sets, with OWN in it: 4 images a class to train on, others to evaluate."""
+    """The folder of data sets, with OWN: 4 images a class to train on; 2, 2, 3 to evaluate."""
     folder(tmp_path / "own", CLASSES, 4, 2)
     (tmp_path / "own/val/n02979186/more.png").write_bytes(encoded(photo(99), "PNG"))
     (tmp_path / "own/val/n02979186/readme.txt").write_text("no image, and not taken for one")
@@ -402,6 +403,27 @@ def test_data_check_lists_every_bad_file(
     bad[0].unlink()
     assert main(command) == 1
     assert "own/train: expected 12 images, got 11" in capsys.readouterr().out
+
+
+def test_the_workflow_trains_where_the_config_says_that_the_data_lie(
+    own_tier: Path, project: Path
+) -> None:
+    edited = yaml.safe_load((project / "workflow/tiers/own.yaml").read_text())
+    edited["classification"]["recipe"]["epochs"] = 1
+    write_yaml(project / "workflow/tiers/own.yaml", edited)
+    done = snakemake(project)
+    assert done.returncode == 0, done.stdout
+    assert len(list(project.glob("results/own/runs/*/*/metrics.json"))) == 4
+    (kept,) = project.glob("results/data/own_*.files.json")  # one list for all four
+    assert json.loads(kept.read_text())["val"].keys() == set(CLASSES)
+    table = (project / "results/own/cbam/tables/table3.md").read_text()
+    assert "n = 0" not in table
+    remove(own_tier / "val")
+    remove(project / "results")
+    done = snakemake(project)
+    assert done.returncode != 0
+    assert f"Nothing was started: {own_tier}: expected the folders train and val" in done.stdout
+    assert not list(project.glob("results/own/runs/*/*/spec.json"))
 
 
 def test_gradcam_looks_at_files_batch_by_batch(tiny: Plan, own: Path, tmp_path: Path) -> None:

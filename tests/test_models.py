@@ -36,6 +36,29 @@ def test_v1_strides_in_the_first_convolution_of_a_bottleneck() -> None:
         assert block.get_submodule("conv2").stride == second
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    [("resnet18", 10, 11_173_962), ("resnet18", 100, 11_220_132), ("resnet50", 10, 23_520_842)],
+)
+def test_the_stem_for_small_images_keeps_their_size(
+    name: str, classes: int, parameters: int
+) -> None:
+    # As often counted of the networks that are used on CIFAR.
+    model = build(Backbone(name=name, stem="cifar"), NONE, classes)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    sizes = []
+    for stage in model.stages.values():
+        stage.register_forward_hook(lambda *call: sizes.append(tuple(call[2].shape[2:])))
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, classes)
+    assert sizes == [(32, 32), (16, 16), (8, 8), (4, 4)]
+
+
+def test_mobilenets_stem_for_small_images_does_not_stride() -> None:
+    for stem, side in (("cifar", 2), (None, 1)):
+        model = build(Backbone.model_validate({"name": "mobilenet", "stem": stem}), NONE, 10)
+        assert model.features(torch.randn(2, 3, 32, 32)).shape[2:] == (side, side)
+
+
 GATED = [name for name, shape in BACKBONES.items() if shape.gated_channels(1)]
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from attention_ablation.cli import main
+from attention_ablation.data.batches import Part, Source, source
 from attention_ablation.data.load import load, prepare
 from attention_ablation.study.config import Config
 from attention_ablation.study.errors import UserError
@@ -201,19 +202,21 @@ def test_without_batchnorm_two_processes_equal_one(
 @pytest.mark.parametrize("size", [2, 3])
 def test_parts_are_the_whole_and_each_image_is_in_one(run: Run, data: Path, size: int) -> None:
     whole = classification(run, data)
+    images = load(run.spec.recipe.dataset, data)
+
+    def part(rank: int, size: int) -> Source:
+        return source(images, Part(run.spec.recipe, run.seed, rank, size), CPU)
+
+    everything = whole.evaluate().clone()
     sums = torch.zeros(4)
     for rank in range(size):
-        whole.processes = Processes(rank, size)
+        whole.source = part(rank, size)
         sums += whole.evaluate()
     assert sums[3] == VALIDATION_IMAGES
-    whole.processes = Processes()
-    torch.testing.assert_close(sums, whole.evaluate().clone(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(sums, everything, rtol=1e-5, atol=0)
 
-    labels = [label for _, label in whole.batches(1)]
-    parts = []
-    for rank in range(2):
-        whole.processes, whole.share = Processes(rank, 2), BATCH // 2
-        parts.append([label for _, label in whole.batches(1)])
+    labels = [label for _, label in part(0, 1).training(1, 0)]
+    parts = [[label for _, label in part(rank, 2).training(1, 0)] for rank in range(2)]
     joined = [torch.cat(pair) for pair in zip(*parts, strict=True)]
     assert all(torch.equal(*pair) for pair in zip(joined, labels, strict=True))
 

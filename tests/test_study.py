@@ -48,6 +48,37 @@ def test_the_imagenet_tier_is_the_papers_protocol() -> None:
     assert spec.backbone == Backbone(name="resnet50", width=1.0, stride="v1")
 
 
+TIERS = sorted(path.stem for path in (ROOT / "workflow/tiers").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_every_tier_plans_all_tables_and_says_what_it_costs(tier: str) -> None:
+    plan = load_plan(Config(study="cbam", tier=tier), ROOT)
+    assert len(plan.runs) == 37 * len(plan.seeds)
+    header = (ROOT / f"workflow/tiers/{tier}.yaml").read_text().split("title:")[0]
+    command = "make tables\n" if tier == "quick" else f"make tables TIER={tier}"
+    assert command in header
+    if tier != "quick":
+        assert "# Cost: " in header
+
+
+def test_the_published_recipes_are_the_sources() -> None:
+    cifar = load_plan(Config(study="cbam", tier="cifar100"), ROOT).specs["table4", "resnet18"]
+    recipe = cifar.recipe
+    assert (cifar.backbone.stem, recipe.augmentation) == ("cifar", "pad-crop-flip")
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (200, 128, 0.1)
+    assert (recipe.momentum, recipe.nesterov, recipe.weight_decay) == (0.9, True, 5e-4)
+    assert recipe.schedule.model_dump(include={"at", "gamma"}) == {
+        "at": [60, 120, 160],
+        "gamma": 0.2,
+    }
+    short = load_plan(Config(study="cbam", tier="imagenet-short"), ROOT).specs["table4", "resnet50"]
+    recipe = short.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (50, 256, 0.256)
+    assert (recipe.momentum, recipe.weight_decay, recipe.decay_norms) == (0.875, 1 / 32768, False)
+    assert (recipe.label_smoothing, short.backbone.stride) == (0.1, "v1.5")
+
+
 def test_a_table_can_be_chosen_alone() -> None:
     plan = load_plan(Config(study="cbam", tier="quick", tables=["table3"]), ROOT)
     assert len(plan.runs) == 4
@@ -153,6 +184,11 @@ MISTAKES = [
     (CONFIG, ["tables"], [], r"config.yaml: tables: .* at least 1 item"),
     (TIER, [*RECIPE, "weight_decay"], "1e-4", r"weight_decay: .* but got '1e-4'; YAML reads 1e-4 as text, write 1.0e-4"),
     (TIER, [*RECIPE, "augmentation"], "crop-flip", r"augmentation 'none' for cluttered-digits, got 'crop-flip'"),
+    (TIER, [*RECIPE, "dataset"], {"name": "cifar10", "size": 3}, r"unknown key 'classification.recipe.dataset.size'"),
+    (TIER, [*RECIPE, "dataset"], {"name": "folder", "folder": "a/b", "classes": 2, "train_images": 64, "validation_images": 9}, r"expected the name of a folder .*, got 'a/b'; link it"),
+    (TIER, [*RECIPE, "dataset"], {"name": "imagenet", "resize": 64}, r"a resize of at least image_size \(224\), got 64"),
+    (TIER, [*RECIPE, "augmentation"], "pad-crop-flip", r"augmentation 'none' for cluttered-digits, got 'pad-crop-flip'"),
+    (TIER, RECIPE, {"dataset": {"name": "imagenet"}, "augmentation": "pad-crop-flip", "epochs": 1, "batch_size": 1, "learning_rate": 1.0, "weight_decay": 0.0, "schedule": {"name": "step"}}, r"augmentation 'none' or 'crop-flip' for imagenet, got 'pad-crop-flip'"),
     (TIER, [*RECIPE, "schedule"], {"name": "cosine", "warmup_epochs": 2}, r"warmup_epochs below 2, got 2"),
     (TIER, ["classification", "width"], 0.001, r"a width that leaves resnet50 a channel everywhere, got 0.001"),
     (STUDY, ["attentions", "se", "reduction"], 999, r"rows.csv line 3: expected a reduction of at most 256, .* got 999"),

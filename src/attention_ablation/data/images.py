@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
@@ -87,13 +88,11 @@ class TrainingCrop:
 def draw(seed: int, epoch: int, index: int) -> list[float]:
     """Return an image's numbers from [0, 1): two for each attempt at a crop, its place, its flip.
 
-    torchvision's own draws, from torch's global generator, take ten times as long once it is
+    torchvision's own draws, from torch's global generator, take many times as long once it is
     seeded for each image.
     """
-    # Counter-based: every image has a stream of its own.
-    philox = np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, index])
-    drawn: list[float] = np.random.Generator(philox).random(2 * ATTEMPTS + 3).tolist()
-    return drawn
+    generator = Random(f"{seed}/{epoch}/{index}")
+    return [generator.random() for _ in range(2 * ATTEMPTS + 3)]
 
 
 def crop_box(height: int, width: int, draws: Sequence[float]) -> tuple[int, int, int, int]:

@@ -43,7 +43,7 @@ class Classification:
         self.seed = run.seed
         self.device = device
         self.processes = processes
-        self.share = processes.share(self.recipe.batch_size)
+        processes.share(self.recipe.batch_size)  # says where they cannot share it
         part = Part(self.recipe, self.seed, processes.rank, processes.size)
         self.source = source(data, part, device, workers)
         self.fingerprint = data.fingerprint
