@@ -36,6 +36,10 @@ def project(tmp_path: Path) -> Path:
     recipe["dataset"] |= {"train_images": 64, "validation_images": 50}
     recipe |= {"epochs": 2, "batch_size": 16}
     tier["classification"].pop("backbones")
+    for detector in tier["detection"].values():
+        recipe = detector["recipe"]
+        recipe["dataset"] |= {"train_images": 16, "validation_images": 8}
+        recipe |= {"epochs": 2, "evaluate_every": 2, "batch_size": 4}
     write_yaml(tmp_path / "workflow/tiers/tiny.yaml", tier)
     config = {"study": "cbam", "tier": "tiny", "tables": ["table3"]}
     write_yaml(tmp_path / "config.yaml", config)
