@@ -78,8 +78,8 @@ NOT_IN_THE_PAPER = {
     ("T4c", "params_m", "resnet101+cbam <= resnet101 + 5 %", "10.73"),
     ("T4c", "params_m", "resnext50+cbam <= resnext50 + 5 %", "10.11"),
     ("T4c", "params_m", "resnext101+cbam <= resnext101 + 5 %", "10.82"),
-    ("T6", "map", "resnet50+cbam > resnet50 by 0.9 ± 0.15", "1.1"),
-    ("T6", "map", "resnet101+cbam > resnet101 by 0.9 ± 0.15", "1.7"),
+    ("T6", "map", "resnet50+faster-rcnn+cbam > resnet50+faster-rcnn by 0.9 ± 0.15", "1.1"),
+    ("T6", "map", "resnet101+faster-rcnn+cbam > resnet101+faster-rcnn by 0.9 ± 0.15", "1.7"),
 }
 NOT_PRINTED = {
     *(("F4", "train_top1_error", f"{net}+cbam < {net}{other}")
@@ -113,7 +113,6 @@ def test_what_does_not_hold_in_the_papers_own_cells(study: Study) -> None:
 
 CLAIMS = Path("workflow/studies/cbam/claims.yaml")
 T3B = ("claims", "T3b", "comparisons", 0)
-T6 = ("claims", "T6", "comparisons", 0)
 T4C = ("claims", "T4c", "comparisons", 0)
 MISTAKES = [
     ([*T3B, "rows"], [CBAM, "resnet50+paralel"], r"claims.yaml: claims.T3b.comparisons.0: table3: unknown row 'resnet50\+paralel'; did you mean 'resnet50\+parallel'\?"),
@@ -128,9 +127,6 @@ MISTAKES = [
     ([*T3B, "by"], 0.3, r"'by' has no meaning with 'less'; remove it"),
     ([*T4C, "reason"], None, r"expected 'reason' with 'at-most-more'; add it"),
     ([*T4C, "metrics"], ["top1_error"], r"expected only params_m and gflops with 'at-most-more'.* got top1_error"),
-    ([*T3B, "printed"], {"top1_error": ["1", "2"]}, r"expected no 'printed', because rows.csv has what table3 prints"),
-    ([*T6, "printed"], {"map_50": ["48.2"]}, r"a value of every row for each of map_50, map_75, map, got 1 for map_50"),
-    ([*T6, "printed"], {"map_50": ["48.2", "x"]}, r"T6.comparisons.0.printed.*: expected a number, got 'x'"),
     ([*T3B, "row"], [], r"unknown key 'claims.T3b.comparisons.0.row'; did you mean '.*rows'\?"),
 ]  # fmt: skip
 
@@ -145,16 +141,6 @@ def test_a_mistake_in_claims_is_named(
     part[keys[-1]] = value
     write_yaml(CLAIMS, data)
     with pytest.raises(UserError, match=message):
-        load_plan(Path("config.yaml"))
-
-
-def test_a_table_that_comes_to_the_study_is_checked_like_the_others(tiny: Plan) -> None:
-    study, rows = (Path(f"workflow/studies/cbam/{name}") for name in ("study.yaml", "rows.csv"))
-    data = yaml.safe_load(study.read_text())
-    data["tables"]["table6"] = {"title": "t", "section": "4.4", "columns": ["top1_error"]}
-    write_yaml(study, data)
-    rows.write_text(rows.read_text() + "table6,ResNet50,resnet50,none,,,,\n")
-    with pytest.raises(UserError, match=r"claims.T6.comparisons.0: expected no 'printed'"):
         load_plan(Path("config.yaml"))
 
 

@@ -156,8 +156,7 @@ def evidence(plan: Plan, frame: pd.DataFrame, pair: Pair) -> Evidence:
     """Look up what there is on one comparison: runs of the selected tables, or counts."""
     for table, key in (pair.first, pair.second):
         if (table, key) not in plan.specs:
-            where = "selected" if table in plan.study.tables else "part of this study"
-            return Evidence(pair, obstacle=f"{table} is not {where}")
+            return Evidence(pair, obstacle=f"{table} is not selected")
     if pair.metric in COUNTED:
         return _counts(plan, pair)
     first, second = (
@@ -248,18 +247,15 @@ def judge_paper(study: Study, pair: Pair) -> tuple[Decimal | None, PaperVerdict]
 
     Cells are taken as printed, without a spread; equal ones are neither less nor greater.
     """
-    cells = pair.given
-    if cells is None:
-        printed: dict[tuple[str, str, str], str] = {
-            (row.table, row.key, metric): cell
-            for row in study.rows
-            for metric, cell in row.printed.items()
-        }
-        first, second = (printed.get((*row, pair.metric)) for row in (pair.first, pair.second))
-        if first is None or second is None:
-            return None, "not printed"
-        cells = first, second
-    difference = pair.comparison.difference(Decimal(cells[0]), Decimal(cells[1]))
+    printed: dict[tuple[str, str, str], str] = {
+        (row.table, row.key, metric): cell
+        for row in study.rows
+        for metric, cell in row.printed.items()
+    }
+    first, second = (printed.get((*row, pair.metric)) for row in (pair.first, pair.second))
+    if first is None or second is None:
+        return None, "not printed"
+    difference = pair.comparison.difference(Decimal(first), Decimal(second))
     return difference, "holds" if pair.comparison.holds(difference) else "does not hold"
 
 

@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from itertools import pairwise
+from typing import Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.errors import unknown
 from attention_ablation.study.metrics import COUNTED
 from attention_ablation.study.model import Model
 
@@ -16,15 +17,6 @@ from attention_ablation.study.model import Model
 RUN_METRICS = ("train_top1_error", "gradcam_energy_in_box", "gradcam_target_probability")
 
 Predicate = Literal["less", "greater", "greater-by-about", "at-most-more"]
-
-
-def _numeric(text: str) -> str:
-    if not text.replace(".", "", 1).isdigit():
-        raise ValueError(f"expected a number, got '{text}'")
-    return text
-
-
-Printed = Annotated[str, AfterValidator(_numeric)]
 
 
 class Comparison(Model):
@@ -52,11 +44,6 @@ class Comparison(Model):
         None, ge=0, description="greater-by-about: what rounding leaves open on either side."
     )
     reason: str | None = Field(None, description="Why this threshold; required where there is one.")
-    printed: dict[str, list[Printed]] | None = Field(
-        None,
-        description="What the paper prints for the rows, by metric, where the study has no such "
-        "table (yet); as text, with its digits.",
-    )
 
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
@@ -80,12 +67,6 @@ class Comparison(Model):
         for first, second in zip(self.rows, self.rows[1:], strict=False):
             if first == second:
                 raise ValueError(f"expected two rows to compare, got '{first}' twice")
-        for metric, values in (self.printed or {}).items():
-            if metric not in self.metrics or len(values) != len(self.rows):
-                raise ValueError(
-                    f"expected in 'printed' a value of every row for each of "
-                    f"{', '.join(self.metrics)}, got {len(values)} for {metric}"
-                )
         return self
 
     @property
@@ -126,7 +107,6 @@ class Pair:
     metric: str
     first: tuple[str, str]  # table, row key
     second: tuple[str, str]
-    given: tuple[str, str] | None  # what the paper prints, where claims.yaml says it
 
     @property
     def table(self) -> str:
@@ -161,10 +141,8 @@ class Claim(Model):
         for comparison in self.comparisons:
             rows = [split_row(comparison.table, row) for row in comparison.rows]
             for metric in comparison.metrics:
-                values = (comparison.printed or {}).get(metric)
-                for i in range(len(rows) - 1):
-                    given = (values[i], values[i + 1]) if values else None
-                    yield Pair(comparison, metric, rows[i], rows[i + 1], given)
+                for first, second in pairwise(rows):
+                    yield Pair(comparison, metric, first, second)
 
 
 class ClaimsFile(Model):
@@ -187,8 +165,6 @@ def check_claims(
 ) -> None:
     """Check every table, row and metric that claims mention.
 
-    A table that the study does not have passes only where `printed` says what the paper has in it.
-
     Args:
         columns: metrics of the study's tables.
         rows: row keys of the study's tables.
@@ -207,13 +183,6 @@ def _check(
     rows: Mapping[str, Sequence[str]],
     where: str,
 ) -> None:
-    if comparison.table not in columns and comparison.printed is not None:
-        return
-    if comparison.printed is not None:
-        raise UserError(
-            f"{where}: expected no 'printed', because rows.csv has what {comparison.table} "
-            "prints; remove it."
-        )
     for row in comparison.rows:
         table, key = split_row(comparison.table, row)
         if table not in columns:
