@@ -43,8 +43,8 @@ from benchmarks.quick import header
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH, CLASSES = 375, 500, 2
-FILES, BATCH, ROUNDS, WORKERS = 512, 64, 7, (1, 2)
-SMALL_IMAGES, SMALL_BATCH = 5_000, 128
+FILES, BATCH, ROUNDS, WORKERS = 256, 64, 7, (1, 2)
+SMALL_IMAGES, SMALL_BATCH = 2_560, 128
 TARGETS = {"files": 2, "memory": 5}
 
 

@@ -289,6 +289,31 @@ def test_neither_workers_nor_processes_nor_a_resume_change_an_image(tiny: Plan, 
     assert labels.bincount().tolist() == [4, 4, 4]
 
 
+NOT_CLOSED = """
+import sys
+from pathlib import Path
+import torch
+from attention_ablation.data.batches import FileSource, Part
+from attention_ablation.data.files import list_files
+from attention_ablation.study.spec import Run
+
+recipe = Run.model_validate_json(sys.argv[1]).spec.recipe
+files = list_files(recipe.dataset, Path(sys.argv[2]))
+source = FileSource(files, Part(recipe, 0, 0, 1), torch.device("cpu"), workers=2)
+batches = source.training(1, 0)
+next(batches)
+print("ends")
+raise SystemExit(3)
+"""
+
+
+def test_a_process_that_closes_nothing_ends_all_the_same(tiny: Plan, own: Path) -> None:
+    text = own_run(tiny).model_dump_json()
+    command = [sys.executable, "-c", NOT_CLOSED, text, str(own)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (3, "ends\n"), done.stderr
+
+
 def children() -> list[int]:
     """The processes that this one started and that have not ended."""
     tasks = Path(f"/proc/{os.getpid()}/task")

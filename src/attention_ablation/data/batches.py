@@ -5,7 +5,8 @@ an image looks like in a step depends on the seed, the epoch and its place only.
 """
 
 import signal
-from collections.abc import Generator, Iterator
+import weakref
+from collections.abc import Generator, Iterable, Iterator
 from typing import Protocol
 
 import torch
@@ -146,8 +147,10 @@ class FileSource:
         self._crops = Crops(files, part.recipe, part.seed)
         self._workers = workers
         self._keys: Iterator[list[Key]] = iter(())
-        self._loader: DataLoader[tuple[Tensor, int]] | None = None
-        self._under_way: Generator[Batch, None, None] | None = None
+        self._loaders: list[DataLoader[tuple[Tensor, int]]] = []  # none or one
+        self._under_way: list[Generator[Batch, None, None]] = []
+        # Also at the process's end, which would wait for workers that ignore signals.
+        weakref.finalize(self, _end, self._under_way, self._loaders)
 
     def training(self, epoch: int, first: int) -> Iterator[Batch]:
         """See `Source`."""
@@ -162,19 +165,17 @@ class FileSource:
 
     def close(self) -> None:
         """End the workers. They start again when they are needed."""
-        if self._under_way is not None:
-            self._under_way.close()
-        self._under_way = self._loader = None  # the loader's end is theirs
+        _end(self._under_way, self._loaders)
 
     def _batches(self, keys: Iterator[list["Key"]]) -> Iterator[Batch]:
         """Return the batches of `keys`, by workers that stay for the next call."""
-        self._under_way = self._load(keys)
-        return self._under_way
+        self._under_way[:] = [self._load(keys)]
+        return self._under_way[0]
 
     def _load(self, keys: Iterator[list["Key"]]) -> Generator[Batch, None, None]:
         self._keys = keys
-        if self._loader is None:
-            self._loader = DataLoader(
+        if not self._loaders:
+            loader = DataLoader(
                 self._crops,
                 batch_sampler=_Asked(self),
                 num_workers=self._workers,
@@ -184,7 +185,11 @@ class FileSource:
                 worker_init_fn=_ignore_signals,
                 generator=torch.Generator(),  # the global one is the training's
             )
-        for batch in self._loader:  # what is left of an earlier call is thrown away
+            self._loaders.append(loader)
+        yield from self._normalised(self._loaders[0])
+
+    def _normalised(self, batches: Iterable[Batch | str]) -> Iterator[Batch]:
+        for batch in batches:  # what is left of an earlier call is thrown away
             if isinstance(batch, str):
                 raise UserError(batch)
             images, labels = (part.to(self._device, non_blocking=True) for part in batch)
@@ -242,6 +247,15 @@ class _Asked:
 
     def __iter__(self) -> Iterator[list[Key]]:
         return self._source._keys
+
+
+def _end(
+    under_way: list[Generator[Batch, None, None]], loaders: list[DataLoader[tuple[Tensor, int]]]
+) -> None:
+    for batches in under_way:
+        batches.close()
+    under_way.clear()
+    loaders.clear()  # with a loader its workers end
 
 
 def _ignore_signals(_: int) -> None:
