@@ -58,7 +58,8 @@ TIERS = sorted(path.stem for path in (ROOT / "workflow/tiers").glob("*.yaml"))
 @pytest.mark.parametrize("tier", TIERS)
 def test_every_tier_plans_all_tables_and_says_what_it_costs(tier: str) -> None:
     plan = load_plan(Config(study="cbam", tier=tier), ROOT)
-    assert len(plan.runs) == 37 * len(plan.seeds)
+    # Those of detection have theirs in test_detection_plan.py.
+    assert len(plan.runs) == {"coco": 8, "voc": 10}.get(tier, 37) * len(plan.seeds)
     header = (ROOT / f"workflow/tiers/{tier}.yaml").read_text().split("title:")[0]
     command = "make tables\n" if tier == "quick" else f"make tables TIER={tier}"
     assert command in header
