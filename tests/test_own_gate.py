@@ -240,4 +240,4 @@ def add_row(project: Path) -> None:
     data["attentions"]["mine"] = {"module": "my_module.py:MyGate"}
     study.write_text(yaml.safe_dump(data, sort_keys=False))
     with (study.parent / "rows.csv").open("a") as rows:
-        rows.write("table3,ResNet50 + mine,resnet50,mine,,,,\n")
+        rows.write("table3,ResNet50 + mine,resnet50,,mine,,,,,,,\n")
