@@ -75,7 +75,7 @@ def test_the_guide_leads_to_a_row_in_the_tables(copy: Path) -> None:
     with (folder / "rows.csv").open("a") as file:
         file.write(rows)
     made = run(copy, make)
-    assert "1 table with 2 rows need 2 trainings a seed" in made
+    assert "1 table with 2 rows needs 2 trainings a seed" in made
 
     printed = run(copy, read)
     assert "| ResNet50 + MyGate" in printed
