@@ -21,7 +21,8 @@ def blocks(language: str) -> list[str]:
 
 
 # A baseline in both tables is enough to stand beside.
-ROWS = """table,label,backbone,detector,attention,params_m,gflops,top1_error,top5_error,map_50,map_75,map
+ROWS = """table,label,backbone,detector,attention,params_m,gflops,top1_error,top5_error,map_50,\
+map_75,map
 table1,ResNet50,resnet50,,none,25.56,3.86,24.56,7.50,,,
 table4,ResNet50,resnet50,,none,25.56,3.858,24.56,7.50,,,
 """
