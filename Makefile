@@ -24,7 +24,7 @@ CHOICE := $(if $(TIER),tier=$(TIER)) $(if $(TABLES),$(if $(filter all,$(TABLES))
 # The lock ends with its holder, so a killed run leaves none behind; Snakemake's own would stay.
 LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
 
-.PHONY: tables plan status verify benchmark benchmark-cluster test lint format lock
+.PHONY: tables plan status verify benchmark benchmark-cluster benchmark-loader test lint format lock
 
 tables: $(READY)
 	@test -d workflow/profiles/$(PROFILE) || { \
@@ -49,6 +49,9 @@ benchmark: $(READY)
 
 benchmark-cluster: $(READY)
 	$(RUN) python -m benchmarks.cluster
+
+benchmark-loader: $(READY)
+	$(RUN) python -m benchmarks.loader
 
 test: $(READY)
 	$(RUN) pytest
