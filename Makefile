@@ -6,6 +6,7 @@
 # make lint     ruff, mypy, snakefmt and snakemake's own linter
 # make benchmark  after `make tables`: the first figures in benchmarks/README.md
 # make benchmark-cluster  checkpoints and 500 runs through a local Slurm (needs it, and root)
+# make benchmark-loader  how fast images are read, beside torchvision's reference loader
 # make lock     pin every package again, from pyproject.toml (needs uv)
 #
 # Choose with TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
