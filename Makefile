@@ -6,6 +6,7 @@
 # make lint     ruff, mypy, snakefmt and snakemake's own linter
 # make benchmark  after `make tables`: the first figures in benchmarks/README.md
 # make benchmark-cluster  checkpoints and 500 runs through a local Slurm (needs it, and root)
+# make benchmark-loader  how fast images are read, beside torchvision's reference loader
 # make lock     pin every package again, from pyproject.toml (needs uv)
 #
 # Choose with TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
@@ -24,7 +25,7 @@ CHOICE := $(if $(TIER),tier=$(TIER)) $(if $(TABLES),$(if $(filter all,$(TABLES))
 # The lock ends with its holder, so a killed run leaves none behind; Snakemake's own would stay.
 LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
 
-.PHONY: tables plan status verify benchmark benchmark-cluster test lint format lock
+.PHONY: tables plan status verify benchmark benchmark-cluster benchmark-loader test lint format lock
 
 tables: $(READY)
 	@test -d workflow/profiles/$(PROFILE) || { \
@@ -49,6 +50,9 @@ benchmark: $(READY)
 
 benchmark-cluster: $(READY)
 	$(RUN) python -m benchmarks.cluster
+
+benchmark-loader: $(READY)
+	$(RUN) python -m benchmarks.loader
 
 test: $(READY)
 	$(RUN) pytest

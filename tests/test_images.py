@@ -41,8 +41,13 @@ FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("decoder", ["simplejpeg", "torchvision"])
 @pytest.mark.parametrize("name", FILES)
-def test_every_format_is_decoded_as_by_pillow(name: str, tmp_path: Path) -> None:
+def test_every_format_is_decoded_as_by_pillow(
+    name: str, decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if decoder == "torchvision":
+        monkeypatch.setattr(images, "simplejpeg", None)
     path = tmp_path / "image.JPEG"  # ImageNet has PNG files of such names
     path.write_bytes(FILES[name])
     found = read_image(path)
@@ -52,6 +57,17 @@ def test_every_format_is_decoded_as_by_pillow(name: str, tmp_path: Path) -> None
     difference = np.abs(found.permute(1, 2, 0).numpy() - expected)
     assert difference.max() <= 2  # decoders may round differently
     assert difference.mean() < 0.1
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_both_decoders_of_jpeg_give_the_same_pixels(
+    subsampling: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("simplejpeg")
+    content = encoded(photo(1, 61, 83), subsampling=subsampling)
+    fast = decode(content)
+    monkeypatch.setattr(images, "simplejpeg", None)
+    assert torch.equal(fast, decode(content))
 
 
 @pytest.mark.parametrize(

@@ -186,9 +186,10 @@ class FileSource:
                 generator=torch.Generator(),  # the global one is the training's
             )
             self._loaders.append(loader)
-        yield from self._normalised(self._loaders[0])
+        yield from self.on_device(self._loaders[0])
 
-    def _normalised(self, batches: Iterable[Batch | str]) -> Iterator[Batch]:
+    def on_device(self, batches: Iterable[Batch | str]) -> Iterator[Batch]:
+        """Yield what the workers made, (n, H, W, 3) bytes or a sentence, as the network sees it."""
         for batch in batches:  # what is left of an earlier call is thrown away
             if isinstance(batch, str):
                 raise UserError(batch)
