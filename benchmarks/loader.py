@@ -28,14 +28,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder as ReferenceFolder
 from torchvision.transforms import v2
 
-from attention_ablation.data.batches import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Batch,
-    FileSource,
-    MemorySource,
-    Part,
-)
+from attention_ablation.data.batches import Batch, FileSource, MemorySource, Part
 from attention_ablation.data.files import list_files
 from attention_ablation.data.images import (
     TrainingCrop,
@@ -44,7 +37,7 @@ from attention_ablation.data.images import (
     read_image,
 )
 from attention_ablation.data.load import ImageData, ImageSet
-from attention_ablation.study.datasets import ImageFolder
+from attention_ablation.study.datasets import IMAGENET_MEAN, IMAGENET_STD, ImageFolder
 from attention_ablation.study.recipes import ClassificationRecipe
 from benchmarks.quick import header
 

@@ -17,14 +17,13 @@ from attention_ablation.data.augment import PadCropFlip, draws
 from attention_ablation.data.files import FileList, ImageFiles
 from attention_ablation.data.images import EvaluationCrop, TrainingCrop, read_image
 from attention_ablation.data.load import ImageData, ImageSet, network_input
-from attention_ablation.study.datasets import Images
+from attention_ablation.study.datasets import IMAGENET_MEAN, IMAGENET_STD, Images
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.recipes import ClassificationRecipe
 
 EVALUATION_BATCH = 250
 Batch = tuple[Tensor, Tensor]
 # Of ImageNet's training images, as torchvision's reference recipes have them.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Source(Protocol):

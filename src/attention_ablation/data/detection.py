@@ -1,24 +1,26 @@
 """Detection data sets: images and the boxes and classes of the objects on them."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attention_ablation.data.annotations import Annotations, Target
-from attention_ablation.study.datasets import ClutteredScenes, Coco, Voc
+from attention_ablation.data.load import compose_once
+from attention_ablation.study.datasets import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ClutteredScenes,
+    Coco,
+    Voc,
+)
 
 Colour = tuple[float, float, float]
-# Of ImageNet's training images, 0 to 1: what backbones trained on it have seen.
-IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
-IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 
 
 class DetectionSet(Protocol):
@@ -70,23 +72,15 @@ class SceneSet:
 
 def prepare_scenes(dataset: ClutteredScenes, folder: Path) -> Path:
     """Compose scenes into `folder` unless they are there, and return the file's path."""
-    path = folder / dataset.prepared
-    if path.exists():
-        return path
-    # Imported here: scikit-learn costs a second, and only the first training composes.
-    from attention_ablation.data.scenes import compose_scenes
 
-    train = compose_scenes(dataset, "train", range(dataset.train_images))
-    validation = compose_scenes(dataset, "validation", range(dataset.validation_images))
-    arrays: dict[str, Any] = {"train_" + k: v for k, v in vars(train).items()}
-    arrays |= {"validation_" + k: v for k, v in vars(validation).items()}
-    versions = [f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "torch")]
-    arrays["composed_with"] = np.array(", ".join(versions))
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}_{path.name}")
-    np.savez(part, **arrays)
-    part.replace(path)
-    return path
+    def splits() -> tuple[object, object]:
+        # Imported here: scikit-learn costs a second, and only the first training composes.
+        from attention_ablation.data.scenes import compose_scenes
+
+        train = compose_scenes(dataset, "train", range(dataset.train_images))
+        return train, compose_scenes(dataset, "validation", range(dataset.validation_images))
+
+    return compose_once(folder / dataset.prepared, splits)
 
 
 def load_detection(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -69,19 +70,27 @@ def network_input(images: Tensor, mean: float | Tensor, std: float | Tensor) -> 
 
 def prepare(dataset: ClutteredDigits, folder: Path) -> Path:
     """Compose a data set into `folder` unless it is there, and return the file's path."""
-    path = folder / dataset.prepared
+
+    def splits() -> tuple[object, object]:
+        # Imported here: scikit-learn costs a second, and only the first training composes.
+        from attention_ablation.data.digits import compose
+
+        train = compose(dataset, "train", range(dataset.train_images))
+        return train, compose(dataset, "validation", range(dataset.validation_images))
+
+    return compose_once(folder / dataset.prepared, splits)
+
+
+def compose_once(path: Path, splits: Callable[[], tuple[object, object]]) -> Path:
+    """Write the arrays of the two splits that `splits` composes, unless the file is there."""
     if path.exists():
         return path
-    # Imported here: scikit-learn costs a second, and only the first training composes.
-    from attention_ablation.data.digits import compose
-
-    train = compose(dataset, "train", range(dataset.train_images))
-    validation = compose(dataset, "validation", range(dataset.validation_images))
+    train, validation = splits()
     arrays: dict[str, Any] = {"train_" + k: v for k, v in vars(train).items()}
     arrays |= {"validation_" + k: v for k, v in vars(validation).items()}
     versions = [f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "torch")]
     arrays["composed_with"] = np.array(", ".join(versions))
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{os.getpid()}_{path.name}")
     np.savez(part, **arrays)
     part.replace(path)

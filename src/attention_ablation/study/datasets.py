@@ -16,6 +16,9 @@ DOWNLOADS = (
     "imagenet",
 )
 
+# Of ImageNet's training images, by channel, 0 to 1.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 class ClutteredDigits(Model):
     """One whole handwritten digit among fragments of others; composed, nothing is downloaded."""

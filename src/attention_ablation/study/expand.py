@@ -204,8 +204,7 @@ def relative_cost(spec: Spec | DetectionSpec) -> int:
     """Return a rough cost of a training, to start the longest ones first.
 
     Steps times operations, whose number binds small networks: a gate's branch costs about as much
-    as a convolution, and grouped convolutions cost half as much again. What a detection run starts
-    from is counted with it, and comes before it: a chain of two is begun early.
+    as a convolution, and grouped convolutions cost half as much again.
     """
     shape = BACKBONES[spec.backbone.name]
     grouped = isinstance(shape, ResNetShape) and shape.groups > 1

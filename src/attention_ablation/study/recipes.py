@@ -101,11 +101,7 @@ class ClassificationRecipe(Recipe):
             raise ValueError(
                 f"expected augmentation {valid} for {self.dataset.name}, got '{self.augmentation}'"
             )
-        if self.dataset.train_images < self.batch_size:
-            raise ValueError(
-                f"expected a batch_size of at most dataset.train_images "
-                f"({self.dataset.train_images}), got {self.batch_size}"
-            )
+        _check_batch(self)
         return self
 
     @property
@@ -146,11 +142,7 @@ class DetectionRecipe(Recipe):
                 f"expected augmentation 'none' for cluttered-scenes, got '{self.augmentation}': "
                 "flips and crops change what a digit is"
             )
-        if self.dataset.train_images < self.batch_size:
-            raise ValueError(
-                f"expected a batch_size of at most dataset.train_images "
-                f"({self.dataset.train_images}), got {self.batch_size}"
-            )
+        _check_batch(self)
         return self
 
     @property
@@ -167,3 +159,12 @@ class DetectionRecipe(Recipe):
     def evaluates(self, epoch: int) -> bool:
         """Whether an epoch, counted from 1, ends with an evaluation."""
         return epoch % self.evaluate_every == 0 or epoch == self.epochs
+
+
+def _check_batch(recipe: ClassificationRecipe | DetectionRecipe) -> None:
+    images = recipe.dataset.train_images
+    if images < recipe.batch_size:
+        raise ValueError(
+            f"expected a batch_size of at most dataset.train_images ({images}), got "
+            f"{recipe.batch_size}"
+        )

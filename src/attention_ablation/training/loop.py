@@ -34,9 +34,8 @@ class Loop:
         self.processes = task.processes
         self.step = 0
         self.history: list[dict[str, float]] = []
-        self.sums = torch.zeros(
-            len(task.columns) + 1, device=device
-        )  # this process's, of the epoch under way
+        # This process's, of the epoch under way.
+        self.sums = torch.zeros(len(task.columns) + 1, device=device)
         self.seconds = self.waited = 0.0  # likewise: its training, and its waiting for batches
         scaled = self.recipe.precision == "fp16"
         self.optimizer = torch.optim.SGD(

@@ -9,7 +9,7 @@ from attention_ablation.models.build import initialise
 from attention_ablation.models.detection.faster_rcnn import ANCHORS_AT, LONGEST_AT, FasterRCNN
 from attention_ablation.models.detection.ssd import GatedSources, SingleShot
 from attention_ablation.models.detection.stairnet import StairFeatures
-from attention_ablation.models.detection.transform import IMAGENET_MEAN, IMAGENET_STD
+from attention_ablation.study.datasets import IMAGENET_MEAN, IMAGENET_STD
 from attention_ablation.study.detectors import check_detector
 from attention_ablation.study.spec import Attention, Backbone, Detector
 

@@ -4,9 +4,6 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
     """Normalise, resize and batch images, in the memory layout in which convolutions are fastest.
