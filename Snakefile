@@ -17,7 +17,7 @@ from snakemake.logging import logger
 from attention_ablation.study.bill import describe, over_budget
 from attention_ablation.study.cost import load_cost
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.expand import load_plan, relative_cost
+from attention_ablation.study.expand import load_plan
 from attention_ablation.study.runs import BACKBONE, FAILURE, read_run
 
 

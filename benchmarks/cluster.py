@@ -17,7 +17,7 @@ import torch
 
 from attention_ablation.study.cost import Cost
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.spec import Spec
+from attention_ablation.study.spec import DetectionSpec, Spec
 from attention_ablation.study.throughput import PublishedRates, load_published
 from attention_ablation.training import checkpoint
 from attention_ablation.training.calibrate import measured_loop
@@ -44,7 +44,7 @@ def main() -> None:
         print(f"| {name} | {measured} | {limit} |")
 
 
-def checkpoint_cost(plan: Plan, spec: Spec) -> list[str]:
+def checkpoint_cost(plan: Plan, spec: Spec | DetectionSpec) -> list[str]:
     """Return size, seconds, and shares of an epoch here and of a published one."""
     images = spec.recipe.dataset.train_images
     loop, rate = measured_loop(spec, torch.device("cpu"))

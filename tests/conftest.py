@@ -1,6 +1,7 @@
 """What the tests share: the repository's study, and a project folder with a tier of seconds."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from attention_ablation.cli import main
 from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study
+from tests.photos import CLASSES, encoded, folder, photo
 from tests.run_folders import ROWS, SEEDS, finished
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +38,8 @@ def project(tmp_path: Path) -> Path:
     recipe["dataset"] |= {"train_images": 64, "validation_images": 50}
     recipe |= {"epochs": 2, "batch_size": 16}
     tier["classification"].pop("backbones")
-    tier.pop("tables")  # it trains all of them
     for detector in tier["detection"].values():
+        detector.pop("backbones", None)
         recipe = detector["recipe"]
         recipe["dataset"] |= {"train_images": 16, "validation_images": 8}
         recipe |= {"epochs": 2, "evaluate_every": 2, "batch_size": 4}
@@ -62,6 +64,28 @@ def done(tiny: Plan) -> Plan:
             finished(tiny, run, 20.0 + 4 * number + 2 * run.seed)
     assert main(["render", *SEEDS]) == 0
     return tiny
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """The folder of data sets, with OWN: 4 images a class to train on; 2, 2, 3 to evaluate."""
+    folder(tmp_path / "own", CLASSES, 4, 2)
+    (tmp_path / "own/val/n02979186/more.png").write_bytes(encoded(photo(99), "PNG"))
+    (tmp_path / "own/val/n02979186/readme.txt").write_text("no image, and not taken for one")
+    return tmp_path
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """Trainings run with deterministic algorithms only, on one thread here."""
+    import torch  # here, because most of the plan's tests do without
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
 
 
 def shrink_study(project: Path, rows: str, figures: dict[str, Any] | None = None) -> None:

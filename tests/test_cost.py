@@ -1,6 +1,7 @@
 """What a plan says it costs, against sums done by hand; budgets; calibration; status."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from attention_ablation.cli import main
-from attention_ablation.study.bill import describe, over_budget
+from attention_ablation.study.bill import describe, describe_runs, over_budget
 from attention_ablation.study.config import Config
 from attention_ablation.study.cost import Cost, load_cost
 from attention_ablation.study.errors import UserError
@@ -119,7 +120,9 @@ def test_a_network_without_a_rate_is_named_and_stops_a_budget(tmp_path: Path) ->
     cost = Cost(plan, calibration)
     text = describe(cost, 4)
     assert "GPU-hours: at least" in text
-    assert "resnet50_se_" in text
+    assert "no rate is known of 1 runs, or they did not fit: resnet50_se." in text
+    assert re.search(r"table1 .* at least \d", text)
+    assert "not known" in describe_runs(cost)
     assert "the rate of 1 runs is not known" in str(over_budget(cost))
     assert cost.minutes(plan.specs["table1", "resnet50+se"]) == 24 * 60
 

@@ -75,7 +75,7 @@ def test_a_tier_is_for_the_tables_that_it_has_recipes_of() -> None:
         for tier in ("quick", "imagenet", "voc", "coco")
     }
     assert tables == {
-        "quick": [f"table{i}" for i in range(1, 6)],
+        "quick": [f"table{i}" for i in range(1, 8)],
         "imagenet": [f"table{i}" for i in range(1, 6)],
         "voc": ["table7"],
         "coco": ["table6"],
@@ -142,11 +142,27 @@ def test_detectors_that_are_compared_must_be_trained_alike(project: Path) -> Non
     path = project / "workflow/tiers/quick.yaml"
     tier = yaml.safe_load(path.read_text())
     tier["detection"]["stairnet"] = copy.deepcopy(tier["detection"]["ssd"])  # not an alias
+    epochs = tier["detection"]["ssd"]["recipe"]["epochs"]
     tier["detection"]["stairnet"]["recipe"]["epochs"] += 1
     write_yaml(path, tier)
-    with pytest.raises(UserError, match=r"detection\.recipe\.epochs: 5 for vgg16\+ssd.*; 6 for"):
+    named = rf"detection\.recipe\.epochs: {epochs} for vgg16\+ssd.*; {epochs + 1} for"
+    with pytest.raises(UserError, match=named):
         quick("table7", root=project)
     tier["detection"]["ssd"]["recipe"]["epochs"] += 1
     write_yaml(path, tier)
     assert isinstance(quick("table7", root=project).specs["table7", "vgg16+ssd"], DetectionSpec)
     assert isinstance(quick("table4", root=project).specs["table4", "resnet50"], Spec)
+
+
+def test_a_detector_may_have_another_size_and_recipe_on_a_backbone(project: Path) -> None:
+    plan = quick("table7", root=project)
+    recipes = [plan.specs["table7", f"{name}+stairnet"].recipe for name in ("vgg16", "mobilenet")]
+    assert recipes[0] != recipes[1]
+    path = project / "workflow/tiers/quick.yaml"
+    tier = yaml.safe_load(path.read_text())
+    tier["detection"]["ssd"]["backbones"]["mobilnet"] = tier["detection"]["ssd"]["backbones"].pop(
+        "mobilenet"
+    )
+    write_yaml(path, tier)
+    with pytest.raises(UserError, match=r"detection\.ssd\.backbones: .*'mobilnet'.*mobilenet"):
+        quick("table7", root=project)

@@ -48,8 +48,7 @@ rule train:
         metrics=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
         history=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/history.csv",
     # No `log:` either, for the same reason; an attempt appends to train.log.
-    # The longest first, so that no core is left alone with one at the end.
-    priority: lambda wildcards: relative_cost(run_of(wildcards).spec)
+    priority: lambda wildcards: PLAN.urgency[run_of(wildcards).path]
     threads: 1
     # A profile may set each of these; `launcher` is a command that the training's is appended to.
     resources:

@@ -3,12 +3,12 @@
 from itertools import cycle
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from attention_ablation.report.save import save
 from attention_ablation.study.config import CurvesFigure, Panel
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.runs import HISTORY
@@ -16,9 +16,6 @@ from attention_ablation.study.runs import HISTORY
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7")
 STYLES = {"train": (0, (3, 2)), "validation": "solid"}
-# The same input gives the same file, so that a diff shows a change and nothing else.
-mpl.rcParams["svg.hashsalt"] = "attention-ablation"
-mpl.rcParams["svg.fonttype"] = "none"
 
 
 def write_figure(plan: Plan, name: str) -> None:
@@ -40,10 +37,7 @@ def write_figure(plan: Plan, name: str) -> None:
         fontsize=8,
         color="0.35",
     )
-    folder = plan.folder / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=160)
+    save(plan, name, figure)
 
 
 def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:

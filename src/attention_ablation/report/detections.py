@@ -5,7 +5,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +12,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from attention_ablation.report.gradcam import why_missing
+from attention_ablation.report.save import save
 from attention_ablation.study.config import DetectionsFigure
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.runs import DETECTIONS, read_outcome
@@ -22,9 +22,6 @@ Kept = dict[str, NDArray[Any]]
 LEAST_SCORE = 0.5
 FOUND, TRUE = "#E69F00", "#56B4E9"  # Okabe and Ito's: told apart with any colour vision
 COLUMNS = 6
-# As in report/curves.py.
-mpl.rcParams["svg.hashsalt"] = "attention-ablation"
-mpl.rcParams["svg.fonttype"] = "none"
 
 
 def write_detections(plan: Plan, name: str) -> None:
@@ -63,10 +60,7 @@ def write_detections(plan: Plan, name: str) -> None:
     )
     caption = "\n".join(textwrap.wrap(caption, 150))
     figure.supxlabel(caption, fontsize=8.5, color="0.35", x=0.005, ha="left")
-    folder = plan.folder / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=160)
+    save(plan, name, figure)
 
 
 def _read(folder: Path) -> Kept | None:

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from attention_ablation.report.gradcam_means import gradcam_frame
+from attention_ablation.report.save import save
 from attention_ablation.study.config import GradCamFigure
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.runs import GRADCAM_MAPS, read_gradcam, read_outcome
@@ -27,9 +28,6 @@ OPACITY = 0.55
 DASH = "-"
 # Images in the paper's manner where no map says which ones there are.
 PLACEHOLDERS = 10
-# As in report/curves.py.
-mpl.rcParams["svg.hashsalt"] = "attention-ablation"
-mpl.rcParams["svg.fonttype"] = "none"
 
 
 def write_gradcam(plan: Plan, name: str) -> None:
@@ -45,8 +43,7 @@ def write_gradcam(plan: Plan, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     means.to_csv(folder / f"{name}.csv", index=False)
     figure = _draw(plan, name, entry, means)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=160)
+    save(plan, name, figure)
 
 
 def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> Figure:

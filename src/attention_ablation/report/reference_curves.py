@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attention_ablation.report.curves import COLOURS, STYLES
+from attention_ablation.report.save import save
 from attention_ablation.study.config import ReferenceFigure
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.references import COLUMNS, Reference, read_curve
@@ -44,10 +45,7 @@ def write_reference(plan: Plan, name: str) -> None:
         fontsize=8,
         color="0.35",
     )
-    folder = plan.folder / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=160)
+    save(plan, name, figure)
 
 
 def _draw(ax: Axes, curve: dict[str, list[float]], label: str, colour: str) -> None:

@@ -49,11 +49,14 @@ def describe(
             f"{_bytes(under_way)} of checkpoints of the runs under way."
         )
     lines += ["", f"Estimated for: {cost.rates.title}."]
-    for path in cost.unknown:
-        lines.append(f"- {path}: no rate is known, or it did not fit the device.")
+    if cost.unknown:
+        named = ", ".join(dict.fromkeys(path.rpartition("_")[0] for path in cost.unknown))
+        lines += _wrapped(
+            f"no rate is known of {len(cost.unknown)} runs, or they did not fit: {named}."
+        )
     if isinstance(cost.rates, PublishedRates):
         sources = cost.rates.sources([run.spec for run in plan.runs.values()])
-        lines += [textwrap.fill(f"- {line}", 100, subsequent_indent="  ") for line in sources]
+        lines += _wrapped(*sources)
         lines.append(
             "To measure here instead: .venv/bin/attention-ablation plan "
             f"--tier {plan.config.tier} --calibrate"
@@ -87,11 +90,12 @@ def _tables(cost: Cost) -> str:
         paths = {run.path for run in cost.plan.table_runs(table)}
         new = paths - seen
         seen |= paths
-        hours = [sum(cost.run_hours[path] for path in some) for some in (paths, new)]
-        counts = len(cost.plan.rows(table)), len(paths), len(paths - new)
-        records.append([table, *map(str, counts), *map(_number, hours)])
-    whole = _number(sum(cost.run_hours.values()))
-    records.append(["all", str(len(cost.plan.specs)), str(len(seen)), "", "", whole])
+        counts = [str(n) for n in (len(cost.plan.rows(table)), len(paths), len(paths - new))]
+        records.append([table, *counts, _hours(cost, paths), _hours(cost, new)])
+    whole = _hours(cost, set(cost.plan.runs))
+    # The runs that only give backbones their weights are in no table, but in the plan.
+    rows, runs = str(len(cost.plan.specs)), str(len(cost.plan.runs))
+    records.append(["all", rows, runs, "", "", whole])
     unit = cost.rates.unit
     headings = ["table", "rows", "runs", "shared with above", f"{unit} alone", f"{unit} to add"]
     return _aligned(records, headings, ["left"] + ["right"] * 5)
@@ -103,9 +107,22 @@ def describe_runs(cost: Cost) -> str:
     for table, key in cost.plan.specs:
         for run in cost.plan.row_runs(table, key):
             rows.setdefault(run.path, []).append(f"{table}:{key}")
-    records = [[path, _number(cost.run_hours[path]), " ".join(of)] for path, of in rows.items()]
+    records = [[path, _hours(cost, {path}), " ".join(of)] for path, of in rows.items()]
     headings = ["run", cost.rates.unit, "rows"]
     return _aligned(records, headings, ["left", "right", "left"])
+
+
+def _hours(cost: Cost, paths: set[str]) -> str:
+    """Return the device-hours of some runs, of which not all may be known."""
+    unknown = paths & set(cost.unknown)
+    if unknown and unknown == paths:
+        return "not known"
+    return ("at least " if unknown else "") + _number(sum(cost.run_hours[path] for path in paths))
+
+
+def _wrapped(*sentences: str) -> list[str]:
+    fill = textwrap.TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False).fill
+    return [fill(f"- {line}") for line in sentences]
 
 
 def _aligned(records: list[list[str]], headings: list[str], align: list[str]) -> str:

@@ -94,7 +94,10 @@ class ClassificationTier(Sizing):
 
 
 class DetectionSizing(Model):
-    """How a tier trains the rows of a detector, whose backbone has its classification's size."""
+    """The size of a detector's own layers and the recipe that trains it.
+
+    Its backbone has the size of its classification.
+    """
 
     width: float = Field(
         1.0, gt=0, description="Factor on the channels of the detector's own layers."
@@ -105,6 +108,12 @@ class DetectionSizing(Model):
     proposals: int | None = Field(
         None, ge=1, description="Faster R-CNN: regions that an evaluation classifies; null: 300."
     )
+    crop: int | None = Field(
+        None,
+        ge=2,
+        multiple_of=2,
+        description="Faster R-CNN: samples on a side of a region, pooled by two; null: 14.",
+    )
     reduction: Reduction = None
     initial: bool = Field(
         True,
@@ -112,6 +121,19 @@ class DetectionSizing(Model):
         "gates and seed, which is trained first where it is not there.",
     )
     recipe: DetectionRecipe
+
+
+class DetectionTier(DetectionSizing):
+    """How a tier trains the rows of a detector."""
+
+    backbones: dict[str, DetectionSizing] = Field(
+        default_factory=dict,
+        description="Backbones on which it needs another size or recipe, by name.",
+    )
+
+    def sizing(self, backbone: str) -> DetectionSizing:
+        """Return what holds for the detector on a backbone."""
+        return self.backbones.get(backbone, self)
 
 
 DetectorName = Literal["faster-rcnn", "ssd", "stairnet"]
@@ -124,7 +146,7 @@ class Tier(Model):
     limits: str = Field(description="What this tier can and cannot say; printed under tables.")
     seeds: Seeds
     classification: ClassificationTier
-    detection: dict[DetectorName, DetectionSizing] = Field(
+    detection: dict[DetectorName, DetectionTier] = Field(
         default_factory=dict, description="By detector; tables of the others are not trained."
     )
     tables: Names | None = Field(

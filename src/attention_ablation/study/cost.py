@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from attention_ablation.study.expand import Plan, relative_cost
+from attention_ablation.study.expand import Plan
 from attention_ablation.study.runs import read_outcome, steps_saved
 from attention_ablation.study.spec import DetectionSpec, Spec
 from attention_ablation.study.throughput import Rates, choose_rates
@@ -72,8 +72,9 @@ class Cost:
         """Return the hours until the last run ends, started in the workflow's order."""
         hours = self.left_hours if left else self.run_hours
         busy = [0.0] * devices
-        for run in sorted(self.plan.runs.values(), key=lambda run: -relative_cost(run.spec)):
-            heapq.heappush(busy, heapq.heappop(busy) + hours[run.path])
+        urgency = self.plan.urgency
+        for path in sorted(urgency, key=lambda path: -urgency[path]):
+            heapq.heappush(busy, heapq.heappop(busy) + hours[path])
         return max(busy)
 
 

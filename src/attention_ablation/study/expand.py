@@ -50,6 +50,20 @@ class Plan:
         initial = [run.initial for run in shown]
         return {run.path: run for run in [*shown, *initial] if run}
 
+    @cached_property
+    def urgency(self) -> dict[str, int]:
+        """A rough cost of every run and of the longest that starts from it, by folder.
+
+        The most urgent are started first, so that no core is left alone with one at the end.
+        """
+        after: dict[str, int] = {}
+        for run in self.runs.values():
+            if run.initial:
+                cost = max(after.get(run.initial.path, 0), relative_cost(run.spec))
+                after[run.initial.path] = cost
+        costs = {path: relative_cost(run.spec) for path, run in self.runs.items()}
+        return {path: cost + after.get(path, 0) for path, cost in costs.items()}
+
     @property
     def folder(self) -> Path:
         """Where this study's tables and figures go at this tier."""
@@ -201,7 +215,7 @@ def trained_tables(study: Study, tier: Tier) -> list[str]:
 
 
 def relative_cost(spec: Spec | DetectionSpec) -> int:
-    """Return a rough cost of a training, to start the longest ones first.
+    """Return a rough cost of a training.
 
     Steps times operations, whose number binds small networks: a gate's branch costs about as much
     as a convolution, and grouped convolutions cost half as much again.
@@ -226,9 +240,10 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpe
             f"{where}: expected a recipe for {row.detector} below detection in the tier; add one, "
             "or leave the table out."
         )
-    sized = tier.detection[row.detector]
+    sized = tier.detection[row.detector].sizing(row.backbone)
     detector = Detector(
-        name=row.detector, width=sized.width, regions=sized.regions, proposals=sized.proposals
+        name=row.detector,
+        **sized.model_dump(include={"width", "regions", "proposals", "crop"}),
     )
     inside = gates_in_backbone(detector)
     first = _classification(row.backbone, attention if inside else Attention(), tier, where)
@@ -262,7 +277,8 @@ def _chosen(row: Row, plan: Plan) -> dict[str, Any]:
     spec = plan.specs[row.table, row.key]
     if row.detector is None:
         return chosen(sized, spec.attention, "classification")
-    facts = chosen(plan.tier.detection[row.detector], spec.attention, "detection")
+    detection = plan.tier.detection[row.detector].sizing(row.backbone)
+    facts = chosen(detection, spec.attention, "detection")
     if isinstance(spec, DetectionSpec) and spec.initial:
         facts |= chosen(sized, spec.initial.attention, "classification")
     return facts

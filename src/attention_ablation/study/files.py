@@ -40,9 +40,13 @@ def load_tier(folder: Path, name: str, where: object) -> Tier:
     if not path.is_file():
         raise unknown("tier", name, sorted(p.stem for p in folder.glob("*.yaml")), where)
     tier = parse(Tier, read_yaml(path), path)
-    for backbone in tier.classification.backbones:
-        if backbone not in BACKBONES:
-            raise unknown("backbone", backbone, BACKBONES, f"{path}: classification.backbones")
+    named = {"classification": tier.classification.backbones} | {
+        f"detection.{name}": detector.backbones for name, detector in tier.detection.items()
+    }
+    for key, backbones in named.items():
+        for backbone in backbones:
+            if backbone not in BACKBONES:
+                raise unknown("backbone", backbone, BACKBONES, f"{path}: {key}.backbones")
     return tier
 
 

@@ -189,10 +189,17 @@ class Detector(Model):
         description="Faster R-CNN only: regions of an image that an evaluation classifies; null: "
         "the protocol's 300.",
     )
+    crop: int | None = Field(
+        None,
+        ge=2,
+        multiple_of=2,
+        description="Faster R-CNN only: samples on a side of a region, pooled to half as many; "
+        "null: the protocol's 14.",
+    )
 
     @model_validator(mode="after")
     def _regions_are_faster_rcnns(self) -> Self:
-        for key in ("regions", "proposals"):
+        for key in ("regions", "proposals", "crop"):
             if getattr(self, key) is not None and self.name != "faster-rcnn":
                 raise ValueError(f"'{key}' has no meaning for {self.name}; remove it")
         return self

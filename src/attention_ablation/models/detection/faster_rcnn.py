@@ -24,7 +24,7 @@ from attention_ablation.study.detectors import RPN_CHANNELS
 from attention_ablation.study.spec import Attention, Backbone, Detector
 
 STRIDE = 16  # of layer3's map
-CROP = 14  # samples on a side of a region
+CROP = 14  # samples on a side of a region, pooled to half as many
 ANCHORS = (64, 128, 256, 512)  # sides at a shorter side of 600 px: scales 4, 8, 16, 32 of STRIDE
 ANCHORS_AT = 600
 LONGEST_AT = 1000
@@ -38,7 +38,7 @@ class Shared(nn.Sequential):
 
 
 class PerRegion(nn.Module):
-    """layer4 with stride 1 and the mean over what it gives: (R, C, 7, 7) -> (R, 2C)."""
+    """layer4 with stride 1 and the mean over what it gives: (R, C, side, side) -> (R, 2C)."""
 
     def __init__(self, layer4: nn.Module) -> None:
         super().__init__()
@@ -54,37 +54,45 @@ class PerRegion(nn.Module):
 
 
 class RegionPool(nn.Module):
-    """A 14x14 crop of every region, max-pooled to 7x7: (N, C, H, W), boxes -> (R, C, 7, 7).
+    """A crop of every region, max-pooled by two: (N, C, H, W), boxes -> (R, C, crop/2, crop/2).
 
     The samples reach from edge to edge of a region, as in the protocol, and are bilinear. Because
     such a sample is separable in y and x, a crop is two matrix products, whose gradient is
     deterministic on every device, which that of RoIAlign is not.
+
+    Args:
+        crop: samples on a side; the protocol's 14 give 7x7.
     """
+
+    def __init__(self, crop: int) -> None:
+        super().__init__()
+        self.crop = crop
 
     def forward(
         self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: object
     ) -> Tensor:
         """Return the regions' features; boxes are x0, y0, x1, y1 in px of the network's input."""
-        crops = [_crop(x, on_image) for x, on_image in zip(features["0"], boxes, strict=True)]
+        pairs = zip(features["0"], boxes, strict=True)
+        crops = [_crop(x, on_image, self.crop) for x, on_image in pairs]
         return F.max_pool2d(torch.cat(crops), 2)
 
 
-def _crop(x: Tensor, boxes: Tensor) -> Tensor:
-    """Return samples of one image's map: (C, H, W), (R, 4) -> (R, C, CROP, CROP)."""
+def _crop(x: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """Return samples of one image's map: (C, H, W), (R, 4) -> (R, C, side, side)."""
     channels, height, width = x.shape
     columns = x.permute(1, 2, 0).reshape(height, width * channels)
-    rows = _samples(boxes[:, 1], boxes[:, 3], height).view(-1, height) @ columns
-    across = _samples(boxes[:, 0], boxes[:, 2], width)[:, None]
-    crops = across @ rows.view(-1, CROP, width, channels)  # (R, CROP, CROP, C)
+    rows = _samples(boxes[:, 1], boxes[:, 3], height, side).view(-1, height) @ columns
+    across = _samples(boxes[:, 0], boxes[:, 2], width, side)[:, None]
+    crops = across @ rows.view(-1, side, width, channels)  # (R, side, side, C)
     return crops.permute(0, 3, 1, 2)
 
 
-def _samples(low: Tensor, high: Tensor, size: int) -> Tensor:
-    """Return the weights of a map's cells in samples from `low` to `high` px.
+def _samples(low: Tensor, high: Tensor, size: int, count: int) -> Tensor:
+    """Return the weights of a map's cells in `count` samples from `low` to `high` px.
 
-    Outside the map the nearest cell counts. Shape: (R,), (R,) -> (R, CROP, size).
+    Outside the map the nearest cell counts. Shape: (R,), (R,) -> (R, count, size).
     """
-    steps = torch.linspace(0, 1, CROP, dtype=low.dtype, device=low.device)
+    steps = torch.linspace(0, 1, count, dtype=low.dtype, device=low.device)
     at = (low[:, None] + (high - low)[:, None] * steps) / STRIDE
     cells = torch.arange(size, device=low.device)
     return (1 - (at.clamp(0, size - 1)[:, :, None] - cells).abs()).clamp(min=0)
@@ -163,7 +171,8 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
     samples come from torch's global random stream.
 
     Args:
-        detector: factor on the proposals' channels, and where wanted other numbers of regions.
+        detector: factor on the proposals' channels, and where wanted other numbers of regions and
+            samples.
         backbone: a residual network.
         attention: the gate at the end of every block.
         classes: without the background.
@@ -202,7 +211,7 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
             nms_thresh=0.7,
         )
         heads = RegionHeads(
-            RegionPool(),
+            RegionPool(detector.crop or CROP),
             per_region,
             FastRCNNPredictor(vector, classes + 1),
             fg_iou_thresh=0.5,
