@@ -7,6 +7,7 @@
 # make benchmark  after `make tables`: the first figures in benchmarks/README.md
 # make benchmark-cluster  checkpoints and 500 runs through a local Slurm (needs it, and root)
 # make benchmark-loader  how fast images are read, beside torchvision's reference loader
+# make benchmark-detection  how fast detectors train, beside torchvision's
 # make lock     pin every package again, from pyproject.toml (needs uv)
 #
 # Choose with TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
@@ -25,7 +26,7 @@ CHOICE := $(if $(TIER),tier=$(TIER)) $(if $(TABLES),$(if $(filter all,$(TABLES))
 # The lock ends with its holder, so a killed run leaves none behind; Snakemake's own would stay.
 LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
 
-.PHONY: tables plan status verify benchmark benchmark-cluster benchmark-loader test lint format lock
+.PHONY: tables plan status verify benchmark benchmark-cluster benchmark-loader benchmark-detection test lint format lock
 
 tables: $(READY)
 	@test -d workflow/profiles/$(PROFILE) || { \
@@ -53,6 +54,9 @@ benchmark-cluster: $(READY)
 
 benchmark-loader: $(READY)
 	$(RUN) python -m benchmarks.loader
+
+benchmark-detection: $(READY)
+	$(RUN) python -m benchmarks.detection
 
 test: $(READY)
 	$(RUN) pytest

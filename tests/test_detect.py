@@ -19,6 +19,7 @@ from attention_ablation.training.detect import Detection
 from attention_ablation.training.processes import Processes
 from attention_ablation.training.run import train
 from tests.conftest import shrink_study
+from tests.test_processes import Launch, place
 from tests.test_workflow import snakemake
 
 CPU = torch.device("cpu")
@@ -201,6 +202,33 @@ def test_the_metric_is_the_recipes(plan: Plan) -> None:
     coco = run.spec.recipe.model_copy(update={"metric": "coco"})
     detection.recipe = coco
     assert detection.validate() == {"map": 100, "map_50": 100, "map_75": 100}
+
+
+def test_two_processes_train_a_detector_together(plan: Plan, tmp_path: Path) -> None:
+    run = alone(plan, "table6", "resnet18+faster-rcnn+cbam")
+    spec = place(run, tmp_path)
+    text = Launch(spec, plan.data_folder).output()
+    assert text.count("epoch 2/2") == 1  # one of them prints
+    metrics = json.loads((spec.parent / "metrics.json").read_text())
+    assert (metrics["status"], metrics["processes"]) == ("completed", 2)
+    single = task(plan, run)
+    before = {name: p.clone() for name, p in single.model.named_parameters() if p.requires_grad}
+    single.model.load_state_dict(torch.load(spec.parent / WEIGHTS, weights_only=True))
+    after = dict(single.model.named_parameters())
+    assert all(after[name].isfinite().all() for name in before)
+    assert sum(torch.equal(value, after[name]) for name, value in before.items()) < 3
+    assert single.validate()["map_50"] == pytest.approx(metrics["validation_map_50"], abs=0.5)
+
+
+def test_processes_share_the_validation_images(plan: Plan) -> None:
+    detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
+    parts: list[int] = []
+    detection.detect = lambda part: parts.extend(part) or []
+    for rank in range(3):
+        detection.processes = Processes(rank, 3)
+        detection.processes.gather = lambda found: found
+        detection.validate()
+    assert sorted(parts) == list(range(8))
 
 
 def test_a_detector_is_calibrated_on_images_of_its_size(plan: Plan) -> None:

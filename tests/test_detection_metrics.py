@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from attention_ablation.data.scenes import CLASSES, compose_scenes
 from attention_ablation.metrics.coco import coco_map
 from attention_ablation.metrics.voc import voc_map
+from attention_ablation.study.datasets import ClutteredScenes
+from attention_ablation.study.expand import load_plan
+from tests.conftest import ROOT
 
 Boxes = list[tuple[float, float, float, float]]
 A, B, FAR = (0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0), (50.0, 50.0, 60.0, 60.0)
@@ -291,3 +296,30 @@ def test_coco_by_hand() -> None:
     assert coco_map([inside], [crowd])["map_50"] == pytest.approx(1)
     with pytest.raises(ValueError, match="at least one object"):
         coco_map([found([A], [0.9])], [there([])])
+
+
+@pytest.mark.parametrize(
+    ("table", "row"), [("table6", "resnet50+faster-rcnn"), ("table7", "vgg16+ssd")]
+)
+def test_chance_is_what_the_quick_tier_says(table: str, row: str) -> None:
+    plan = load_plan({"study": "cbam", "tier": "quick", "tables": [table]}, ROOT)
+    dataset = plan.specs[table, row].recipe.dataset
+    assert isinstance(dataset, ClutteredScenes)
+    scenes = compose_scenes(dataset, "validation", range(dataset.validation_images))
+    scores = np.random.default_rng(0)
+    predictions, targets = [], []
+    for first, last in pairwise(scenes.starts):
+        boxes = scenes.boxes[first:last].astype(np.float32)
+        targets.append({"boxes": boxes, "labels": scenes.labels[first:last]})
+        every_class = {
+            "boxes": np.repeat(boxes, 10, axis=0),
+            "labels": np.tile(range(1, 11), len(boxes)),
+        }
+        predictions.append(every_class | {"scores": scores.random(10 * len(boxes), np.float32)})
+    metric = (
+        coco_map(predictions, targets)["map_50"]
+        if table == "table6"
+        else np.mean(list(voc_map(predictions, targets, CLASSES).values()))
+    )
+    assert 100 * metric == pytest.approx(12, abs=1.5)
+    assert "12 % mAP@.5 with all true boxes given" in plan.tier.limits

@@ -19,9 +19,10 @@ from attention_ablation.study.runs import DETECTIONS, read_outcome
 
 Kept = dict[str, NDArray[Any]]
 # A found box is drawn from this score on.
-LEAST_SCORE = 0.5
+LEAST_SCORE = 0.3
 FOUND, TRUE = "#E69F00", "#56B4E9"  # Okabe and Ito's: told apart with any colour vision
 COLUMNS = 6
+ROOM = 0.1  # of an image's height, for a line of text
 
 
 def write_detections(plan: Plan, name: str) -> None:
@@ -32,7 +33,7 @@ def write_detections(plan: Plan, name: str) -> None:
     """
     entry = plan.study.figures[name]
     assert isinstance(entry, DetectionsFigure)
-    figure = Figure(figsize=(10, 1.6 * len(entry.rows) + 1.1))
+    figure = Figure(figsize=(10, 1.35 * len(entry.rows) + 1.0))
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02, hspace=0.02, wspace=0.02)
     grid = figure.subplots(
         len(entry.rows), COLUMNS + 1, squeeze=False, width_ratios=[1.25] + [1] * COLUMNS
@@ -80,7 +81,8 @@ def _draw(ax: Axes, kept: Kept | None, number: int) -> None:
     if kept is None or f"image_{number}" not in kept:
         ax.text(0.5, 0.5, "-", fontsize=12, ha="center", va="center", transform=ax.transAxes)
         return
-    ax.imshow(kept[f"image_{number}"].transpose(1, 2, 0))
+    image = kept[f"image_{number}"].transpose(1, 2, 0)
+    ax.imshow(image)
     for box in kept[f"true_boxes_{number}"]:
         _frame(ax, box, TRUE, "dashed")
     shown = kept[f"found_scores_{number}"] >= LEAST_SCORE
@@ -92,9 +94,12 @@ def _draw(ax: Axes, kept: Kept | None, number: int) -> None:
     ):
         _frame(ax, box, FOUND, "solid")
         name = str(kept["classes"][label - 1])
+        # Above the box, or at the image's edge inside of it.
+        above = box[1] > ROOM * image.shape[0]
         ax.text(
-            box[0], box[1] - 1, f"{name} {score:.2f}", fontsize=6.5, color="black", va="bottom",
-            bbox={"facecolor": FOUND, "edgecolor": "none", "pad": 0.6}, clip_on=True,
+            max(box[0], 0), max(box[1], 0), f"{name} {score:.2f}", fontsize=6, color="black",
+            va="bottom" if above else "top", clip_on=True,
+            bbox={"facecolor": FOUND, "edgecolor": "none", "pad": 0.6},
         )  # fmt: skip
 
 

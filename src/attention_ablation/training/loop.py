@@ -75,8 +75,9 @@ class Loop:
         row |= {
             "seconds": round(seconds, 4),
             "compute_seconds": round(seconds - self.waited, 4),
-            "images_per_second": round(images / self.seconds, 1),
-            "compute_images_per_second": round(images / (self.seconds - self.waited), 1),
+            # Four digits, because a large detector on a CPU may take seconds for an image.
+            "images_per_second": float(f"{images / self.seconds:.4g}"),
+            "compute_images_per_second": float(f"{images / (self.seconds - self.waited):.4g}"),
         }
         self.history.append(row)
         self.sums.zero_()
