@@ -77,14 +77,15 @@ def write_instances(path: Path, images: list[Any], annotations: list[Any]) -> No
 @pytest.fixture
 def coco2014(tmp_path: Path) -> Path:
     """COCO's folders: three images of train, four of val of which two are minival."""
+    folder = tmp_path / "coco2014"
     train = [coco_image(n, "train2014") for n in (30, 9, 25)]
     val = [coco_image(n, "val2014") for n in (42, 73, 74, 133)]
     for image in train:
-        jpeg(tmp_path / "train2014" / image["file_name"], 64, 48)
+        jpeg(folder / "train2014" / image["file_name"], 64, 48)
     for image in val:
-        jpeg(tmp_path / "val2014" / image["file_name"], 64, 48)
+        jpeg(folder / "val2014" / image["file_name"], 64, 48)
     write_instances(
-        tmp_path / "annotations/instances_train2014.json",
+        folder / "annotations/instances_train2014.json",
         train,
         [
             coco_annotation(1, 9, 18, [10.5, 5, 20, 15.25]),
@@ -96,7 +97,7 @@ def coco2014(tmp_path: Path) -> Path:
         ],
     )
     write_instances(
-        tmp_path / "annotations/instances_val2014.json",
+        folder / "annotations/instances_val2014.json",
         val,
         [
             coco_annotation(7, 42, 90, [1, 1, 10, 10]),
@@ -108,15 +109,15 @@ def coco2014(tmp_path: Path) -> Path:
     # The public list holds annotations that are not of val2014; only its images count.
     listed = [coco_image(n, "val2014") for n in (73, 133)]
     write_instances(
-        tmp_path / "annotations/instances_minival2014.json",
+        folder / "annotations/instances_minival2014.json",
         listed,
         [coco_annotation(8, 73, 18, [0, 0, 1, 1])],
     )
-    return tmp_path
+    return folder
 
 
 def load_coco(folder: Path) -> DetectionData:
-    return load_detection(Coco(name="coco2014"), folder, folder)
+    return load_detection(Coco(name="coco2014"), folder.parent, folder)
 
 
 def test_coco_is_read_as_it_lies(coco2014: Path) -> None:

@@ -209,3 +209,17 @@ def test_status_tells_running_failed_and_missing(
     assert counts == ["table3", "0", "1", "1", "1", "0", "9"]
     with held(running):
         pass
+
+
+def test_detectors_wait_for_their_backbones_in_the_estimate(tmp_path: Path) -> None:
+    plan = plan_of(tier="voc", results=str(tmp_path))
+    calibration = rates(plan, 100.0)
+    for run in plan.runs.values():  # the backbones too, which no row shows
+        calibration.measured[network_key(run.spec)] = Measured(network="x", images_per_second=100.0)
+    cost = Cost(plan, calibration)
+    hours = cost.run_hours
+    chains = [hours[p] + hours[r.initial.path] for p, r in plan.runs.items() if r.initial]
+    assert cost.makespan(100) == pytest.approx(max(chains))
+    assert cost.makespan(1) >= sum(hours.values()) * 0.999
+    assert len(describe_runs(cost).splitlines()) == len(plan.runs) + 2
+    assert "what a detector starts from" in describe_runs(cost)

@@ -1,7 +1,11 @@
 """Detection trained for a few steps: each detector, its start, its order, its numbers, the DAG."""
 
+import copy
 import json
 import math
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +13,18 @@ import pandas as pd
 import pytest
 import torch
 
+from attention_ablation.data.detection import SceneSet
 from attention_ablation.study.config import Config
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.runs import BACKBONE, DETECTIONS, WEIGHTS, steps_saved
 from attention_ablation.study.spec import DetectionSpec, Run
+from attention_ablation.study.verify import check_run
 from attention_ablation.training.calibrate import calibrate
 from attention_ablation.training.detect import Detection
+from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.processes import Processes
-from attention_ablation.training.run import train
+from attention_ablation.training.run import settle, train
 from tests.conftest import shrink_study
 from tests.test_processes import Launch, place
 from tests.test_workflow import snakemake
@@ -97,7 +104,8 @@ def test_a_run_has_losses_by_part_and_its_average_precision(
     assert found["dataset_composed_with"].startswith("numpy ")
     with np.load(folder / DETECTIONS) as kept:
         assert kept["classes"].tolist() == [str(digit) for digit in range(10)]
-        assert kept["image_0"].shape == (3, 96, 96)
+        size = run.spec.recipe.dataset.image_size
+        assert kept["image_0"].shape == (3, size, size)
         assert kept["true_boxes_0"].shape[1] == kept["found_boxes_5"].shape[1] == 4
 
 
@@ -222,13 +230,68 @@ def test_two_processes_train_a_detector_together(plan: Plan, tmp_path: Path) -> 
 
 def test_processes_share_the_validation_images(plan: Plan) -> None:
     detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
+    scenes = detection.data.validation
     parts: list[int] = []
-    detection.detect = lambda part: parts.extend(part) or []
+
+    def perfect(part: range) -> list[object]:
+        parts.extend(part)
+        return [({**scenes[i][1], "scores": torch.ones(len(scenes[i][1]["labels"]))}, scenes[i][1])
+                for i in part]  # fmt: skip
+
+    detection.detect = perfect
     for rank in range(3):
         detection.processes = Processes(rank, 3)
         detection.processes.gather = lambda found: found
         detection.validate()
     assert sorted(parts) == list(range(8))
+
+
+def test_a_detector_stopped_within_an_epoch_samples_the_same(plan: Plan) -> None:
+    run = alone(plan, "table6", "resnet18+faster-rcnn")
+
+    def loop() -> Loop:
+        settle(run.seed, CPU)
+        return Loop(task(plan, run), CPU)
+
+    whole = loop()
+    rows = [whole.epoch() for _ in range(2)]
+    first, asked = loop(), iter([False, False, True])
+    with pytest.raises(Stopped):
+        first.epoch(lambda: next(asked))
+    state = copy.deepcopy(first.state_dict())
+    second = loop()
+    second.load_state_dict(state)
+    assert second.step == 2
+    again = [second.epoch() for _ in range(2)]
+    assert [row["train_loss"] for row in again] == [row["train_loss"] for row in rows]
+    theirs = whole.task.model.state_dict()
+    assert all(torch.equal(v, theirs[k]) for k, v in second.task.model.state_dict().items())
+
+
+def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(plan: Plan) -> None:
+    detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
+    detection.workers = 1
+    batches = detection.batches(1)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        os.kill(worker.pid, number)
+    assert len(list(batches)) == detection.steps_per_epoch - 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_fails_is_named_without_a_traceback(
+    plan: Plan, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
+    detection.workers = workers
+
+    def broken(images: SceneSet, index: int) -> object:
+        raise UserError("a.jpg: expected an image that decodes.")
+
+    monkeypatch.setattr(SceneSet, "__getitem__", broken)
+    with pytest.raises(UserError, match=r"^a\.jpg: expected an image that decodes\.$"):
+        list(detection.batches(1))
 
 
 def test_a_detector_is_calibrated_on_images_of_its_size(plan: Plan) -> None:
@@ -283,3 +346,11 @@ def test_asking_for_detection_trains_what_it_starts_from_once(plan: Plan) -> Non
     assert frame["map_paper"].tolist()[1] == 28.1
     assert (plan.folder / "figures/detections.svg").stat().st_size > 10_000
     assert "mAP@.5 (%)" in (plan.folder / "report.html").read_text()
+    detector = next(run for run in plan.runs.values() if run.initial)
+    assert detector.initial
+    before = [finding.text for finding in check_run(plan.runs_folder / detector.path)]
+    assert not any("other weights" in text for text in before)
+    path = plan.runs_folder / detector.initial.path / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_sha256": "another"}))
+    texts = [finding.text for finding in check_run(plan.runs_folder / detector.path)]
+    assert f"it started from other weights than {detector.initial.path} has now" in texts

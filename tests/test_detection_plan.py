@@ -166,3 +166,21 @@ def test_a_detector_may_have_another_size_and_recipe_on_a_backbone(project: Path
     write_yaml(path, tier)
     with pytest.raises(UserError, match=r"detection\.ssd\.backbones: .*'mobilnet'.*mobilenet"):
         quick("table7", root=project)
+
+
+@pytest.mark.parametrize(
+    ("detector", "key", "message"),
+    [
+        ("ssd", "regions", r"'regions' has no meaning for ssd"),
+        ("faster-rcnn", "reduction", r"'reduction' has no meaning for faster-rcnn"),
+    ],
+)
+def test_keys_of_another_detector_are_refused(
+    project: Path, detector: str, key: str, message: str
+) -> None:
+    path = project / "workflow/tiers/quick.yaml"
+    tier = yaml.safe_load(path.read_text())
+    tier["detection"][detector][key] = 5
+    write_yaml(path, tier)
+    with pytest.raises(UserError, match=message):
+        quick("table6", "table7", root=project)

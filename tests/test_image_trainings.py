@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,9 @@ def test_neither_workers_nor_processes_nor_a_resume_change_an_image(tiny: Plan, 
         next(source.training(2, 0))  # abandoned
         resumed = list(source.training(1, 2))
         assert torch.equal(resumed[0][0], alone[2][0])
-        assert attempt or len(children()) == 2
+        assert attempt or len(active_children()) == 2
     source.close()
-    assert not children()
+    assert not active_children()
     labels = torch.cat([of for _, of in alone])
     assert labels.bincount().tolist() == [4, 4, 4]
 
@@ -67,16 +68,6 @@ def test_a_process_that_closes_nothing_ends_all_the_same(tiny: Plan, own: Path) 
     command = [sys.executable, "-c", NOT_CLOSED, text, str(own)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (3, "ends\n"), done.stderr
-
-
-def children() -> list[int]:
-    """The processes that this one started and that have not ended."""
-    tasks = Path(f"/proc/{os.getpid()}/task")
-    text = " ".join((task / "children").read_text() for task in tasks.iterdir())
-    return [
-        int(pid) for pid in text.split()
-        if "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text()
-    ]  # fmt: skip
 
 
 def test_every_validation_image_is_evaluated_once(tiny: Plan, own: Path) -> None:
@@ -112,7 +103,7 @@ def test_a_file_that_does_not_decode_ends_the_training_with_its_name(
     assert "Traceback" not in error
     reason = json.loads((spec.parent / "failure.json").read_text())["reason"]
     assert reason.startswith(str(victim))
-    assert not children()
+    assert not active_children()
 
 
 def test_killed_while_it_trains_on_files_it_ends_as_if_it_never_was(tiny: Plan, own: Path) -> None:

@@ -67,6 +67,12 @@ def test_missing_and_failed_runs_are_dashes_and_named(tiny: Plan) -> None:
     assert "out of memory" in set(runs["reason"])
 
 
+def test_what_the_data_lack_is_said_once_below_the_table(tiny: Plan) -> None:
+    remark = "validation images: 4,000, where the data set has 4,952"
+    write_metrics(tiny, "resnet50+se", [20, 23, 26], dataset_remarks=remark)
+    assert markdown(tiny).count(f"- Data: {remark}.") == 1
+
+
 def test_a_diverged_run_says_so_and_hides_no_mean(tiny: Plan) -> None:
     write_metrics(tiny, "resnet50+cbam", [20, 23, 21])
     write_metrics(tiny, "resnet50+cbam", [99], status="diverged", validation_top1_error=None)

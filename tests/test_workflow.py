@@ -12,7 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from attention_ablation.study.config import Study
+from attention_ablation.study.config import Config, Study
+from attention_ablation.study.expand import load_plan
+from attention_ablation.study.spec import Run
 from tests.conftest import shrink_study, write_yaml
 
 BIN = Path(sys.executable).parent
@@ -208,3 +210,27 @@ def test_a_tier_without_its_data_plans_and_does_not_start(project: Path) -> None
     assert "Traceback" not in done.stdout
     assert not metrics(project)
     assert not (project / "results/imagenet").exists()
+
+
+def test_a_run_of_before_an_edit_of_the_tier_can_still_be_asked_for(project: Path) -> None:
+    plan = load_plan(Config(study="cbam", tier="tiny", tables=["table3"]), project)
+    run = next(iter(plan.runs.values()))
+    recipe = run.spec.recipe.model_copy(update={"epochs": 3})
+    other = Run(seed=0, spec=run.spec.model_copy(update={"recipe": recipe}))
+    assert other.path not in plan.runs
+    folder = project / "results/tiny/runs" / other.path
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text(other.canonical())
+    done = snakemake(project, "--dry-run", f"results/tiny/runs/{other.path}/metrics.json")
+    assert done.returncode == 0, done.stdout
+    assert "rule train" in done.stdout
+
+
+def test_detection_without_its_data_does_not_train_backbones_first(project: Path) -> None:
+    imagenet = project / "results/data/imagenet"
+    for split in ("train", "val"):
+        (imagenet / split).mkdir(parents=True)
+    done = snakemake(project, "--config", "tier=voc", "tables=all")
+    assert done.returncode != 0
+    assert "Nothing was started: expected results/data/VOCdevkit/VOC2007" in done.stdout
+    assert not (project / "results/voc").exists()

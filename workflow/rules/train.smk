@@ -48,7 +48,8 @@ rule train:
         metrics=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
         history=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/history.csv",
     # No `log:` either, for the same reason; an attempt appends to train.log.
-    priority: lambda wildcards: PLAN.urgency[run_of(wildcards).path]
+    # A run of before an edit of the tier is in no plan.
+    priority: lambda wildcards: PLAN.urgency.get(run_of(wildcards).path, 0)
     threads: 1
     # A profile may set each of these; `launcher` is a command that the training's is appended to.
     resources:

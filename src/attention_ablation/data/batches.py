@@ -23,7 +23,6 @@ from attention_ablation.study.recipes import ClassificationRecipe
 
 EVALUATION_BATCH = 250
 Batch = tuple[Tensor, Tensor]
-# Of ImageNet's training images, as torchvision's reference recipes have them.
 
 
 class Source(Protocol):
@@ -181,7 +180,7 @@ class FileSource:
                 collate_fn=collate,
                 pin_memory=self._device.type == "cuda",
                 persistent_workers=self._workers > 0,
-                worker_init_fn=_ignore_signals,
+                worker_init_fn=ignore_signals,
                 generator=torch.Generator(),  # the global one is the training's
             )
             self._loaders.append(loader)
@@ -258,9 +257,11 @@ def _end(
     loaders.clear()  # with a loader its workers end
 
 
-def _ignore_signals(_: int) -> None:
-    # A signal to stop often goes to every process of a job; the main one, which notes it, asks its
-    # workers for the batch under way and ends them when the checkpoint is written.
+def ignore_signals(_: int) -> None:
+    """Leave a signal to stop, which often goes to every process of a job, to the main one.
+
+    It asks its workers for the batch under way and ends them when the checkpoint is written.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 

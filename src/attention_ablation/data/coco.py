@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attention_ablation.data.annotations import Annotation
-from attention_ablation.data.image_files import ImageRecord, required
+from attention_ablation.data.files import required
+from attention_ablation.data.image_files import ImageRecord
 from attention_ablation.study.errors import UserError
 
 MINIVAL = 5_000

@@ -88,7 +88,7 @@ def load_detection(
 ) -> DetectionData:
     """Return a detection data set.
 
-    data_folder: where VOCdevkit/, or COCO's annotations/ and images, lie. composed_folder: where
+    data_folder: where VOCdevkit/ or coco2014/ lies. composed_folder: where
     composed scenes are kept. Raises UserError for data that are missing or broken.
     """
     if isinstance(dataset, ClutteredScenes):
@@ -145,7 +145,8 @@ def _load_files(dataset: Voc | Coco, folder: Path) -> DetectionData:
         train, validation, notes = voc.read_voc(folder)
         classes = voc.CLASSES
     else:
-        train, validation, classes, category_ids, derived, notes = coco.read_coco(folder)
+        coco2014 = coco.read_coco(folder / "coco2014")
+        train, validation, classes, category_ids, derived, notes = coco2014
         suffix = "-derived-minival" if derived else ""
     for split, records, images in (
         ("training", train, dataset.train_images),

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attention_ablation.study.datasets import SPLITS, Cifar, Dataset, Images
+from attention_ablation.study.datasets import (
+    SPLITS,
+    Cifar,
+    Coco,
+    Dataset,
+    DetectionDataset,
+    Images,
+    Voc,
+)
 from attention_ablation.study.errors import UserError
 
 # torchvision's ImageFolder takes files with these endings for images, and so does this.
@@ -65,15 +73,30 @@ class ImageFiles:
         return digest.hexdigest()[:16]
 
 
-def look(dataset: Dataset, datasets: Path) -> None:
+def look(dataset: Dataset | DetectionDataset, datasets: Path) -> None:
     """Raise UserError where a data set that is not composed is not there at all."""
-    if isinstance(dataset, Images):
+    if isinstance(dataset, (Voc, Coco)):
+        for name in dataset.lists:
+            required(datasets / name)
+    elif isinstance(dataset, Images):
         find(dataset, datasets)
     elif isinstance(dataset, Cifar) and not (datasets / dataset.name).is_dir():
         raise UserError(
             f"{datasets / dataset.name}: there is no such folder; attention-ablation data download "
             f"{dataset.name} makes it. {GUIDE}"
         )
+
+
+def required(path: Path) -> Path:
+    """Return a path that exists; raises UserError that says what is in its nearest folder."""
+    if path.exists():
+        return path
+    there = next(folder for folder in path.parents if folder.is_dir())
+    names = sorted(entry.name for entry in there.iterdir())
+    found = ", ".join(names[:8]) + ", ..." * (len(names) > 8) if names else "nothing"
+    raise UserError(
+        f"expected {path}, but {there} has {found}; docs/detection-data.md says how the data lie."
+    )
 
 
 def find(dataset: Images, datasets: Path) -> Path:

@@ -96,15 +96,3 @@ def with_objects(records: list[ImageRecord], notes: list[str]) -> list[ImageReco
     if len(kept) < len(records):
         notes.append(f"training images without an object left out: {len(records) - len(kept)}")
     return kept
-
-
-def required(path: Path) -> Path:
-    """Return a path that exists; raises UserError that says what is in its nearest folder."""
-    if path.exists():
-        return path
-    there = next(folder for folder in path.parents if folder.is_dir())
-    names = sorted(entry.name for entry in there.iterdir())
-    found = ", ".join(names[:8]) + ", ..." * (len(names) > 8) if names else "nothing"
-    raise UserError(
-        f"expected {path}, but {there} has {found}; docs/detection-data.md says how the data lie."
-    )

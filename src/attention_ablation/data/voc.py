@@ -9,7 +9,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from attention_ablation.data.annotations import Annotation
-from attention_ablation.data.image_files import ImageRecord, required
+from attention_ablation.data.files import required
+from attention_ablation.data.image_files import ImageRecord
 from attention_ablation.study.errors import UserError, unknown
 
 # fmt: off

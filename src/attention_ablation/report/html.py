@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -65,8 +66,10 @@ def _figure(plan: Plan, name: str) -> dict[str, Any]:
     if path.exists():
         image = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
     number = name.removeprefix("figure")
-    return {"name": name, "number": number, "title": entry.title, "section": entry.section,
-            "image": image}  # fmt: skip
+    heading = f"Figure {number}. {entry.title}" if number.isdigit() else entry.title
+    short = re.sub(r"(?<=[a-z])(?=\d)", " ", name.replace("-", " ")).capitalize()
+    return {"name": name, "short": short, "heading": heading, "title": entry.title,
+            "section": entry.section, "image": image}  # fmt: skip
 
 
 def _complexity(plan: Plan) -> dict[str, Any]:

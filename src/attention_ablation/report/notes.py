@@ -38,6 +38,9 @@ def table_notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame)
         run.path: row.label for row in plan.rows(table) for run in plan.row_runs(table, row.key)
     }
     notes += doubts(plan, labels, runs)
+    if "dataset_remarks" in runs:
+        remarks = dict.fromkeys(runs.loc[list(labels), "dataset_remarks"].dropna())
+        notes += [f"Data: {remark}." for remark in remarks]
     if differ := conditions(plan, table, runs):
         notes.append(f"Not trained alike: {'. '.join(differ)}.")
     notes.append(

@@ -107,7 +107,10 @@ def describe_runs(cost: Cost) -> str:
     for table, key in cost.plan.specs:
         for run in cost.plan.row_runs(table, key):
             rows.setdefault(run.path, []).append(f"{table}:{key}")
-    records = [[path, _hours(cost, {path}), " ".join(of)] for path, of in rows.items()]
+    records = [
+        [path, _hours(cost, {path}), " ".join(rows.get(path, ["what a detector starts from"]))]
+        for path in cost.plan.runs
+    ]
     headings = ["run", cost.rates.unit, "rows"]
     return _aligned(records, headings, ["left", "right", "left"])
 

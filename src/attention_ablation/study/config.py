@@ -1,16 +1,16 @@
 """What the user's files hold, typed: config.yaml, a study's files, a tier's YAML."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from attention_ablation.study.claims import Claim
 from attention_ablation.study.metrics import Metric
 from attention_ablation.study.model import Model
 from attention_ablation.study.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.references import Reference
-from attention_ablation.study.spec import Attention, Backbone
+from attention_ablation.study.spec import Attention
 
 
 def _no_duplicates(values: list[Any]) -> list[Any]:
@@ -73,12 +73,6 @@ class Sizing(Model):
     )
     reduction: Reduction = None
     recipe: ClassificationRecipe
-
-    def backbone(self, name: str) -> Backbone:
-        """Return a backbone at this size."""
-        return Backbone(
-            name=name, width=self.width, stride=self.stride, norm=self.norm, stem=self.stem
-        )
 
 
 class ClassificationTier(Sizing):
@@ -152,6 +146,17 @@ class Tier(Model):
     tables: Names | None = Field(
         None, description="The tables that this tier is for; null: all that it has recipes of."
     )
+
+    @model_validator(mode="after")
+    def _gates_in_backbones_are_reduced_there(self) -> Self:
+        detector = self.detection.get("faster-rcnn")
+        sizings = [detector, *detector.backbones.values()] if detector else []
+        if any(sizing.reduction is not None for sizing in sizings):
+            raise ValueError(
+                "'reduction' has no meaning for faster-rcnn, whose gates are those of its "
+                "backbone; set it below classification"
+            )
+        return self
 
 
 class Row(Model):

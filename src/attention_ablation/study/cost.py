@@ -73,12 +73,16 @@ class Cost:
         hours = self.left_hours if left else self.run_hours
         busy = [0.0] * devices
         urgency = self.plan.urgency
+        ends: dict[str, float] = {}
         for path in sorted(urgency, key=lambda path: -urgency[path]):
-            heapq.heappush(busy, heapq.heappop(busy) + hours[path])
+            first = self.plan.runs[path].initial
+            start = max(heapq.heappop(busy), ends[first.path] if first else 0.0)
+            ends[path] = start + hours[path]
+            heapq.heappush(busy, ends[path])
         return max(busy)
 
 
 def load_cost(plan: Plan) -> Cost:
     """Return the cost of a plan by the rates that its config chooses."""
-    specs = list(plan.specs.values())
+    specs = list({run.spec.run_id: run.spec for run in plan.runs.values()}.values())
     return Cost(plan, choose_rates(plan.config.hardware, plan.calibration_folder, specs, plan.root))

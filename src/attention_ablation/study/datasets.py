@@ -244,6 +244,12 @@ class Voc(Model):
     """VOC 2007 and 2012 trainval; VOC 2007 test: 20 classes (Everingham et al. 2010)."""
 
     in_memory: ClassVar = False
+    # Below the folder of the data sets; without them there is nothing to read.
+    lists: ClassVar = (
+        "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt",
+        "VOCdevkit/VOC2007/ImageSets/Main/test.txt",
+        "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt",
+    )
     name: Literal["voc07+12"]
     image_size: int = Field(300, ge=32, description="Side to which every image is resized, px.")
 
@@ -271,6 +277,10 @@ class Coco(Model):
     """COCO 2014: train and 35k of val to train on, minival (5k) to evaluate; 80 classes."""
 
     in_memory: ClassVar = False
+    lists: ClassVar = (
+        "coco2014/annotations/instances_train2014.json",
+        "coco2014/annotations/instances_val2014.json",
+    )
     name: Literal["coco2014"]
     image_size: int = Field(600, ge=32, description="Shorter side, px.")
     longest: int = Field(1000, ge=32, description="Longer side at most, px.")

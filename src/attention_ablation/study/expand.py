@@ -19,7 +19,7 @@ from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.detectors import gates_in_backbone
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.files import check_fit, load_config, load_study, load_tier, parse
-from attention_ablation.study.spec import Attention, DetectionSpec, Detector, Run, Spec
+from attention_ablation.study.spec import Attention, Backbone, DetectionSpec, Detector, Run, Spec
 
 # A step of a detector over one of its backbone's classification, roughly.
 DETECTION_COST = 8
@@ -241,10 +241,8 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpe
             "or leave the table out."
         )
     sized = tier.detection[row.detector].sizing(row.backbone)
-    detector = Detector(
-        name=row.detector,
-        **sized.model_dump(include={"width", "regions", "proposals", "crop"}),
-    )
+    keys = sized.model_dump(include={"width", "regions", "proposals", "crop"})
+    detector = parse(Detector, {"name": row.detector} | keys, where)
     inside = gates_in_backbone(detector)
     first = _classification(row.backbone, attention if inside else Attention(), tier, where)
     gate = first.attention if inside else _reduced(attention, sized.reduction)
@@ -260,7 +258,9 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpe
 
 def _classification(name: str, attention: Attention, tier: Tier, where: str) -> Spec:
     sized = tier.classification.sizing(name)
-    backbone, gate = sized.backbone(name), _reduced(attention, sized.reduction)
+    keys = sized.model_dump(include={"width", "stride", "norm", "stem"})
+    backbone = parse(Backbone, {"name": name} | keys, where)
+    gate = _reduced(attention, sized.reduction)
     check_fit(gate, backbone, where)
     return Spec(backbone=backbone, attention=gate, recipe=sized.recipe)
 

@@ -132,7 +132,7 @@ def network_key(spec: Spec | DetectionSpec) -> str:
     parts = [spec.backbone, spec.attention]
     network = [*(part.model_dump(exclude_none=True) for part in parts), size]
     if isinstance(spec, DetectionSpec):
-        network.append(spec.detector.model_dump())
+        network.append(spec.detector.model_dump(exclude_none=True))
     return short_hash(canonical_json(network))
 
 

@@ -57,6 +57,7 @@ def check_run(folder: Path, *, weights: bool = False) -> list[Finding]:
         return []
     sealed = SEAL in metrics or SEAL in kept
     wrong = list(_disagreements(folder, metrics, result, sealed=sealed))
+    wrong += _start(folder, (kept or metrics).get("initial_sha256"))
     if weights and sealed:
         wrong += _weights(folder, (kept or metrics).get("weights_sha256"))
     found = [Finding(WRONG, str(folder), text, remedy) for text, remedy in wrong]
@@ -136,6 +137,19 @@ def _weights(folder: Path, digest: object) -> Iterator[tuple[str, str]]:
         yield f"{WEIGHTS} is missing", RETRAIN
     elif sha256(folder / WEIGHTS) != digest:
         yield f"{WEIGHTS} has not the digest that was recorded", RETRAIN
+
+
+def _start(folder: Path, digest: object) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the weights that a detector's backbone started from."""
+    try:
+        first = read_run(folder / SPEC).initial
+        if not digest or not first:
+            return
+        weights = _read(folder.parents[1] / first.path / METRICS).get("weights_sha256")
+    except UserError:
+        return  # said of that folder
+    if weights and weights != digest:
+        yield f"it started from other weights than {first.path} has now", RETRAIN
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Classification:
         part = Part(self.recipe, self.seed, processes.rank, processes.size)
         self.source = source(data, part, device, workers)
         self.fingerprint = data.fingerprint
+        self.remarks = ""  # what is not as it should be is refused
         self.composed_with = getattr(data, "composed_with", None)
         self.model = build(run.spec.backbone, run.spec.attention, data.classes)
         initialise(self.model, run.seed, zero_init_residual=self.recipe.zero_init_residual)

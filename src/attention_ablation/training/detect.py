@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from attention_ablation.data.annotations import Target
+from attention_ablation.data.batches import ignore_signals
 from attention_ablation.data.detection import DetectionData, DetectionSet, load_detection
 from attention_ablation.data.detection_augment import Augmentation, augmented, sample_seed
 from attention_ablation.metrics.coco import coco_map
 from attention_ablation.metrics.voc import voc_map
 from attention_ablation.models.detection.build import build_detector, initialise_detector
+from attention_ablation.study.datasets import Coco
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.runs import BACKBONE, DETECTIONS
 from attention_ablation.study.spec import DetectionSpec, Run
@@ -72,6 +74,7 @@ class Detection:
         self.data = data = material.data
         self._turn, self._indices_of_turn = -1, torch.empty(0)
         self.fingerprint, self.composed_with = data.fingerprint, data.composed_with
+        self.remarks = data.skipped
         self.model = build_detector(
             spec.detector,
             spec.backbone,
@@ -112,17 +115,26 @@ class Detection:
         """Yield this process's parts of the epoch's batches, from the `first`, counted from 0.
 
         An epoch goes on in the data where the one before ended; the order of each pass through
-        them depends on the seed and the pass only, and an image's augmentation on it, too.
+        them depends on the seed and the pass only, and an image's augmentation on it, too. What
+        a step samples, such as regions, depends on the seed, the step and the process, so a
+        training that goes on in the middle of an epoch samples the same.
         """
         begin = (epoch - 1) * self.steps_per_epoch
         steps = range(begin + first, begin + self.steps_per_epoch)
         pick = _Picked(self.data.train, self.recipe.augmentation, self.seed)
-        for images, targets in DataLoader(
+        loader = DataLoader(
             pick,
             batch_sampler=_Steps(steps, self._indices),
             collate_fn=_lists,
             num_workers=self.workers,
-        ):
+            worker_init_fn=ignore_signals,
+            generator=torch.Generator(),  # the global one is the training's
+        )
+        for step, batch in zip(steps, loader, strict=True):
+            if isinstance(batch, str):
+                raise UserError(batch)
+            images, targets = batch
+            torch.manual_seed(sample_seed(self.seed, step, self.processes.rank))
             yield (
                 self._to_device(images),
                 [{k: v.to(self.device) for k, v in target.items()} for target in targets],
@@ -218,22 +230,31 @@ class _Steps:
 
 def random_scenes(spec: DetectionSpec, images: int) -> DetectionData:
     """Return images of noise with a box on each, on which nothing but speed can be measured."""
-    size = spec.recipe.dataset.image_size
-    noise = torch.randint(256, (images, 3, size, size), dtype=torch.uint8)
+    dataset = spec.recipe.dataset
+    size = dataset.image_size
+    # COCO's images, which keep their proportion, are mostly of 4:3.
+    width = size * 4 // 3 if isinstance(dataset, Coco) else size
+    noise = torch.randint(256, (images, 3, size, width), dtype=torch.uint8)
     box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * size
     target = {"boxes": box, "labels": torch.tensor([1]), "crowd": torch.tensor([False])}
     target["difficult"] = target["crowd"]
     scenes = [(image, target) for image in noise]
-    classes = tuple(map(str, range(spec.recipe.dataset.classes)))
+    classes = tuple(map(str, range(dataset.classes)))
     grey, spread = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     return DetectionData(scenes, scenes[:1], classes, grey, spread, fingerprint="random")
 
 
 class _Picked(Dataset[tuple[Tensor, Target]]):
-    """Training images by (pass, index), augmented."""
+    """Training images by (pass, index), augmented; or a sentence about one that has no image."""
 
     def __init__(self, images: DetectionSet, augmentation: Augmentation, seed: int) -> None:
         self.images, self.augmentation, self.seed = images, augmentation, seed
+
+    def __getitems__(self, places: list[tuple[int, int]]) -> list[tuple[Tensor, Target]] | str:
+        try:
+            return [self[at] for at in places]
+        except UserError as error:  # raised in a worker, it would come with its traceback
+            return str(error)
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, Target]:
         turn, index = at
@@ -241,7 +262,9 @@ class _Picked(Dataset[tuple[Tensor, Target]]):
         return augmented(image, target, self.augmentation, sample_seed(self.seed, turn, index))
 
 
-def _lists(pairs: list[tuple[Tensor, Target]]) -> Batch:
+def _lists(pairs: list[tuple[Tensor, Target]] | str) -> Batch | str:
+    if isinstance(pairs, str):
+        return pairs
     return [image for image, _ in pairs], [target for _, target in pairs]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from attention_ablation.study.runs import HISTORY, finish, sha256
+from attention_ablation.study.runs import BACKBONE, HISTORY, finish, sha256
 from attention_ablation.study.spec import Run
 from attention_ablation.training import checkpoint
 from attention_ablation.training.loop import Loop, Stopped
@@ -64,6 +64,7 @@ def train(
     with processes.main_first():  # it composes the data set where that was not done
         data: Any = task_of.load(run, folder, data_folder, datasets)
     ready = time.perf_counter()
+    initial = folder.parents[1] / run.initial.path / BACKBONE if run.initial else None
     settle(run.seed, device)
     facts = provenance(device)
     task: Task = task_of(run, data, device, processes, workers)
@@ -109,6 +110,8 @@ def train(
         **peak_memory(device),
         "dataset_fingerprint": task.fingerprint,
         "dataset_composed_with": task.composed_with,
+        **({"dataset_remarks": task.remarks} if task.remarks else {}),
+        **({"initial_sha256": sha256(initial)} if initial else {}),
         "processes": processes.size,
         **facts,
     }

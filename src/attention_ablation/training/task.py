@@ -28,6 +28,7 @@ class Task(Protocol):
     model: nn.Module
     fingerprint: str  # of the data set
     composed_with: str | None
+    remarks: str  # on what of the data was left out, changed or missing; empty if nothing
 
     @property
     def columns(self) -> tuple[str, ...]: ...

@@ -1,8 +1,9 @@
 """Faster R-CNN in its C4 form (Ren et al. 2015), by the protocol of Chen and Gupta 2017.
 
 torchvision has the proposals, the samplers, the box coding and the suppression; ours are the split
-of the residual network, the protocol's numbers, its crops and its box loss. One thing of the
-protocol is not here: it trains the proposals on anchors inside the image only.
+of the residual network, the protocol's numbers, its crops and its box loss. Three things of the
+protocol are not here: it trains the proposals on anchors inside the image only, does not put the
+true boxes among the regions to sample from, and lets no bias decay.
 """
 
 from collections import OrderedDict
