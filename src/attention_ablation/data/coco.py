@@ -24,12 +24,11 @@ REST_LIST = "instances_valminusminival2014.json"
 
 
 class CocoRecords(NamedTuple):
-    """What a copy of COCO 2014 holds; label k is category_ids[k - 1] in its files."""
+    """What a copy of COCO 2014 holds; labels count its categories by their ids, from 1."""
 
     train: list[ImageRecord]
     validation: list[ImageRecord]
     classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
     derived: bool  # whether minival was chosen by our rule, for want of the public list
     notes: list[str]
 
@@ -59,7 +58,6 @@ def read_coco(folder: Path) -> CocoRecords:
         _trainable(train, notes),
         validation,
         tuple(name for _, name in categories),
-        tuple(category for category, _ in categories),
         derived,
         notes,
     )

@@ -1,7 +1,6 @@
 """Detection data sets: images and the boxes and classes of the objects on them."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -40,8 +39,8 @@ class DetectionSet(Protocol):
 class DetectionData:
     """A data set's two splits, its classes without the background, and how to normalise it.
 
-    mean, std: of the three colours, 0 to 1. category_ids: label k is category_ids[k - 1] in the
-    data set's own files. skipped: what was left out or changed, and how often; empty if nothing.
+    mean, std: of the three colours, 0 to 1. skipped: what was left out or changed, and how often;
+    empty if nothing.
     """
 
     train: DetectionSet
@@ -52,7 +51,6 @@ class DetectionData:
     fingerprint: str
     composed_with: str | None = None  # packages and versions; None for images that were not
     skipped: str = ""
-    category_ids: tuple[int, ...] = ()  # empty: the labels themselves
 
 
 @dataclass(frozen=True)
@@ -139,14 +137,12 @@ def _load_files(dataset: Voc | Coco, folder: Path) -> DetectionData:
     from attention_ablation.data import coco, voc
     from attention_ablation.data.image_files import ImageFiles, with_objects
 
-    category_ids: Sequence[int] = ()
     suffix = ""
     if isinstance(dataset, Voc):
         train, validation, notes = voc.read_voc(folder)
         classes = voc.CLASSES
     else:
-        coco2014 = coco.read_coco(folder / "coco2014")
-        train, validation, classes, category_ids, derived, notes = coco2014
+        train, validation, classes, derived, notes = coco.read_coco(folder / "coco2014")
         suffix = "-derived-minival" if derived else ""
     for split, records, images in (
         ("training", train, dataset.train_images),
@@ -163,5 +159,4 @@ def _load_files(dataset: Voc | Coco, folder: Path) -> DetectionData:
         std=IMAGENET_STD,
         fingerprint=digest.hexdigest()[:16] + suffix,
         skipped="; ".join(notes),
-        category_ids=tuple(category_ids),
     )
