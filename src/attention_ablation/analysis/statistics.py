@@ -182,9 +182,10 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % t-interval of the mean; NaN for fewer than two values."""
     if len(values) < 2:
         return float("nan"), float("nan")
-    from scipy.stats import t
+    from scipy import stats
 
-    half = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1)
-    half /= np.sqrt(len(values))
-    mean = np.mean(values)
-    return float(mean - half), float(mean + half)
+    mean, error = float(np.mean(values)), float(stats.sem(values))
+    if not error:
+        return mean, mean
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, mean, error)
+    return float(low), float(high)
