@@ -67,6 +67,7 @@ rule all:
 onerror:
     # Some trainings failed; the tables still show what there is, with dashes for the rest.
     shell(f"attention-ablation render {SETTINGS}")
+    logger.info(f"`make status` says what failed and why; {PLAN.folder}/report.html has the rest.")
 
 
 onstart:

@@ -88,6 +88,8 @@ def test_the_guide_leads_to_a_row_in_the_tables(copy: Path) -> None:
     assert line["gflops"] == pytest.approx(3.857973 + 5 * channels / 1e9, abs=1e-6)
     assert 0 < line["top1_error"] <= 100
     assert line["seeds"] == 1
+    (kept,) = copy.glob("results/*/runs/*mygate*/seed-0/my_module.py")
+    assert kept.read_bytes() == (copy / "my_module.py").read_bytes()
     # The other table's row is the same training.
     planned = run(copy, f"{BIN}/attention-ablation plan --set 'tables=[table1, table4]' --runs")
     assert printed.split("results/quick/runs/")[1].split("/")[0] in planned

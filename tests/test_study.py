@@ -199,6 +199,7 @@ MISTAKES = [
     (TIER, [*RECIPE, "weight_decay"], "1e-4", r"weight_decay: .* but got '1e-4'; YAML reads 1e-4 as text, write 1.0e-4"),
     (TIER, [*RECIPE, "augmentation"], "crop-flip", r"augmentation 'none' for cluttered-digits, got 'crop-flip'"),
     (TIER, [*RECIPE, "dataset"], {"name": "cifar10", "size": 3}, r"unknown key 'classification.recipe.dataset.size'"),
+    (TIER, [*RECIPE, "dataset"], {"name": "folder", "folder": "a", "classes": 3, "train_images": 9, "image_sice": 32}, r"key 'classification.recipe.dataset.validation_images' is missing; add it.\n.*unknown key 'classification.recipe.dataset.image_sice'; did you mean '.*image_size'"),
     (TIER, [*RECIPE, "dataset"], {"name": "folder", "folder": "a/b", "classes": 2, "train_images": 64, "validation_images": 9}, r"expected the name of a folder .*, got 'a/b'; link it"),
     (TIER, [*RECIPE, "dataset"], {"name": "imagenet", "resize": 64}, r"a resize of at least image_size \(224\), got 64"),
     (TIER, [*RECIPE, "augmentation"], "pad-crop-flip", r"augmentation 'none' for cluttered-digits, got 'pad-crop-flip'"),

@@ -232,5 +232,5 @@ def test_detection_without_its_data_does_not_train_backbones_first(project: Path
         (imagenet / split).mkdir(parents=True)
     done = snakemake(project, "--config", "tier=voc", "tables=all")
     assert done.returncode != 0
-    assert "Nothing was started: expected results/data/VOCdevkit/VOC2007" in done.stdout
+    assert "Nothing was started: results/data/VOCdevkit: there is no such folder" in done.stdout
     assert not (project / "results/voc").exists()

@@ -76,6 +76,11 @@ class ImageFiles:
 def look(dataset: Dataset | DetectionDataset, datasets: Path) -> None:
     """Raise UserError where a data set that is not composed is not there at all."""
     if isinstance(dataset, (Voc, Coco)):
+        root = datasets / dataset.lists[0].partition("/")[0]
+        if not root.is_dir():
+            raise UserError(
+                f"{root}: there is no such folder; docs/detection-data.md says how the data lie."
+            )
         for name in dataset.lists:
             required(datasets / name)
     elif isinstance(dataset, Images):

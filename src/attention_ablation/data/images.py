@@ -6,6 +6,7 @@ device.
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +44,8 @@ def read_image(path: Path) -> Tensor:
     try:
         return decode(content)
     except (OSError, RuntimeError, SyntaxError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        # torchvision puts the line of its own source before the reason.
+        reason = re.sub(r"^.*\.cpp:\d+, ", "", str(error).strip().splitlines()[0].rstrip("."))
         if isinstance(error, UnidentifiedImageError):
             reason = "it is empty" if not content else "no image format is known to begin so"
         raise UserError(

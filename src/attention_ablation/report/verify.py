@@ -105,5 +105,5 @@ def _files(texts: dict[Path, str]) -> Iterator[Finding]:
     """Yield each file that is there and is not what its runs give now."""
     for path, text in texts.items():
         if path.exists() and path.read_text() != text:
-            what = "not what its runs give now: edited, old, or of another choice of seeds"
+            what = "not what its runs give now: edited, old, or of other tables or seeds"
             yield Finding(WRONG, str(path), what, "`attention-ablation render` writes it again")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -71,6 +71,10 @@ def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[st
     here: list[Any] = [model]
     for position, part in enumerate(loc):
         models = [m for annotation in here for m in _models_in(annotation)]
+        tagged = [m for m in models if part in _tags(m)]
+        if len(models) > 1 and tagged:
+            here = tagged  # the branch of that name, even where a field is called like it
+            continue
         fields = [m.model_fields[part] for m in models if part in m.model_fields]
         last = position == len(loc) - 1
         siblings = [".".join([*keys, name]) for m in models for name in m.model_fields]
@@ -84,6 +88,12 @@ def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[st
             here = [arg for annotation in here for arg in get_args(annotation)] or here
         keys.append(str(part))
     return keys, list(dict.fromkeys(siblings))
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    """Return the names by which a record is told from the others of a union."""
+    name = model.model_fields.get("name")
+    return get_args(name.annotation) if name and get_origin(name.annotation) is Literal else ()
 
 
 def _is_mapping(annotation: Any) -> bool:

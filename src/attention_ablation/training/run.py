@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -68,6 +69,9 @@ def train(
     settle(run.seed, device)
     facts = provenance(device)
     task: Task = task_of(run, data, device, processes, workers)
+    module = run.spec.attention.module_file
+    if module and processes.is_main:
+        shutil.copy(module, folder)  # it may be in no commit
     loop = Loop(task, device)
     epochs = run.spec.recipe.epochs
     # The main process tells the others, who may see the folder later than it was written.
