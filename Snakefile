@@ -67,7 +67,9 @@ rule all:
 onerror:
     # Some trainings failed; the tables still show what there is, with dashes for the rest.
     shell(f"attention-ablation render {SETTINGS}")
-    logger.info(f"`make status` says what failed and why; {PLAN.folder}/report.html has the rest.")
+    logger.info(
+        f"`make status` says what failed and why; {PLAN.folder}/report.html has the rest."
+    )
 
 
 onstart:
