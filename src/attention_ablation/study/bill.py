@@ -28,12 +28,13 @@ def describe(
     total, left = sum(cost.run_hours.values()), sum(cost.left_hours.values())
     started = left < total
     at_least = "at least " if cost.unknown else ""
+    known = " whose rate is known" if cost.unknown else ""
     lines.append(f"{unit}: {at_least}{_number(total)}" + _left(started, _number(left)))
     each = f"on {devices} device{'s' * (devices > 1)}, one run on each"
     wall, wall_left = cost.makespan(devices), cost.makespan(devices, left=True)
     lines.append(
         f"Wall time {each}: {at_least}{_time(wall)}{_left(started, _time(wall_left))} "
-        f"The longest run takes {_time(max(cost.run_hours.values()))}."
+        f"The longest run{known} takes {_time(max(cost.run_hours.values()))}."
     )
     if price is not None:
         lines.append(
