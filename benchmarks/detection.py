@@ -10,7 +10,6 @@ benchmarks/results/detection.csv. benchmarks/README.md holds its output.
 """
 
 import argparse
-import csv
 import gc
 import statistics
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -56,12 +56,7 @@ def main() -> None:
     rounds = [row for detector in PAIRS for row in compare(detector)]
     table(rounds)
     if options.write:
-        path = Path("benchmarks/results/detection.csv")
-        path.parent.mkdir(exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rounds[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rounds)
+        pd.DataFrame(rounds).to_csv("benchmarks/results/detection.csv", index=False)
 
 
 def run(detector: str) -> Run:

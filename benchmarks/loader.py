@@ -8,7 +8,6 @@ benchmarks/results/loader.csv. benchmarks/README.md holds its output.
 """
 
 import argparse
-import csv
 import gc
 import io
 import statistics
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -69,12 +69,7 @@ def main() -> None:
         rounds += compare("32 px in memory", workers, memory_loaders(workers))
     table(rounds)
     if options.write:
-        path = Path("benchmarks/results/loader.csv")
-        path.parent.mkdir(exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rounds[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rounds)
+        pd.DataFrame(rounds).to_csv("benchmarks/results/loader.csv", index=False)
 
 
 # The files

@@ -118,7 +118,7 @@ def describe_runs(cost: Cost) -> str:
 
 def _hours(cost: Cost, paths: set[str]) -> str:
     """Return the device-hours of some runs, of which not all may be known."""
-    unknown = paths & set(cost.unknown)
+    unknown = {path for path in paths if cost.hours(cost.plan.runs[path].spec) is None}
     if unknown and unknown == paths:
         return "not known"
     return ("at least " if unknown else "") + _number(sum(cost.run_hours[path] for path in paths))

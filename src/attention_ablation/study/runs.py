@@ -108,6 +108,11 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     return {"status": "missing"}
 
 
+def initial_weights(run: Run, folder: Path) -> Path | None:
+    """Return the weights that a run in `folder` starts from, None where it starts from its seed."""
+    return folder.parents[1] / run.initial.path / BACKBONE if run.initial else None
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:

@@ -57,7 +57,8 @@ def check_run(folder: Path, *, weights: bool = False) -> list[Finding]:
         return []
     sealed = SEAL in metrics or SEAL in kept
     wrong = list(_disagreements(folder, metrics, result, sealed=sealed))
-    wrong += _start(folder, (kept or metrics).get("initial_sha256"))
+    if digest := (kept or metrics).get("initial_sha256"):
+        wrong += _start(folder, digest)
     if weights and sealed:
         wrong += _weights(folder, (kept or metrics).get("weights_sha256"))
     found = [Finding(WRONG, str(folder), text, remedy) for text, remedy in wrong]
@@ -143,8 +144,7 @@ def _start(folder: Path, digest: object) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the weights that a detector's backbone started from."""
     try:
         first = read_run(folder / SPEC).initial
-        if not digest or not first:
-            return
+        assert first  # or there would be no digest
         weights = _read(folder.parents[1] / first.path / METRICS).get("weights_sha256")
     except UserError:
         return  # said of that folder

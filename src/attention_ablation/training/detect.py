@@ -21,7 +21,7 @@ from attention_ablation.metrics.voc import voc_map
 from attention_ablation.models.detection.build import build_detector, initialise_detector
 from attention_ablation.study.datasets import Coco
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.runs import BACKBONE, DETECTIONS
+from attention_ablation.study.runs import DETECTIONS, initial_weights
 from attention_ablation.study.spec import DetectionSpec, Run
 from attention_ablation.training.processes import ALONE, Processes
 
@@ -269,9 +269,9 @@ def _lists(pairs: list[tuple[Tensor, Target]] | str) -> Batch | str:
 
 
 def _initial(run: Run, folder: Path) -> Weights | None:
-    if run.initial is None:
+    path = initial_weights(run, folder)
+    if path is None:
         return None
-    path = folder.parents[1] / run.initial.path / BACKBONE
     if not path.exists():
         raise UserError(
             f"{path}: there are no weights to start the backbone from; train that run first, as "

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from attention_ablation.study.runs import BACKBONE, HISTORY, finish, sha256
+from attention_ablation.study.runs import HISTORY, finish, initial_weights, sha256
 from attention_ablation.study.spec import Run
 from attention_ablation.training import checkpoint
 from attention_ablation.training.loop import Loop, Stopped
@@ -65,7 +65,7 @@ def train(
     with processes.main_first():  # it composes the data set where that was not done
         data: Any = task_of.load(run, folder, data_folder, datasets)
     ready = time.perf_counter()
-    initial = folder.parents[1] / run.initial.path / BACKBONE if run.initial else None
+    initial = initial_weights(run, folder)
     settle(run.seed, device)
     facts = provenance(device)
     task: Task = task_of(run, data, device, processes, workers)
