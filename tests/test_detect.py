@@ -1,11 +1,7 @@
-"""Detection trained for a few steps: each detector, its start, its order, its numbers, the DAG."""
+"""Detection trained for a few steps: each detector, its start, its numbers, the DAG."""
 
-import copy
 import json
 import math
-import multiprocessing
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,61 +9,21 @@ import pandas as pd
 import pytest
 import torch
 
-from attention_ablation.data.detection import SceneSet
-from attention_ablation.study.config import Config
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.runs import BACKBONE, DETECTIONS, WEIGHTS, steps_saved
-from attention_ablation.study.spec import DetectionSpec, Run
+from attention_ablation.study.expand import Plan
+from attention_ablation.study.runs import BACKBONE, DETECTIONS, WEIGHTS
+from attention_ablation.study.spec import DetectionSpec
 from attention_ablation.study.verify import check_run
 from attention_ablation.training.calibrate import calibrate
-from attention_ablation.training.detect import Detection
-from attention_ablation.training.loop import Loop, Stopped
-from attention_ablation.training.processes import Processes
-from attention_ablation.training.run import settle, train
-from tests.conftest import shrink_study
-from tests.test_processes import Launch, place
+from attention_ablation.training.run import train
+from tests.small_detection import CPU, alone, detection_plan, folder_of, task
 from tests.test_workflow import snakemake
-
-CPU = torch.device("cpu")
-ROWS = """table,label,backbone,detector,attention,params_m,map_50,map_75,map
-table5,MobileNet,mobilenet,,none,4.23,,,
-table6,ResNet18,resnet18,faster-rcnn,none,,,,
-table6,ResNet18 + CBAM,resnet18,faster-rcnn,cbam,,48.2,29.2,28.1
-table7,MobileNet SSD,mobilenet,ssd,none,5.81,68.1,,
-table7,MobileNet StairNet + SE,mobilenet,stairnet,se,5.99,70.0,,
-"""
-FIGURES = {
-    "detections": {
-        "kind": "detections", "title": "Boxes", "section": "4.4", "table": "table6",
-        "rows": ["resnet18+faster-rcnn", "resnet18+faster-rcnn+cbam"],
-    }
-}  # fmt: skip
 
 
 @pytest.fixture
 def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """A row or two of each detector, which train for eight steps."""
     monkeypatch.chdir(project)
-    shrink_study(project, ROWS, FIGURES)
-    return load_plan(Config(study="cbam", tier="tiny"))
-
-
-def alone(plan: Plan, table: str, key: str) -> Run:
-    """A row's run, from random weights."""
-    (run,) = plan.row_runs(table, key)
-    return run.model_copy(update={"spec": run.spec.model_copy(update={"initial": None})})
-
-
-def task(plan: Plan, run: Run) -> Detection:
-    material = Detection.load(run, plan.runs_folder / run.path, plan.data_folder, None)
-    return Detection(run, material, CPU)
-
-
-def folder_of(plan: Plan, run: Run) -> Path:
-    folder = plan.runs_folder / run.path
-    folder.mkdir(parents=True)
-    return folder
+    return detection_plan(project)
 
 
 @pytest.mark.parametrize(
@@ -115,58 +71,6 @@ def found_order(metrics: dict[str, object]) -> list[str]:
     return names
 
 
-class _Interrupted(Exception):  # noqa: N818
-    pass
-
-
-def test_an_interrupted_run_ends_as_one_that_never_was(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = alone(plan, "table6", "resnet18+faster-rcnn")
-    first, second = (tmp_path / name for name in "ab")
-    first.mkdir()
-    second.mkdir()
-    expected = train(run, first, plan.data_folder, CPU)
-    plain, calls = Detection.loss, []
-
-    def interrupted(self: Detection, batch: object) -> object:
-        calls.append(1)
-        if len(calls) == 6:  # in the second epoch
-            raise _Interrupted
-        return plain(self, batch)
-
-    monkeypatch.setattr(Detection, "loss", interrupted)
-    with pytest.raises(_Interrupted):
-        train(run, second, plan.data_folder, CPU)
-    assert steps_saved(second) == 4
-    found = train(run, second, plan.data_folder, CPU)
-    assert len(calls) == 6 + 4
-    for name in ("train_loss", "validation_map", "weights_sha256"):
-        assert found[name] == expected[name], name
-
-
-def test_the_order_goes_through_all_images_and_on_where_an_epoch_ends(plan: Plan) -> None:
-    run = alone(plan, "table7", "mobilenet+ssd")
-    recipe = run.spec.recipe.model_copy(update={"steps_per_epoch": 3})
-    run = run.model_copy(update={"spec": run.spec.model_copy(update={"recipe": recipe})})
-    whole = task(plan, run)
-    assert whole.steps_per_epoch == 3
-    # Four steps are a pass through the 16 images, which three steps an epoch are not.
-    indices = [whole._indices(step) for step in range(8)]
-    for turn in (0, 1):
-        seen = [at for step in indices[4 * turn : 4 * turn + 4] for at in step]
-        assert {number for number, _ in seen} == {turn}
-        assert sorted(index for _, index in seen) == list(range(16))
-    assert indices[:4] != [[(0, i) for _, i in step] for step in indices[4:]]
-    images = [image for image, _ in whole.batches(2)]
-    later = [image for image, _ in whole.batches(2, first=1)]
-    assert len(images) == 3
-    assert torch.equal(torch.stack(images[1]), torch.stack(later[0]))
-    for rank in range(2):
-        whole.processes, whole.share = Processes(rank, 2), 2
-        assert whole._indices(5) == indices[5][2 * rank :][:2]
-
-
 def test_a_backbone_starts_from_the_run_before_it_and_says_where_that_is_missing(
     plan: Plan,
 ) -> None:
@@ -210,88 +114,6 @@ def test_the_metric_is_the_recipes(plan: Plan) -> None:
     coco = run.spec.recipe.model_copy(update={"metric": "coco"})
     detection.recipe = coco
     assert detection.validate() == {"map": 100, "map_50": 100, "map_75": 100}
-
-
-def test_two_processes_train_a_detector_together(plan: Plan, tmp_path: Path) -> None:
-    run = alone(plan, "table6", "resnet18+faster-rcnn+cbam")
-    spec = place(run, tmp_path)
-    text = Launch(spec, plan.data_folder).output()
-    assert text.count("epoch 2/2") == 1  # one of them prints
-    metrics = json.loads((spec.parent / "metrics.json").read_text())
-    assert (metrics["status"], metrics["processes"]) == ("completed", 2)
-    single = task(plan, run)
-    before = {name: p.clone() for name, p in single.model.named_parameters() if p.requires_grad}
-    single.model.load_state_dict(torch.load(spec.parent / WEIGHTS, weights_only=True))
-    after = dict(single.model.named_parameters())
-    assert all(after[name].isfinite().all() for name in before)
-    assert sum(torch.equal(value, after[name]) for name, value in before.items()) < 3
-    assert single.validate()["map_50"] == pytest.approx(metrics["validation_map_50"], abs=0.5)
-
-
-def test_processes_share_the_validation_images(plan: Plan) -> None:
-    detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
-    scenes = detection.data.validation
-    parts: list[int] = []
-
-    def perfect(part: range) -> list[object]:
-        parts.extend(part)
-        return [({**scenes[i][1], "scores": torch.ones(len(scenes[i][1]["labels"]))}, scenes[i][1])
-                for i in part]  # fmt: skip
-
-    detection.detect = perfect
-    for rank in range(3):
-        detection.processes = Processes(rank, 3)
-        detection.processes.gather = lambda found: found
-        detection.validate()
-    assert sorted(parts) == list(range(8))
-
-
-def test_a_detector_stopped_within_an_epoch_samples_the_same(plan: Plan) -> None:
-    run = alone(plan, "table6", "resnet18+faster-rcnn")
-
-    def loop() -> Loop:
-        settle(run.seed, CPU)
-        return Loop(task(plan, run), CPU)
-
-    whole = loop()
-    rows = [whole.epoch() for _ in range(2)]
-    first, asked = loop(), iter([False, False, True])
-    with pytest.raises(Stopped):
-        first.epoch(lambda: next(asked))
-    state = copy.deepcopy(first.state_dict())
-    second = loop()
-    second.load_state_dict(state)
-    assert second.step == 2
-    again = [second.epoch() for _ in range(2)]
-    assert [row["train_loss"] for row in again] == [row["train_loss"] for row in rows]
-    theirs = whole.task.model.state_dict()
-    assert all(torch.equal(v, theirs[k]) for k, v in second.task.model.state_dict().items())
-
-
-def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(plan: Plan) -> None:
-    detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
-    detection.workers = 1
-    batches = detection.batches(1)
-    next(batches)
-    (worker,) = multiprocessing.active_children()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        os.kill(worker.pid, number)
-    assert len(list(batches)) == detection.steps_per_epoch - 1
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_fails_is_named_without_a_traceback(
-    plan: Plan, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
-    detection.workers = workers
-
-    def broken(images: SceneSet, index: int) -> object:
-        raise UserError("a.jpg: expected an image that decodes.")
-
-    monkeypatch.setattr(SceneSet, "__getitem__", broken)
-    with pytest.raises(UserError, match=r"^a\.jpg: expected an image that decodes\.$"):
-        list(detection.batches(1))
 
 
 def test_a_detector_is_calibrated_on_images_of_its_size(plan: Plan) -> None:
