@@ -15,7 +15,8 @@ from attention_ablation.study.config import Config
 from attention_ablation.study.cost import Cost, load_cost
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.runs import held, write_json
+from attention_ablation.study.io import write_json
+from attention_ablation.study.runs import held
 from attention_ablation.study.status import state
 from attention_ablation.study.throughput import Calibration, Measured, load_published, network_key
 from attention_ablation.training.calibrate import calibrate

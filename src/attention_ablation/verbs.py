@@ -27,6 +27,7 @@ from attention_ablation.study.datasets import ClutteredDigits, ClutteredScenes
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study, read_yaml
+from attention_ablation.study.io import write_text
 from attention_ablation.study.model import Model
 
 COMPOSED: TypeAdapter[ClutteredDigits | ClutteredScenes] = TypeAdapter(
@@ -252,7 +253,6 @@ def prepare(options: argparse.Namespace) -> None:
 
 def schema(options: argparse.Namespace) -> None:
     """Write the JSON schemas."""
-    options.folder.mkdir(parents=True, exist_ok=True)
     models: dict[str, type[Model]] = {
         "config": Config,
         "study": StudyFile,
@@ -261,4 +261,4 @@ def schema(options: argparse.Namespace) -> None:
     }
     for name, model in models.items():
         text = json.dumps(model.model_json_schema(), indent=2)
-        (options.folder / f"{name}.schema.json").write_text(text + "\n")
+        write_text(options.folder / f"{name}.schema.json", text + "\n")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from attention_ablation.analysis.gradcam import LEAST_MAP, Explained, choose, gradcam, layers
 from attention_ablation.analysis.localisation import box_share, energy_in_box, hit, iou
+from attention_ablation.data.arrays import write_arrays
 from attention_ablation.data.batches import Part, source
 from attention_ablation.data.files import ImageFiles
 from attention_ablation.data.images import EvaluationCrop, read_image
@@ -19,6 +20,7 @@ from attention_ablation.data.load import ImageData, load
 from attention_ablation.models.build import build
 from attention_ablation.study.datasets import Dataset, Images
 from attention_ablation.study.errors import UserError
+from attention_ablation.study.io import write_json, write_text
 from attention_ablation.study.runs import (
     GRADCAM,
     GRADCAM_IMAGES,
@@ -27,7 +29,6 @@ from attention_ablation.study.runs import (
     WEIGHTS,
     read_outcome,
     read_run,
-    write_json,
 )
 from attention_ablation.study.spec import Spec
 
@@ -68,8 +69,8 @@ def explain(
     outcome = read_outcome(folder)
     facts = {"status": outcome["status"], "method": "Grad-CAM", "version": VERSION}
     if outcome["status"] == "diverged":
-        pd.DataFrame(columns=["index", "label"]).to_csv(folder / GRADCAM_IMAGES, index=False)
-        np.savez(folder / GRADCAM_MAPS)
+        write_text(folder / GRADCAM_IMAGES, "index,label\n")
+        write_arrays(folder / GRADCAM_MAPS, {})
         write_json(folder / GRADCAM, facts | {"images": 0})
         return facts
     if outcome["status"] != "completed":
@@ -117,7 +118,7 @@ def explain(
                 scores[index] = explained.probability[index - done]
             done = here.stop
     frame = pd.concat(frames, ignore_index=True).rename_axis("index").reset_index()
-    frame.to_csv(folder / GRADCAM_IMAGES, index=False, float_format="%.6g")
+    write_text(folder / GRADCAM_IMAGES, frame.to_csv(index=False, float_format="%.6g"))
     shown: dict[str, Any] = {
         "index": first,
         "label": labels[first],
@@ -127,7 +128,7 @@ def explain(
     }
     if boxes is not None:
         shown["box"] = boxes[first]
-    np.savez(folder / GRADCAM_MAPS, **shown)
+    write_arrays(folder / GRADCAM_MAPS, shown)
     present = {mean: frame[name].mean() for name, mean in GRADCAM_MEANS.items() if name in frame}
     if boxes is not None:
         present["uniform_map"] = box_share(_size(images), boxes).mean()

@@ -24,6 +24,7 @@ from attention_ablation.study.datasets import (
     Voc,
 )
 from attention_ablation.study.errors import UserError
+from attention_ablation.study.io import write_text
 
 # torchvision's ImageFolder takes files with these endings for images, and so does this.
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -160,15 +161,12 @@ def _listed(root: Path, cache: Path | None) -> dict[str, Any]:
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:10]
     path = cache / f"{root.name}_{key}.files.json" if cache else None
     if path and path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text())
+        kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if all(_changes(root / split) == _kept_changes(kept[split]) for split in SPLITS.values()):
             return kept
     listed = {split: _list_split(root / split) for split in SPLITS.values()}
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{os.getpid()}_{path.name}")
-        part.write_text(json.dumps(listed, separators=(",", ":")))
-        part.replace(path)
+        write_text(path, json.dumps(listed, separators=(",", ":")))
     return listed
 
 

@@ -1,7 +1,6 @@
 """Data sets as a training has them: small ones in memory, image files as a list."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attention_ablation.data.arrays import write_arrays
 from attention_ablation.data.files import GUIDE, ImageFiles, list_files
 from attention_ablation.study.datasets import Cifar, ClutteredDigits, Dataset
 from attention_ablation.study.errors import UserError
@@ -90,10 +90,7 @@ def compose_once(path: Path, splits: Callable[[], tuple[object, object]]) -> Pat
     arrays |= {"validation_" + k: v for k, v in vars(validation).items()}
     versions = [f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "torch")]
     arrays["composed_with"] = np.array(", ".join(versions))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}_{path.name}")
-    np.savez(part, **arrays)
-    part.replace(path)
+    write_arrays(path, arrays)
     return path
 
 

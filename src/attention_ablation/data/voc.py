@@ -12,6 +12,7 @@ from attention_ablation.data.annotations import Annotation
 from attention_ablation.data.files import required
 from attention_ablation.data.image_files import ImageRecord
 from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.io import read_text
 
 # fmt: off
 CLASSES: tuple[str, ...] = (
@@ -42,7 +43,7 @@ def read_voc(folder: Path) -> tuple[list[ImageRecord], list[ImageRecord], list[s
 def _split(year: Path, name: str, notes: list[str]) -> list[ImageRecord]:
     """Return the records of one list of a year's images."""
     listed = required(year / f"ImageSets/Main/{name}.txt")
-    names = listed.read_text().split()
+    names = read_text(listed).split()
     bad = next((n for n in names if not n.replace("_", "").isdigit()), None)
     if not names or bad:
         found = f"'{bad}'" if bad else "an empty file"

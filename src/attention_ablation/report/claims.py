@@ -7,6 +7,7 @@ import pandas as pd
 from attention_ablation.analysis.claims import JudgedClaim, JudgedPair, Ledger, ledger
 from attention_ablation.report.notes import doubts
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.io import write_text
 from attention_ablation.study.metrics import COUNTED
 
 CLAIMS_CSV, CLAIMS_MD = "claims.csv", "claims.md"
@@ -15,9 +16,8 @@ DIGITS = 4  # of differences: a fifth is below a step of any validation set in u
 
 def write_claims(plan: Plan, runs: pd.DataFrame) -> None:
     """Write `claims.csv` and `claims.md`."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
     for name, text in rendered_claims(plan, runs).items():
-        (plan.folder / name).write_text(text)
+        write_text(plan.folder / name, text)
 
 
 def rendered_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.io import write_text
 from attention_ablation.study.runs import GRADCAM_MEANS, read_gradcam, read_outcome
 from attention_ablation.study.spec import Run
 from attention_ablation.study.verify import check_run, verdict
@@ -31,8 +32,7 @@ def collect(plan: Plan) -> pd.DataFrame:
 
 def write_runs(plan: Plan, frame: pd.DataFrame) -> None:
     """Write `runs.csv`: every spec key a column, then status and metrics."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    (plan.folder / RUNS_CSV).write_text(runs_csv(frame))
+    write_text(plan.folder / RUNS_CSV, runs_csv(frame))
 
 
 def runs_csv(frame: pd.DataFrame) -> str:

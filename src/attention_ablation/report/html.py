@@ -18,6 +18,7 @@ from attention_ablation.report.numbers import DASH
 from attention_ablation.report.provenance import run_record
 from attention_ablation.report.where import run_facts
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.io import write_text
 from attention_ablation.study.metrics import KINDS, MEASURED
 
 PAGE = files("attention_ablation.report") / "page"
@@ -32,7 +33,7 @@ DECIMALS = {"train_loss": 3, "seconds": 1, "images_per_second": 1}
 def write_report(plan: Plan, runs: pd.DataFrame) -> None:
     """Write `report.html` from what is there; what is missing is said to be."""
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        (PAGE / "report.html.j2").read_text()
+        (PAGE / "report.html.j2").read_text("utf-8")
     )
     cells: dict[str, dict[str, Any]] = {}
     counts = runs["status"].value_counts()
@@ -52,12 +53,11 @@ def write_report(plan: Plan, runs: pd.DataFrame) -> None:
         ],
         blocks=[_complexity(plan), _runs(runs), _environment(runs)],
         made_by=f"Made by attention-ablation {__version__}.",
-        css=Markup((PAGE / "report.css").read_text()),
-        script=Markup((PAGE / "report.js").read_text()),
+        css=Markup((PAGE / "report.css").read_text("utf-8")),
+        script=Markup((PAGE / "report.js").read_text("utf-8")),
         data=_json({"cells": cells, "runs": {p: _provenance(plan, runs, p) for p in runs.index}}),
     )
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    (plan.folder / "report.html").write_text(page)
+    write_text(plan.folder / "report.html", page)
 
 
 def _figure(plan: Plan, name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from attention_ablation.report.latex import BOLD, to_latex
 from attention_ablation.report.notes import MISMATCHED, marks, table_notes, unexplained
 from attention_ablation.report.numbers import DASH, cell_text, decimals, table_frame
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.io import write_text
 from attention_ablation.study.metrics import KINDS
 
 
@@ -20,9 +21,8 @@ def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
     """
     check_comparable(plan, table, runs)
     folder = plan.folder / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
     for kind, text in rendered(plan, table, runs).items():
-        (folder / f"{table}.{kind}").write_text(text)
+        write_text(folder / f"{table}.{kind}", text)
 
 
 def rendered(plan: Plan, table: str, runs: pd.DataFrame) -> dict[str, str]:

@@ -104,6 +104,6 @@ def _ledger(plan: Plan, runs: pd.DataFrame) -> Iterator[Finding]:
 def _files(texts: dict[Path, str]) -> Iterator[Finding]:
     """Yield each file that is there and is not what its runs give now."""
     for path, text in texts.items():
-        if path.exists() and path.read_text() != text:
+        if path.exists() and path.read_text("utf-8") != text:
             what = "not what its runs give now: edited, old, or of other tables or seeds"
             yield Finding(WRONG, str(path), what, "`attention-ablation render` writes it again")

@@ -20,6 +20,7 @@ from attention_ablation.study.config import (
 )
 from attention_ablation.study.detectors import check_detector, gated_channels
 from attention_ablation.study.errors import UserError, invalid, unknown
+from attention_ablation.study.io import read_text
 from attention_ablation.study.metrics import METRICS
 from attention_ablation.study.model import Model
 from attention_ablation.study.modules import seal
@@ -91,16 +92,6 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: this is not valid YAML: {error}") from None
-
-
-def read_text(path: Path) -> str:
-    """Read a text file. Raises UserError where there is none or it is not text."""
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise UserError(f"{path}: it cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: expected text in UTF-8.") from None
 
 
 def check_fit(

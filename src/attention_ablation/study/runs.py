@@ -23,6 +23,7 @@ from typing import IO, Any
 from pydantic import ValidationError
 
 from attention_ablation.study.errors import UserError, invalid
+from attention_ablation.study.io import write_json, write_text
 from attention_ablation.study.spec import Run
 
 HISTORY, METRICS, FAILURE = "history.csv", "metrics.json", "failure.json"
@@ -50,7 +51,7 @@ def read_run(path: Path) -> Run:
     Raises UserError where the file is missing, is not a spec, or was edited.
     """
     try:
-        run = Run.model_validate_json(path.read_text())
+        run = Run.model_validate_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such spec; plan the run with snakemake.") from None
     except ValidationError as error:
@@ -63,16 +64,9 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one, never a part."""
-    part = path.with_suffix(f".part{os.environ.get('RANK', '')}")  # torchrun's processes share it
-    part.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
-    part.replace(path)
-
-
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
     """Declare a run finished: keep its result, then write `metrics.json`."""
-    history = (folder / HISTORY).read_text()
+    history = (folder / HISTORY).read_text("utf-8")
     write_json(folder / RESULT, {"metrics": metrics, "history": history})
     write_json(folder / METRICS, metrics)
 
@@ -80,10 +74,10 @@ def finish(folder: Path, metrics: dict[str, Any]) -> None:
 def restore(folder: Path) -> bool:
     """Write a finished run's history and metrics again; False where it has not finished."""
     try:
-        result = json.loads((folder / RESULT).read_text())
+        result = json.loads((folder / RESULT).read_text("utf-8"))
     except FileNotFoundError:
         return False
-    (folder / HISTORY).write_text(result["history"])
+    write_text(folder / HISTORY, result["history"])
     write_json(folder / METRICS, result["metrics"])
     return True
 
@@ -95,7 +89,7 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     """
     for name in (METRICS, RESULT, FAILURE):
         try:
-            outcome: dict[str, Any] = json.loads((folder / name).read_text())
+            outcome: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
             if name == RESULT:
                 outcome = outcome["metrics"]
             if isinstance(outcome["status"], str):
@@ -122,7 +116,7 @@ def sha256(path: Path) -> str:
 def read_gradcam(folder: Path) -> dict[str, Any]:
     """Return what `gradcam.json` holds; nothing where it is missing or not JSON."""
     try:
-        found: dict[str, Any] = json.loads((folder / GRADCAM).read_text())
+        found: dict[str, Any] = json.loads((folder / GRADCAM).read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return found

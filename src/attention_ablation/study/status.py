@@ -49,7 +49,8 @@ def _run(folder: Path, run: Run, name: str) -> list[str]:
         return [f"  {folder}: after epoch {read_outcome(folder)['epochs']}"]
     if name == "failed":
         log = folder / LOG
-        last = log.read_text(errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
+        text = log.read_text("utf-8", errors="replace") if log.exists() else ""
+        last = text.splitlines()[-LOG_LINES:]
         reason = read_outcome(folder)["reason"]
         return [f"  {folder}: {reason}", *(f"    {LOG}: {line}" for line in last)]
     share = 100 * steps_saved(folder) / run.spec.recipe.steps

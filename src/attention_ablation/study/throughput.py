@@ -1,6 +1,5 @@
 """How fast a network trains: measured on a device and kept, or estimated from published rates."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.files import parse, read_yaml
+from attention_ablation.study.io import read_json
 from attention_ablation.study.model import Model, canonical_json, short_hash
 from attention_ablation.study.spec import DetectionSpec, Spec
 
@@ -143,10 +143,7 @@ def load_published(root: Path = Path()) -> Published:
 
 def load_calibration(path: Path) -> Calibration:
     """Read a calibration. Raises UserError where it is not one."""
-    try:
-        return parse(Calibration, json.loads(path.read_text()), path)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: this is not valid JSON: {error}; delete it.") from None
+    return parse(Calibration, read_json(path), path)
 
 
 Rates = Calibration | PublishedRates

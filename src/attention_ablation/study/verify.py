@@ -105,7 +105,7 @@ def _disagreements(
                 values = f"{metrics.get(key)} in {METRICS} and {kept.get(key)} in {RESULT}"
                 yield f"{key} is {values}", again
     try:
-        history = (folder / HISTORY).read_text()
+        history = (folder / HISTORY).read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         if sealed:
             yield f"{HISTORY} is missing or not text", again
@@ -155,7 +155,7 @@ def _start(folder: Path, digest: object) -> Iterator[tuple[str, str]]:
 def _read(path: Path) -> dict[str, Any]:
     """Read an object, empty where there is no file. Raises UserError where it is not one."""
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):  # of JSON and of UTF-8

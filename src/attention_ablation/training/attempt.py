@@ -10,13 +10,13 @@ from pathlib import Path
 
 from attention_ablation import STARTED
 from attention_ablation.study.errors import UserError
+from attention_ablation.study.io import write_json
 from attention_ablation.study.runs import (
     FAILURE,
     held,
     read_outcome,
     read_run,
     restore,
-    write_json,
 )
 from attention_ablation.training.processes import Processes, join, local_rank
 from attention_ablation.training.slots import gpu_slot

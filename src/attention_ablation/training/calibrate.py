@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from attention_ablation.data.load import ImageData, ImageSet
-from attention_ablation.study.runs import write_json
+from attention_ablation.study.io import write_json
 from attention_ablation.study.spec import DetectionSpec, Run, Spec
 from attention_ablation.study.throughput import Calibration, Measured, load_calibration, network_key
 from attention_ablation.training.classify import Classification
@@ -54,7 +54,6 @@ def calibrate(specs: Iterable[AnySpec], folder: Path, device: torch.device) -> P
                 "memory_mb": max(calibration.memory_mb, peak),
             }
         )
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(path, calibration.model_dump())
     return path
 

@@ -2,29 +2,31 @@
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from attention_ablation.study.errors import UserError
+from attention_ablation.study.io import write_bytes
 from attention_ablation.study.runs import CHECKPOINTS, WEIGHTS
 
 KEPT = 2
+PART = "checkpoint.part"  # for one name after a kill, whatever the step was
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Write `state` as the checkpoint of `step`, and remove all but the last two.
 
     The name carries the first 16 hexadecimal digits of the content's SHA-256, so a file that was
-    cut short or damaged is known for one. Raises UserError as `write` does; the checkpoints before
-    are then as they were.
+    cut short or damaged is known for one. Raises UserError as `write_bytes` does; the checkpoints
+    before are then as they were.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    write(folder / f"checkpoint-{step:09d}-{_digest(content)}.pt", content)
+    write_bytes(
+        folder / f"checkpoint-{step:09d}-{_digest(content)}.pt", content, durable=True, part=PART
+    )
     for old in sorted(folder.glob(CHECKPOINTS))[:-KEPT]:
         old.unlink()
 
@@ -37,7 +39,7 @@ def save_weights(folder: Path, weights: dict[str, Any]) -> str:
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     content = buffer.getbuffer()
-    write(folder / WEIGHTS, content)
+    write_bytes(folder / WEIGHTS, content, durable=True, part=PART)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -45,26 +47,6 @@ def remove(folder: Path) -> None:
     """Remove all checkpoints of a finished run."""
     for path in folder.glob(CHECKPOINTS):
         path.unlink()
-
-
-def write(path: Path, content: bytes | memoryview) -> None:
-    """Write a file that is on the disk before it has its name.
-
-    Raises UserError where the folder cannot be written or the disk is full.
-    """
-    part = path.parent / "checkpoint.part"
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: it cannot be written: {error.strerror}. What was there before is intact; "
-            "make room or the folder writable, and run it again."
-        ) from None
 
 
 def load(folder: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from attention_ablation.data.annotations import Target
+from attention_ablation.data.arrays import write_arrays
 from attention_ablation.data.batches import ignore_signals
 from attention_ablation.data.detection import DetectionData, DetectionSet, load_detection
 from attention_ablation.data.detection_augment import Augmentation, augmented, sample_seed
@@ -190,7 +191,7 @@ class Detection:
             arrays[f"image_{i}"] = self.data.validation[i][0].numpy()
             arrays |= {f"found_{k}_{i}": v.numpy() for k, v in prediction.items()}
             arrays |= {f"true_{k}_{i}": target[k].numpy() for k in ("boxes", "labels")}
-        np.savez_compressed(folder / DETECTIONS, **arrays)
+        write_arrays(folder / DETECTIONS, arrays)
 
     def close(self) -> None:
         """Do nothing: worker processes end with the epoch."""

@@ -1,6 +1,7 @@
 """One training: from a run's spec to its history and metrics, resumed where it was interrupted."""
 
 import csv
+import io
 import math
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from attention_ablation.study.io import write_text
 from attention_ablation.study.runs import HISTORY, finish, initial_weights, sha256
 from attention_ablation.study.spec import Run
 from attention_ablation.training import checkpoint
@@ -167,10 +169,11 @@ def _save(folder: Path, loop: Loop) -> None:
 
 def _write_history(folder: Path, history: list[dict[str, float]]) -> None:
     columns = max(history, key=len)  # an epoch may have no evaluation
-    with (folder / HISTORY).open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(folder / HISTORY, text.getvalue())
 
 
 def _line(row: dict[str, float], epochs: int, described: str) -> str:
