@@ -17,6 +17,7 @@ from attention_ablation.report.gradcam_means import gradcam_frame
 from attention_ablation.report.save import save
 from attention_ablation.study.config import GradCamFigure
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.io import write_text
 from attention_ablation.study.runs import GRADCAM_MAPS, read_gradcam, read_outcome
 
 Shown = dict[str, NDArray[Any]]
@@ -39,11 +40,8 @@ def write_gradcam(plan: Plan, name: str) -> None:
     entry = plan.study.figures[name]
     assert isinstance(entry, GradCamFigure)
     means = gradcam_frame(plan, entry)
-    folder = plan.folder / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    means.to_csv(folder / f"{name}.csv", index=False)
-    figure = _draw(plan, name, entry, means)
-    save(plan, name, figure)
+    write_text(plan.folder / "figures" / f"{name}.csv", means.to_csv(index=False))
+    save(plan, name, _draw(plan, name, entry, means))
 
 
 def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> Figure:
