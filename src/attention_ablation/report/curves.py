@@ -1,8 +1,10 @@
 """Error curves: training and validation top-1 error against epoch (the paper's Figure 4)."""
 
 import io
+import textwrap
 from contextlib import suppress
 from itertools import cycle
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,6 +19,7 @@ from attention_ablation.study.runs import HISTORY
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7")
+LONGEST = 84  # letters of a legend beside each other
 STYLES = {"train": (0, (3, 2)), "validation": "solid"}
 
 
@@ -73,9 +76,11 @@ def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:
 def draw_legend(ax: Axes) -> None:
     """Name the lines below their axes, those too whose label begins with an underscore."""
     lines = ax.get_lines()
-    labels = [str(line.get_label()) for line in lines]
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
-    ax.legend(lines, labels, fontsize=8, frameon=False, ncols=3, **place)
+    labels = [textwrap.fill(str(line.get_label()), LONGEST) for line in lines]
+    # A legend wider than the figure is left out of it, with all its lines.
+    columns = max(1, min(3, LONGEST // max(map(len, labels))))
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": columns}
+    ax.legend(lines, labels, fontsize=8, frameon=False, borderaxespad=4.2, **place)
 
 
 def _histories(plan: Plan, table: str, key: str) -> list[pd.DataFrame]:

@@ -99,8 +99,9 @@ def _read(folder: Path) -> Shown | None:
 
 
 def _label(ax: Axes, first: str, rest: str) -> None:
-    ax.text(0, 0.52, first, fontsize=10, ha="left", va="bottom", transform=ax.transAxes)
-    ax.text(0, 0.46, rest, fontsize=8.5, color="0.35", ha="left", va="top", transform=ax.transAxes)
+    place: dict[str, Any] = {"ha": "left", "transform": ax.transAxes}
+    ax.text(0, 0.52, textwrap.fill(first, 24), fontsize=10, va="bottom", **place)
+    ax.text(0, 0.46, rest, fontsize=8.5, color="0.35", va="top", **place)
 
 
 def _draw_image(ax: Axes, shown: Shown | None, number: int) -> None:

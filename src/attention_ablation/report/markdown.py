@@ -10,7 +10,7 @@ from attention_ablation.study.model import one_line
 # not between letters; where it begins a tag, a link or an entity.
 SPECIAL = re.compile(r"[\\`*~^$|\[]|(?<![^\W_])_|_(?![^\W_])|<(?=\S)|&(?=#?\w+;)")
 # What begins a heading, a quotation or a list.
-START = re.compile(r"^(\d*)(?=[-+#>=.)])")
+START = re.compile(r"^(\d+)(?=[.)]( |$))|^(?=[-+#>=])")
 
 
 def escape(text: str) -> str:
@@ -26,4 +26,4 @@ def cell(shown: Shown) -> str:
 
 def bullets(notes: Iterable[str]) -> str:
     """Return a list, a line for each note."""
-    return "".join("- " + START.sub(r"\1\\", escape(note)) + "\n" for note in notes)
+    return "".join("- " + START.sub(r"\1\\", escape(note.strip())) + "\n" for note in notes)
