@@ -16,8 +16,9 @@ from attention_ablation.analysis.claims import ledger
 from attention_ablation.cli import main
 from attention_ablation.report.collect import collect
 from attention_ablation.report.html import write_report
-from attention_ablation.study.expand import Plan
-from tests.run_folders import write_metrics
+from attention_ablation.study.config import Config
+from attention_ablation.study.expand import Plan, load_plan
+from tests.run_folders import finished, write_metrics
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 browser_only = pytest.mark.skipif(
@@ -150,6 +151,18 @@ def test_rows_that_were_not_trained_alike_have_no_numbers(tiny: Plan) -> None:
     assert cbam
     assert {pair.verdict for pair in cbam} == {"not run"}
     assert cbam[0].reason == "not trained alike: processes"
+
+
+def test_only_numbers_have_minus_signs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    plan = load_plan(Config(study="cbam", tier="tiny", tables=["table4"]))
+    for key, error in (("resnet18", 20.0), ("resnet18+cbam", 10.0)):
+        finished(plan, plan.row_runs("table4", key)[0], error)
+    write_report(plan, collect(plan))
+    page = (plan.folder / "report.html").read_text()
+    assert "(\N{MINUS SIGN}10 points, n = 1)" in page
+    assert "wide-resnet18-1.5+cbam of table4 is not counted yet" in page
+    assert re.findall(r"[a-z]\N{MINUS SIGN}", page) == []
 
 
 def test_what_a_cell_says_is_true_of_it(tiny: Plan) -> None:

@@ -189,6 +189,23 @@ def test_rendering_an_unknown_table_is_a_mistake(
     assert "unknown table or figure 'tabel3'; did you mean 'table3'?" in capsys.readouterr().err
 
 
+def test_what_cannot_be_written_stops_nothing_else(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    names = ["claims.md", "figures/figure5.csv", "figures/figure4.svg", "tables/table2.csv"]
+    folder = project / "results/tiny/cbam"
+    for name in names:
+        (folder / name / "taken").mkdir(parents=True)  # a folder where the file should be
+    assert main(["render", "--set", "tables=[table1, table2, table4, table5]"]) == 2
+    error = capsys.readouterr().err
+    for name in names:
+        assert f"{name}: it cannot be written: Is a directory" in error
+    assert "figures/figure4.svg: it cannot be read: Is a directory" in error  # for the page
+    written = ["runs.csv", "tables/table1.tex", "tables/table4.md", "figures/figure4-reference.png"]
+    assert [name for name in written if not (folder / name).is_file()] == []
+
+
 def test_the_curves_show_three_networks_in_two_splits(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

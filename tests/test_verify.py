@@ -230,7 +230,7 @@ def test_verify_names_run_rows_and_remedy_and_the_table_says_so_too(
     text = (done.folder / "tables/table3.md").read_text()
     assert (
         "- Not to be trusted: ResNet50 + channel + spatial, seed 1 (validation_top1_error is 1.5 "
-        "in metrics.json and 26.0 in result.json). `attention-ablation verify`." in text
+        "in metrics.json and 26.0 in result.json); see attention-ablation verify." in text
     )
     assert restore(folder)  # what the remedy does
     assert main(["render", *SEEDS]) == 0

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -29,6 +30,9 @@ from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study, read_yaml
 from attention_ablation.study.io import write_text
 from attention_ablation.study.model import Model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COMPOSED: TypeAdapter[ClutteredDigits | ClutteredScenes] = TypeAdapter(
     ClutteredDigits | ClutteredScenes
@@ -85,46 +89,53 @@ def render(options: argparse.Namespace) -> None:
     for name in names:
         if name not in valid:
             raise unknown("table or figure", name, valid, options.config)
-    from attention_ablation.report.collect import collect, write_runs
+    from attention_ablation.report.collect import collect
 
     frame = collect(plan)
     refused = []
     for name in names:
-        if name == "runs":
-            write_runs(plan, frame)
-        elif name == "claims":
-            from attention_ablation.report.claims import write_claims
-
-            write_claims(plan, frame)
-        elif name == "report":
-            from attention_ablation.report.html import write_report
-
-            write_report(plan, frame)
-        elif name in plan.tables:
-            from attention_ablation.report.tables import write_table
-
-            try:
-                write_table(plan, name, frame)
-            except UserError as refusal:  # the others are written all the same
-                refused.append(str(refusal))
-        elif name in plan.gradcam_figures:
-            from attention_ablation.report.gradcam import write_gradcam
-
-            write_gradcam(plan, name)
-        elif isinstance(plan.study.figures[name], ReferenceFigure):
-            from attention_ablation.report.reference_curves import write_reference
-
-            write_reference(plan, name)
-        elif isinstance(plan.study.figures[name], DetectionsFigure):
-            from attention_ablation.report.detections import write_detections
-
-            write_detections(plan, name)
-        else:
-            from attention_ablation.report.curves import write_figure
-
-            write_figure(plan, name)
+        try:
+            _render(plan, name, frame)
+        except UserError as refusal:  # the others are written all the same
+            refused.append(str(refusal))
     if refused:
         raise UserError("\n".join(refused))
+
+
+def _render(plan: Plan, name: str, frame: "pd.DataFrame") -> None:
+    """Write one table or figure, the ledger, the report or runs.csv."""
+    if name == "runs":
+        from attention_ablation.report.collect import write_runs
+
+        write_runs(plan, frame)
+    elif name == "claims":
+        from attention_ablation.report.claims import write_claims
+
+        write_claims(plan, frame)
+    elif name == "report":
+        from attention_ablation.report.html import write_report
+
+        write_report(plan, frame)
+    elif name in plan.tables:
+        from attention_ablation.report.tables import write_table
+
+        write_table(plan, name, frame)
+    elif name in plan.gradcam_figures:
+        from attention_ablation.report.gradcam import write_gradcam
+
+        write_gradcam(plan, name)
+    elif isinstance(plan.study.figures[name], ReferenceFigure):
+        from attention_ablation.report.reference_curves import write_reference
+
+        write_reference(plan, name)
+    elif isinstance(plan.study.figures[name], DetectionsFigure):
+        from attention_ablation.report.detections import write_detections
+
+        write_detections(plan, name)
+    else:
+        from attention_ablation.report.curves import write_figure
+
+        write_figure(plan, name)
 
 
 def chosen_plan(options: argparse.Namespace) -> Plan:

@@ -5,6 +5,7 @@ from collections import Counter
 import pandas as pd
 
 from attention_ablation.analysis.claims import JudgedClaim, JudgedPair, Ledger, ledger
+from attention_ablation.report.markdown import bullets, escape
 from attention_ablation.report.notes import doubts
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.io import write_text
@@ -47,13 +48,13 @@ def claims_markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
         {
             "Claim": claim.key,
             "Place": claim.claim.place,
-            "What the paper says": " ".join(claim.claim.says.split()),
+            "What the paper says": claim.claim.says,
             "Our runs": _ours(claim),
             "The paper's cells": _paper(claim),
         }
         for claim in judged.claims
     ]
-    body = pd.DataFrame(records).to_markdown(index=False, disable_numparse=True)
+    body = pd.DataFrame(records).map(escape).to_markdown(index=False, disable_numparse=True)
     seeds = len(plan.seeds)
     notes = [
         judged.method,
@@ -61,9 +62,9 @@ def claims_markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
         f"Tier {plan.config.tier} ({plan.tier.title}); n = {seeds} seed{'s' * (seeds > 1)}. Every "
         "comparison, with its numbers and the seeds that would decide it, is in claims.csv.",
         *_published(plan, judged),
-        " ".join(plan.tier.limits.split()),
+        plan.tier.limits,
     ]
-    return f"**Claims of the paper**\n\n{body}\n\n" + "".join(f"- {note}\n" for note in notes)
+    return f"**Claims of the paper**\n\n{body}\n\n{bullets(notes)}"
 
 
 def _published(plan: Plan, judged: Ledger) -> list[str]:
@@ -79,7 +80,7 @@ def _published(plan: Plan, judged: Ledger) -> list[str]:
         if found:
             notes.append(
                 f"Published by others: {reference.title} ({reference.source}), "
-                f"{' '.join(reference.protocol.split())}. One run of each row decides nothing, and "
+                f"{reference.protocol}. One run of each row decides nothing, and "
                 f"no verdict above counts it; differences, in points: {'; '.join(found)}."
             )
     return notes

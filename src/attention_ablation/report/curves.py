@@ -1,7 +1,10 @@
 """Error curves: training and validation top-1 error against epoch (the paper's Figure 4)."""
 
+import io
+import textwrap
+from contextlib import suppress
 from itertools import cycle
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,10 +14,12 @@ from matplotlib.ticker import MaxNLocator
 from attention_ablation.report.save import save
 from attention_ablation.study.config import CurvesFigure, Panel
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.io import Missing, read_text
 from attention_ablation.study.runs import HISTORY
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7")
+LONGEST = 84  # letters of a legend beside each other
 STYLES = {"train": (0, (3, 2)), "validation": "solid"}
 
 
@@ -65,10 +70,23 @@ def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    draw_legend(ax)
+
+
+def draw_legend(ax: Axes) -> None:
+    """Name the lines below their axes, those too whose label begins with an underscore."""
+    lines = ax.get_lines()
+    labels = [textwrap.fill(str(line.get_label()), LONGEST) for line in lines]
+    # A legend wider than the figure is left out of it, with all its lines.
+    columns = max(1, min(3, LONGEST // max(map(len, labels))))
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": columns}
+    ax.legend(lines, labels, fontsize=8, frameon=False, borderaxespad=4.2, **place)
 
 
 def _histories(plan: Plan, table: str, key: str) -> list[pd.DataFrame]:
-    paths = [Path(plan.runs_folder, run.path, HISTORY) for run in plan.row_runs(table, key)]
+    texts = []
+    for run in plan.row_runs(table, key):
+        with suppress(Missing):
+            texts.append(read_text(plan.runs_folder / run.path / HISTORY))
     # A file without a line is a training that has only just started.
-    return [pd.read_csv(path) for path in paths if path.exists() and path.stat().st_size]
+    return [pd.read_csv(io.StringIO(text)) for text in texts if text]

@@ -46,7 +46,7 @@ def write_detections(plan: Plan, name: str) -> None:
         for ax in line:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-        line[0].text(0, 0.54, label.replace(" StairNet", "\nStairNet"), fontsize=9.5, va="bottom")
+        line[0].text(0, 0.54, textwrap.fill(label, 22), fontsize=9.5, va="bottom")
         line[0].text(
             0, 0.46, _result(folder) if kept else why_missing(folder), fontsize=8.5, color="0.35",
             va="top",

@@ -17,6 +17,7 @@ from attention_ablation.report.gradcam_means import gradcam_frame
 from attention_ablation.report.save import save
 from attention_ablation.study.config import GradCamFigure
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.io import write_text
 from attention_ablation.study.runs import GRADCAM_MAPS, read_gradcam, read_outcome
 
 Shown = dict[str, NDArray[Any]]
@@ -39,11 +40,8 @@ def write_gradcam(plan: Plan, name: str) -> None:
     entry = plan.study.figures[name]
     assert isinstance(entry, GradCamFigure)
     means = gradcam_frame(plan, entry)
-    folder = plan.folder / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    means.to_csv(folder / f"{name}.csv", index=False)
-    figure = _draw(plan, name, entry, means)
-    save(plan, name, figure)
+    write_text(plan.folder / "figures" / f"{name}.csv", means.to_csv(index=False))
+    save(plan, name, _draw(plan, name, entry, means))
 
 
 def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> Figure:
@@ -101,8 +99,9 @@ def _read(folder: Path) -> Shown | None:
 
 
 def _label(ax: Axes, first: str, rest: str) -> None:
-    ax.text(0, 0.52, first, fontsize=10, ha="left", va="bottom", transform=ax.transAxes)
-    ax.text(0, 0.46, rest, fontsize=8.5, color="0.35", ha="left", va="top", transform=ax.transAxes)
+    place: dict[str, Any] = {"ha": "left", "transform": ax.transAxes}
+    ax.text(0, 0.52, textwrap.fill(first, 24), fontsize=10, va="bottom", **place)
+    ax.text(0, 0.46, rest, fontsize=8.5, color="0.35", va="top", **place)
 
 
 def _draw_image(ax: Axes, shown: Shown | None, number: int) -> None:

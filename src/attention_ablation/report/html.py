@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
@@ -18,7 +19,7 @@ from attention_ablation.report.numbers import DASH
 from attention_ablation.report.provenance import run_record
 from attention_ablation.report.where import run_facts
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.io import write_text
+from attention_ablation.study.io import Missing, read_bytes, write_text
 from attention_ablation.study.metrics import KINDS, MEASURED
 
 PAGE = files("attention_ablation.report") / "page"
@@ -61,10 +62,10 @@ def write_report(plan: Plan, runs: pd.DataFrame) -> None:
 
 
 def _figure(plan: Plan, name: str) -> dict[str, Any]:
-    entry, path = plan.study.figures[name], plan.folder / "figures" / f"{name}.svg"
-    image = ""
-    if path.exists():
-        image = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+    entry, image = plan.study.figures[name], ""
+    with suppress(Missing):
+        svg = read_bytes(plan.folder / "figures" / f"{name}.svg")
+        image = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
     number = name.removeprefix("figure")
     heading = f"Figure {number}. {entry.title}" if number.isdigit() else entry.title
     short = re.sub(r"(?<=[a-z])(?=\d)", " ", name.replace("-", " ")).capitalize()

@@ -1,6 +1,7 @@
 """What the report page shows of the claim ledger."""
 
 from collections import Counter
+from decimal import Decimal
 from typing import Any
 
 import pandas as pd
@@ -27,7 +28,7 @@ def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
             {
                 "key": claim.key,
                 "place": claim.claim.place,
-                "text": " ".join(claim.claim.says.split()),
+                "text": claim.claim.says,
                 "verdict": claim.verdict,
                 "paper_verdict": claim.paper_verdict,
                 "comparisons": [_comparison(p) for p in (*claim.pairs, *claim.published)],
@@ -41,17 +42,22 @@ def _comparison(judged: JudgedPair) -> dict[str, str]:
     unit = _unit(judged)
     ours: str = judged.verdict + f": {judged.reason}" * bool(judged.reason)
     if judged.difference is not None:
-        ours += f" ({judged.difference:+.3g}{unit}"
+        ours += f" ({_number(judged.difference, '+.3g')}{unit}"
         if judged.interval:
-            ours += f", 95 % interval {judged.interval[0]:.3g} to {judged.interval[1]:.3g}"
+            low, high = (_number(end, ".3g") for end in judged.interval)
+            ours += f", 95 % interval {low} to {high}"
         if judged.p_value is not None and judged.n > 1:
-            ours += f", p = {judged.p_value:.2g} after correction"
+            ours += f", p = {_number(judged.p_value, '.2g')} after correction"
         ours += f", n = {judged.n})"
     paper: str = judged.paper_verdict
     if judged.paper_difference is not None:
-        paper += f" ({judged.paper_difference:+.3g}{unit})"
+        paper += f" ({_number(judged.paper_difference, '+.3g')}{unit})"
     text = f"{judged.pair.table}, {judged.pair.metric}: {judged.text}"
-    return {"text": text, "ours": ours.replace("-", MINUS), "paper": paper.replace("-", MINUS)}
+    return {"text": text, "ours": ours, "paper": paper}
+
+
+def _number(value: float | Decimal, form: str) -> str:
+    return f"{value:{form}}".replace("-", MINUS)
 
 
 def _unit(judged: JudgedPair) -> str:

@@ -6,12 +6,11 @@ import pandas as pd
 
 from attention_ablation.report.comparable import confounds
 from attention_ablation.report.notes import table_notes
-from attention_ablation.report.numbers import DASH, decimals, table_frame
+from attention_ablation.report.numbers import DASH, Shown, decimals, table_frame
 from attention_ablation.report.tables import display_frame
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.metrics import KINDS, Metric
 
-BEST = "**"
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -33,7 +32,7 @@ def page_table(
                 *refused,
             ],
         }
-    display = display_frame(plan, table, frame, runs, BEST + "{}" + BEST)
+    display = display_frame(plan, table, frame, runs)
     rows = []
     for row, line, shown in zip(
         plan.rows(table), frame.to_dict("records"), display.to_dict("records"), strict=True
@@ -47,21 +46,22 @@ def page_table(
             printed_digits = len((printed or "").partition(".")[2])
             digits = min(decimals(metric, plan.specs[table, row.key]), printed_digits)
             gap = float("nan") if isinstance(ours, str) else round(ours, digits) - paper
-            text = shown[heading, "ours"]
+            cell: Shown = shown[heading, "ours"]
             identifier = f"{table} {row.key} {metric}"
             cells[identifier] = {
                 "title": f"Table {table.removeprefix('table')}, {row.label}: {heading}",
-                "text": _explanation(line, metric, text.strip(BEST), printed),
+                "text": _explanation(line, metric, cell.text, printed),
                 "runs": [run.path for run in plan.row_runs(table, row.key)]
                 if not KINDS[metric].counted
                 else [],
             }
             record += [
-                _cell("ours", text, ours, identifier),
+                _cell("ours", cell, ours, identifier),
                 _cell("paper", shown[heading, "paper"], paper),
-                _cell("difference", _signed(gap, digits), gap),
+                _cell("difference", Shown(_signed(gap, digits)), gap),
             ]
-        rows.append({"label": shown["Architecture", ""], "cells": record})
+        label: Shown = shown["Architecture", ""]
+        rows.append({"label": label.text + label.mark, "cells": record})
     headings = [
         text
         for metric in entry.columns
@@ -79,13 +79,12 @@ def page_table(
     }
 
 
-def _cell(kind: str, text: str, value: Any, identifier: str = "") -> dict[str, Any]:
-    best = text.startswith(BEST)
+def _cell(kind: str, shown: Shown, value: Any, identifier: str = "") -> dict[str, Any]:
     number = float("nan") if isinstance(value, str) else float(value)
     return {
         "kind": kind,
-        "text": text.replace(BEST, ""),
-        "best": best,
+        "text": shown.text + shown.mark,
+        "best": shown.best,
         "value": "" if pd.isna(number) else number,
         "id": identifier,
     }

@@ -1,32 +1,40 @@
 """A table as LaTeX."""
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
 
-BOLD = "<<{}>>"
-# `<<` and `>>` stand for bold until everything else is escaped.
-LATEX = {
-    "\\": "\N{BACKSPACE}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "\N{BACKSPACE}": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "&": r"\&",
-    "%": r"\%",
-    "_": r"\_",
-    "#": r"\#",
-    "±": r"$\pm$",
-    "≠": r"$\neq$",
-    "†": r"$^\dagger$",
-    "‡": r"$^\ddagger$",
-    "§": r"$^\S$",
-    "¶": r"$^\P$",
-    "<<": r"\textbf{",
-    ">>": "}",
-}
+from attention_ablation.report.numbers import Shown
+from attention_ablation.study.model import one_line
+
+# What LaTeX reads as more than itself; `[` and `*` only after the end of a line.
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "[": "{[}",
+        "*": "{*}",
+        "$": r"\$",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "&": r"\&",
+        "%": r"\%",
+        "_": r"\_",
+        "#": r"\#",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "`": r"\textasciigrave{}",
+        "±": r"$\pm$",
+        "≠": r"$\neq$",
+        "†": r"$^\dagger$",
+        "‡": r"$^\ddagger$",
+        "§": r"$^\S$",
+        "¶": r"$^\P$",
+    }
+)
 
 
 def to_latex(
@@ -37,32 +45,36 @@ def to_latex(
     caption: str,
     label: str,
 ) -> str:
-    """Return a `table` with booktabs' rules; `display` has its bold cells in BOLD.
+    """Return a `table` with booktabs' rules; `display` has a `Shown` in each cell.
 
     headings: of each column, those of neighbours that are equal are one; and what it is of.
     """
-    display = display.map(_escape)
-    display.columns = pd.MultiIndex.from_tuples(
-        [(_escape(heading), of) for heading, of in headings]
-    )
-    body = display.style.hide(axis="index").to_latex(
+    body = display.map(cell)
+    body.columns = pd.MultiIndex.from_tuples([(escape(heading), of) for heading, of in headings])
+    text = body.style.hide(axis="index").to_latex(
         column_format="l" + "r" * (display.shape[1] - 1),
         hrules=True,
         multicol_align="c",
-        caption=_escape(caption),
+        caption=escape(caption),
         label=label,
         position_float="centering",
     )
-    lines = "\\\\\n".join(_escape(note) for note in notes)
+    lines = "\\\\\n".join(escape(note) for note in notes)
     end = "\\end{table}"
     note_block = f"\\par\\smallskip\\begin{{minipage}}{{\\linewidth}}\\footnotesize\n{lines}\n"
-    body = body.replace("\\centering\n", "\\centering\\small\\setlength{\\tabcolsep}{4pt}\n")
-    return "% Needs \\usepackage{booktabs}.\n" + body.replace(
+    text = text.replace("\\centering\n", "\\centering\\small\\setlength{\\tabcolsep}{4pt}\n")
+    return "% Needs \\usepackage{booktabs}.\n" + text.replace(
         end, f"{note_block}\\end{{minipage}}\n{end}"
     )
 
 
-def _escape(text: str) -> str:
-    for plain, tex in LATEX.items():
-        text = text.replace(plain, tex)
-    return text
+def cell(shown: Shown) -> str:
+    """Return a cell of a table; the best is bold."""
+    text = escape(shown.text)
+    return (rf"\textbf{{{text}}}" if shown.best else text) + escape(shown.mark)
+
+
+def escape(text: str) -> str:
+    """Return LaTeX that sets `text` as it is."""
+    # Two hyphens would be a dash.
+    return re.sub("-(?=-)", "-{}", one_line(text).translate(LATEX))

@@ -54,7 +54,7 @@ def table_notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame)
         notes.append(f"{mark} {name}: {plan.study.discrepancies[name].explanation}")
     if unexplained(plan, table):
         notes.append(f"{MISMATCHED} printed Params or GFLOPs that the network does not have.")
-    return [*notes, " ".join(plan.tier.limits.split())]
+    return [*notes, plan.tier.limits]
 
 
 def _what(plan: Plan, table: str) -> str:
@@ -133,7 +133,9 @@ def doubts(plan: Plan, places: dict[str, str], runs: pd.DataFrame) -> list[str]:
         for path, place in places.items()
         if (verdict := str(runs.loc[path, "verified"])).startswith("no: ")
     ]
-    return [f"Not to be trusted: {'; '.join(found)}. `attention-ablation verify`."] if found else []
+    return (
+        [f"Not to be trusted: {'; '.join(found)}; see attention-ablation verify."] if found else []
+    )
 
 
 def unexplained(plan: Plan, table: str) -> list[str]:

@@ -1,6 +1,7 @@
 """A table's numbers: from the runs frame to a line for each row, and how a number is written."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,15 @@ from attention_ablation.study.metrics import KINDS, METRICS, Metric
 from attention_ablation.study.spec import DetectionSpec, Spec
 
 DASH = "-"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell's text, whether it is the best, and a sign after it; each format has its own bold."""
+
+    text: str
+    best: bool = False
+    mark: str = ""
 
 
 def table_frame(plan: Plan, table: str, runs: pd.DataFrame) -> pd.DataFrame:

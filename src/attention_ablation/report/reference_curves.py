@@ -6,7 +6,7 @@ from itertools import cycle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_ablation.report.curves import COLOURS, STYLES
+from attention_ablation.report.curves import COLOURS, STYLES, draw_legend
 from attention_ablation.report.save import save
 from attention_ablation.study.config import ReferenceFigure
 from attention_ablation.study.expand import Plan
@@ -32,9 +32,7 @@ def write_reference(plan: Plan, name: str) -> None:
         ax.title.set_fontsize(10)
         ax.grid(color="0.9")
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(
-            fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14)
-        )
+        draw_legend(ax)
     figure.suptitle(
         f"Figure {name.removeprefix('figure')}. {entry.title} (section {entry.section})",
         fontsize=11,

@@ -5,13 +5,22 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.io import write_bytes
+from attention_ablation.study.model import one_line
 
 
 def save(plan: Plan, name: str, figure: Figure) -> None:
-    """Write `figures/<name>.svg`, its text as text, and `.png`, at 160 dots per inch."""
+    """Write `figures/<name>.svg`, its text as text, and `.png`, at 160 dots per inch.
+
+    Texts are shown as they are: a pair of dollar signs begins no formula.
+    """
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(False)
+        text.set_text("\n".join(map(one_line, text.get_text().split("\n"))))
     kinds: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 160}}
     with mpl.rc_context({"svg.hashsalt": "attention-ablation", "svg.fonttype": "none"}):
         for kind, options in kinds.items():

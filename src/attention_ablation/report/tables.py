@@ -6,9 +6,10 @@ import pandas as pd
 
 from attention_ablation.report.best import best_ours, best_printed
 from attention_ablation.report.comparable import check_comparable
-from attention_ablation.report.latex import BOLD, to_latex
+from attention_ablation.report.latex import to_latex
+from attention_ablation.report.markdown import bullets, cell, escape
 from attention_ablation.report.notes import MISMATCHED, marks, table_notes, unexplained
-from attention_ablation.report.numbers import DASH, cell_text, decimals, table_frame
+from attention_ablation.report.numbers import DASH, Shown, cell_text, decimals, table_frame
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.io import write_text
 from attention_ablation.study.metrics import KINDS
@@ -35,14 +36,14 @@ def rendered(plan: Plan, table: str, runs: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def display_frame(
-    plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame, bold: str
-) -> pd.DataFrame:
-    """Return the table as text; `bold` is the format of the best cells."""
+def display_frame(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the table's cells as every format shows them, each a `Shown`."""
     rows = plan.rows(table)
     odd = unexplained(plan, table)
     columns = {
-        ("Architecture", ""): [row.label + f" {MISMATCHED}" * (row.key in odd) for row in rows]
+        ("Architecture", ""): [
+            Shown(row.label, mark=f" {MISMATCHED}" * (row.key in odd)) for row in rows
+        ]
     }
     ours_best, paper_best = best_ours(plan, table, runs), best_printed(plan, table)
     signs = marks(plan, table)
@@ -50,10 +51,9 @@ def display_frame(
         ours, paper = [], []
         for row, line in zip(rows, frame.to_dict("records"), strict=True):
             text = cell_text(metric, line, decimals(metric, plan.specs[table, row.key]))
-            ours.append(bold.format(text) if (metric, row.key) in ours_best else text)
-            printed = row.printed.get(metric, DASH)
-            printed = bold.format(printed) if (metric, row.key) in paper_best else printed
-            paper.append(printed + signs.get((metric, row.key), ""))
+            ours.append(Shown(text, (metric, row.key) in ours_best))
+            printed, mark = row.printed.get(metric, DASH), signs.get((metric, row.key), "")
+            paper.append(Shown(printed, (metric, row.key) in paper_best, mark))
         columns[KINDS[metric].heading, "ours"] = ours
         columns[KINDS[metric].heading, "paper"] = paper
     return pd.DataFrame(columns)
@@ -70,20 +70,20 @@ def _headings(display: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _markdown(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> str:
-    display = display_frame(plan, table, frame, runs, "**{}**")
-    body = display.map(lambda text: text.replace("|", "\\|")).to_markdown(
+    display = display_frame(plan, table, frame, runs)
+    body = display.map(cell).to_markdown(
         index=False,
         disable_numparse=True,
         headers=["paper" if of == "paper" else heading for heading, of in _headings(display)],
         colalign=["left"] + ["right"] * (display.shape[1] - 1),
     )
     number = table.removeprefix("table")
-    notes = "\n".join(f"- {note}" for note in table_notes(plan, table, frame, runs))
-    return f"**Table {number}. {_title(plan, table)}**\n\n{body}\n\n{notes}\n"
+    notes = bullets(table_notes(plan, table, frame, runs))
+    return f"**Table {number}. {escape(_title(plan, table))}**\n\n{body}\n\n{notes}"
 
 
 def _latex(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> str:
-    display = display_frame(plan, table, frame, runs, BOLD)
+    display = display_frame(plan, table, frame, runs)
     return to_latex(
         display,
         _headings(display),

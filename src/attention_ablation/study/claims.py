@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from attention_ablation.study.errors import unknown
 from attention_ablation.study.metrics import COUNTED
-from attention_ablation.study.model import Model
+from attention_ablation.study.model import Line, Model, Prose
 
 # Numbers of a run that no table shows, under the names that they have in runs.csv.
 RUN_METRICS = ("train_top1_error", "gradcam_energy_in_box", "gradcam_target_probability")
@@ -43,7 +43,9 @@ class Comparison(Model):
     within: float | None = Field(
         None, ge=0, description="greater-by-about: what rounding leaves open on either side."
     )
-    reason: str | None = Field(None, description="Why this threshold; required where there is one.")
+    reason: Prose | None = Field(
+        None, description="Why this threshold; required where there is one."
+    )
 
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
@@ -132,8 +134,8 @@ class Pair:
 class Claim(Model):
     """Something that the paper says, with its place, and the comparisons that it comes to."""
 
-    place: str = Field(description="Where the paper says it, such as 'section 4.1, Table 2'.")
-    says: str = Field(description="What it says, in other words than the paper's.")
+    place: Line = Field(description="Where the paper says it, such as 'section 4.1, Table 2'.")
+    says: Prose = Field(description="What it says, in other words than the paper's.")
     comparisons: list[Comparison] = Field(min_length=1)
 
     def pairs(self) -> Iterator[Pair]:
@@ -148,7 +150,7 @@ class Claim(Model):
 class ClaimsFile(Model):
     """A paper's claims by their keys: claims.yaml, optional in a study."""
 
-    claims: dict[str, Claim] = Field(min_length=1)
+    claims: dict[Line, Claim] = Field(min_length=1)
 
 
 def split_row(table: str, row: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from attention_ablation.study.claims import Claim
 from attention_ablation.study.metrics import Metric
-from attention_ablation.study.model import Model
+from attention_ablation.study.model import Line, Model, Prose
 from attention_ablation.study.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.references import Reference
 from attention_ablation.study.spec import Attention
@@ -136,8 +136,8 @@ DetectorName = Literal["faster-rcnn", "ssd", "stairnet"]
 class Tier(Model):
     """The size at which a study runs: workflow/tiers/<name>.yaml."""
 
-    title: str
-    limits: str = Field(description="What this tier can and cannot say; printed under tables.")
+    title: Line
+    limits: Prose = Field(description="What this tier can and cannot say; printed under tables.")
     seeds: Seeds
     classification: ClassificationTier
     detection: dict[DetectorName, DetectionTier] = Field(
@@ -163,7 +163,7 @@ class Row(Model):
     """A line of a table: rows.csv. Printed values keep their digits, so they stay strings."""
 
     table: str
-    label: str
+    label: Line
     backbone: str
     detector: DetectorName | None = None
     attention: str
@@ -179,8 +179,8 @@ class Row(Model):
 class Table(Model):
     """A table of the paper: its title, place, and columns."""
 
-    title: str
-    section: str
+    title: Line
+    section: Line
     columns: list[Metric]
     group_by: Literal["backbone"] | None = Field(
         None,
@@ -192,7 +192,7 @@ class Table(Model):
 class Panel(Model):
     """One pair of axes of an error-curve figure."""
 
-    title: str
+    title: Line
     table: str
     rows: list[str] = Field(min_length=1)
 
@@ -201,8 +201,8 @@ class CurvesFigure(Model):
     """Training and validation error against epoch, a panel for each backbone."""
 
     kind: Literal["error-curves"]
-    title: str
-    section: str
+    title: Line
+    section: Line
     panels: list[Panel] = Field(min_length=1)
 
     @property
@@ -215,8 +215,8 @@ class GradCamFigure(Model):
     """Where rows of one table look: Grad-CAM of the same validation images, a line for each row."""
 
     kind: Literal["gradcam"]
-    title: str
-    section: str
+    title: Line
+    section: Line
     table: str
     rows: Names = Field(
         description="Rows with one backbone; the others are compared with the first."
@@ -232,8 +232,8 @@ class DetectionsFigure(Model):
     """What detectors of one table find in the same validation images, a line for each row."""
 
     kind: Literal["detections"]
-    title: str
-    section: str
+    title: Line
+    section: Line
     table: str
     rows: Names
 
@@ -246,7 +246,7 @@ class DetectionsFigure(Model):
 class ReferencePanel(Model):
     """One pair of axes of published error curves."""
 
-    title: str
+    title: Line
     curves: Names = Field(description="Keys of the reference's curves.")
 
 
@@ -254,8 +254,8 @@ class ReferenceFigure(Model):
     """Training and validation error against epoch as others published them; it needs no run."""
 
     kind: Literal["reference-curves"]
-    title: str
-    section: str
+    title: Line
+    section: Line
     table: str = Field(description="The table with whose selection the figure is drawn.")
     reference: str = Field(description="A key of references.")
     panels: list[ReferencePanel] = Field(min_length=1)
@@ -277,19 +277,19 @@ class Discrepancy(Model):
     table: str
     rows: list[str] = Field(min_length=1)
     metrics: list[Literal["params_m", "gflops"]] = Field(min_length=1)
-    explanation: str
+    explanation: Prose
 
 
 class StudyFile(Model):
     """A paper's tables and figures as data: study.yaml."""
 
-    title: str
-    citation: str
+    title: Line
+    citation: Prose
     attentions: dict[str, Attention]
     tables: dict[str, Table]
     figures: dict[str, Figure] = Field(default_factory=dict)
-    discrepancies: dict[str, Discrepancy] = Field(default_factory=dict)
-    references: dict[str, Reference] = Field(
+    discrepancies: dict[Line, Discrepancy] = Field(default_factory=dict)
+    references: dict[Line, Reference] = Field(
         default_factory=dict, description="Training curves that others published."
     )
 
@@ -299,7 +299,7 @@ class Study(StudyFile):
 
     name: str
     rows: list[Row]
-    claims: dict[str, Claim] = Field(default_factory=dict)
+    claims: dict[Line, Claim] = Field(default_factory=dict)
 
     def table_rows(self, table: str) -> list[Row]:
         """Return the rows of one table, in the paper's order."""

@@ -1,6 +1,7 @@
 """The user's files, read and checked: config.yaml, a study's files, a tier's YAML."""
 
 import csv
+import io
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,7 +131,7 @@ def check_fit(
 def _read_rows(path: Path, study: StudyFile) -> list[Row]:
     rows: dict[tuple[str, str], Row] = {}
     required, optional = ["table", "label", "backbone", "attention"], ["detector", *METRICS]
-    reader = csv.DictReader(read_text(path).splitlines())
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     columns = list(reader.fieldnames or [])
     if not set(required) <= set(columns) <= {*required, *optional}:
         raise UserError(

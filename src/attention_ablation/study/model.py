@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Model(BaseModel):
@@ -19,6 +19,28 @@ class Model(BaseModel):
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def one_line(text: str) -> str:
+    """Return text with spaces for other white space and without what no page or font shows."""
+    return "".join(char if char.isprintable() else " " * char.isspace() for char in text)
+
+
+def _shown_as_typed(text: str) -> str:
+    if not text.strip():
+        raise ValueError("expected a text, got an empty one; write it")
+    if odd := next((char for char in text if not char.isprintable()), None):
+        name = "a line break" if odd in "\r\n" else f"the character {odd!a}"
+        raise ValueError(f"expected one line of printable characters, got {name}; take it out")
+    return text
+
+
+# A text that every format shows as it was typed: a label, a title, the name of a claim.
+Line = Annotated[str, AfterValidator(_shown_as_typed)]
+# Sentences: their lines are one, however YAML folds them.
+Prose = Annotated[
+    str, AfterValidator(lambda text: " ".join(text.split())), AfterValidator(_shown_as_typed)
+]
 
 
 def canonical_json(data: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from attention_ablation.study.errors import UserError, unknown
-from attention_ablation.study.model import Model
+from attention_ablation.study.model import Line, Model, Prose
 
 # What claims compare, and the columns of a curve that have it; others are left alone.
 COLUMNS = {"top1_error": "val_top1_error", "train_top1_error": "train_top1_error"}
@@ -17,7 +17,7 @@ COLUMNS = {"top1_error": "val_top1_error", "train_top1_error": "train_top1_error
 class Curve(Model):
     """One published training."""
 
-    label: str
+    label: Line
     file: str = Field(
         description="A CSV in the study's folder, a line for each epoch: epoch, train_top1_error "
         "and val_top1_error, %."
@@ -30,10 +30,10 @@ class Curve(Model):
 class Reference(Model):
     """Published trainings of one recipe, another than the tier's."""
 
-    title: str
-    source: str = Field(description="Where they were published.")
-    protocol: str = Field(description="Data set, epochs and schedule.")
-    curves: dict[str, Curve] = Field(min_length=1)
+    title: Line
+    source: Line = Field(description="Where they were published.")
+    protocol: Prose = Field(description="Data set, epochs and schedule.")
+    curves: dict[Line, Curve] = Field(min_length=1)
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from attention_ablation.study.errors import UserError, invalid
 from attention_ablation.study.io import write_json, write_text
+from attention_ablation.study.model import one_line
 from attention_ablation.study.spec import Run
 
 HISTORY, METRICS, FAILURE = "history.csv", "metrics.json", "failure.json"
@@ -85,7 +86,8 @@ def restore(folder: Path) -> bool:
 def read_outcome(folder: Path) -> dict[str, Any]:
     """Return a run's metrics, its failure, or `{"status": "missing"}`.
 
-    `status` is one of completed, diverged (the loss was not finite), failed, missing.
+    `status` is one of completed, diverged (the loss was not finite), failed, missing. Texts, such
+    as the reason of a failure, are a line of printable characters each.
     """
     for name in (METRICS, RESULT, FAILURE):
         try:
@@ -93,7 +95,7 @@ def read_outcome(folder: Path) -> dict[str, Any]:
             if name == RESULT:
                 outcome = outcome["metrics"]
             if isinstance(outcome["status"], str):
-                return outcome
+                return {k: one_line(v) if isinstance(v, str) else v for k, v in outcome.items()}
         except FileNotFoundError:
             continue
         except (ValueError, TypeError, KeyError):  # ValueError: of JSON and of UTF-8
