@@ -7,8 +7,10 @@ import os
 import signal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from attention_ablation.data.detection import SceneSet
 from attention_ablation.study.errors import UserError
@@ -18,6 +20,7 @@ from attention_ablation.training.detect import Detection
 from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.processes import Processes
 from attention_ablation.training.run import settle, train
+from tests.launched import Scale
 from tests.small_detection import CPU, alone, detection_plan, task
 from tests.test_processes import Launch, place
 
@@ -94,6 +97,24 @@ def test_two_processes_train_a_detector_together(plan: Plan, tmp_path: Path) -> 
     assert all(after[name].isfinite().all() for name in before)
     assert sum(torch.equal(value, after[name]) for name, value in before.items()) < 3
     assert single.validate()["map_50"] == pytest.approx(metrics["validation_map_50"], abs=0.5)
+
+
+def test_without_batchnorm_two_processes_train_ssd_as_one_does(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = alone(plan, "table7", "mobilenet+ssd")
+    spec = place(run, tmp_path)
+    Launch(spec, plan.data_folder, NO_NORM="1").output()
+    monkeypatch.setattr(nn, "BatchNorm2d", Scale)
+    (tmp_path / "one").mkdir()
+    train(run, tmp_path / "one", plan.data_folder, CPU)
+    one, two = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "one", spec.parent))
+    losses = [column for column in one if "loss" in column]
+    assert len(losses) == 3
+    assert two[losses].to_numpy() == pytest.approx(one[losses].to_numpy(), rel=1e-4)
+    expected = torch.load(tmp_path / "one" / WEIGHTS, weights_only=True)
+    for name, value in torch.load(spec.parent / WEIGHTS, weights_only=True).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
 
 
 def test_processes_share_the_validation_images(plan: Plan) -> None:

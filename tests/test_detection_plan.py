@@ -89,6 +89,7 @@ def test_the_coco_tier_is_the_papers_protocol() -> None:
     spec = detection(plan, "table6", "resnet101+faster-rcnn+cbam")
     recipe = spec.recipe
     assert (recipe.steps, recipe.batch_size, recipe.weight_decay) == (490_000, 1, 1e-4)
+    assert recipe.decay_biases is False
     assert recipe.steps_per_epoch
     rates = [
         learning_rate(recipe.schedule, recipe.learning_rate, step, recipe.steps_per_epoch, 49)

@@ -16,6 +16,7 @@ from tests.small_detectors import (
     RESNET,
     SIZE,
     VGG,
+    empty,
     scene,
     small,
 )
@@ -63,6 +64,34 @@ def test_ssds_losses_are_those_computed_anew() -> None:
     assert matched >= 12
     assert losses["bbox_regression"].item() == pytest.approx(box_loss / matched, rel=1e-4)
     assert losses["classification"].item() == pytest.approx(class_loss / matched, rel=1e-4)
+
+
+def test_the_mean_of_processes_ssd_losses_is_the_loss_of_their_whole_batch() -> None:
+    model = small("ssd", Backbone(name="vgg16", width=0.125), NONE).train()  # no BatchNorm
+    images = [scene(seed)[0] for seed in range(6)]
+    one = {name: value[:1] for name, value in scene(1)[1].items()}
+    targets = [scene(0)[1], one, one, empty(), empty(), empty()]
+    weights = [p for p in model.parameters() if p.requires_grad]
+
+    def losses_of(part: slice) -> list[torch.Tensor]:
+        losses = model(images[part], targets[part])
+        return [*losses.values(), *torch.autograd.grad(sum(losses.values()), weights)]
+
+    parts = [slice(0, 2), slice(2, 4), slice(4, 6)]
+    whole = losses_of(slice(0, 6))
+    matches: list[torch.Tensor] = []
+
+    def noted(own: torch.Tensor) -> torch.Tensor:
+        matches.append(own)
+        return own
+
+    model.mean_matches = noted
+    for part in parts:
+        losses_of(part)
+    assert matches[0] > matches[1] > matches[2] == 0
+    model.mean_matches = lambda _: sum(matches) / 3
+    for expected, *given in zip(whole, *map(losses_of, parts), strict=True):
+        torch.testing.assert_close(sum(given) / 3, expected)
 
 
 def iou(a: list[float], b: list[float]) -> float:

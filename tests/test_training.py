@@ -120,26 +120,30 @@ def test_an_epoch_is_plain_sgd_on_every_full_batch(tiny: Plan, tmp_path: Path) -
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-4)
 
 
-def test_norms_need_not_decay(tiny: Plan, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spared", [{"norms"}, {"biases"}, {"norms", "biases"}, set()])
+def test_norms_and_biases_need_not_decay(tiny: Plan, tmp_path: Path, spared: set[str]) -> None:
     keys = {"epochs": 1, "weight_decay": 0.5, "momentum": 0.0, "nesterov": None}
+    keys |= {f"decay_{name}": False for name in spared}
     schedule = {"name": "step", "every": 30, "gamma": 0.1}
-    run = small_run(tiny, "resnet50+cbam", decay_norms=False, schedule=schedule, **keys)
+    run = small_run(tiny, "resnet50+cbam", schedule=schedule, **keys)
     task = classification(run, tmp_path)
-    before = {name: value.clone() for name, value in task.model.named_parameters()}
-    loop = Loop(task, CPU)
     for parameter in task.model.parameters():
+        nn.init.constant_(parameter, 1.0)
         parameter.grad = torch.zeros_like(parameter)
-    loop.optimizer.step()
+    Loop(task, CPU).optimizer.step()
     norms = {
         f"{name}.{kind}"
         for name, module in task.model.named_modules()
         if isinstance(module, nn.BatchNorm2d)
         for kind in ("weight", "bias")
     }
+    biases = {name for name, _ in task.model.named_parameters() if name.endswith(".bias")} - norms
     assert len(norms) > 40
+    assert len(biases) == 2 * 8 + 1  # two of each gate, and the classifier's
+    kept = (norms if "norms" in spared else set()) | (biases if "biases" in spared else set())
     for name, value in task.model.named_parameters():
-        kept = 1 if name in norms else 1 - 0.5 * run.spec.recipe.learning_rate
-        torch.testing.assert_close(value, kept * before[name])
+        share = 1 if name in kept else 1 - 0.5 * run.spec.recipe.learning_rate
+        torch.testing.assert_close(value, torch.full_like(value, share))
 
 
 def test_errors_are_counted_over_every_validation_image_once(tiny: Plan, tmp_path: Path) -> None:

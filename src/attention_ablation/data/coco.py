@@ -1,8 +1,8 @@
 """COCO 2014 (Lin et al. 2014): train and 35k of val to train on, 5k of val, minival, to evaluate.
 
 Training leaves out crowds and boxes without area, and clips the others to their images, as the
-Faster R-CNN code behind the protocol does (Chen & Gupta 2017). Evaluation has every annotation as
-it lies in the file, as COCO's own does.
+Faster R-CNN code behind the protocol does (Chen & Gupta 2017), which trains on crowds, though.
+Evaluation has every annotation as it lies in the file, as COCO's own does.
 """
 
 import hashlib

@@ -56,9 +56,14 @@ class Recipe(Model):
     learning_rate: Positive
     momentum: Fraction = 0.9
     nesterov: bool | None = Field(None, description="Nesterov's momentum; null: no.")
-    weight_decay: float = Field(ge=0, description="On all parameters, as in the paper.")
+    weight_decay: float = Field(
+        ge=0, description="On all parameters, as in the paper, but for the next two keys' ones."
+    )
     decay_norms: bool | None = Field(
         None, description="false: no weight decay on BatchNorm's parameters; null: on all."
+    )
+    decay_biases: bool | None = Field(
+        None, description="false: no weight decay on other layers' biases; null: on all."
     )
     schedule: Schedule
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -20,6 +20,7 @@ from attention_ablation.data.detection_augment import Augmentation, augmented, s
 from attention_ablation.metrics.coco import coco_map
 from attention_ablation.metrics.voc import voc_map
 from attention_ablation.models.detection.build import build_detector, initialise_detector
+from attention_ablation.models.detection.ssd import SingleShot
 from attention_ablation.study.datasets import Coco
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.runs import DETECTIONS, initial_weights
@@ -86,6 +87,8 @@ class Detection:
             mean=data.mean,
             std=data.std,
         )
+        if isinstance(self.model, SingleShot):
+            self.model.mean_matches = processes.mean
         initialise_detector(self.model, run.seed)
         if material.initial is not None:
             self.model.load_backbone(material.initial)  # type: ignore[operator]

@@ -164,15 +164,21 @@ class Loop:
 
 
 def _parameters(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return the optimiser's groups of parameters: two where norms do not decay."""
-    if recipe.decay_norms is not False:
-        return [{"params": list(model.parameters())}]
-    norms = {
-        id(parameter)
+    """Return the optimiser's groups of parameters: two where norms or biases do not decay."""
+
+    def decays(module: nn.Module, name: str) -> bool:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            return recipe.decay_norms is not False
+        return name != "bias" or recipe.decay_biases is not False
+
+    kept = {
+        parameter
         for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        for parameter in module.parameters(recurse=False)
+        for name, parameter in module.named_parameters(recurse=False)
+        if not decays(module, name)
     }
-    decayed = [p for p in model.parameters() if id(p) not in norms]
-    kept = [p for p in model.parameters() if id(p) in norms]
-    return [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
+    if not kept:
+        return [{"params": list(model.parameters())}]
+    decayed = [p for p in model.parameters() if p not in kept]
+    others = [p for p in model.parameters() if p in kept]
+    return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]

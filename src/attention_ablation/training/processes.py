@@ -78,6 +78,10 @@ class Processes:
         distributed.all_reduce(total)
         return total
 
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Return the mean of the processes' tensors, on their device."""
+        return self.sum(tensor) / self.size
+
     def gather(self, values: list[T]) -> list[T]:
         """Return the values of all processes, those of the main one first."""
         if self.size == 1:

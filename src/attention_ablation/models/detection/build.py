@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from attention_ablation.models.build import initialise
-from attention_ablation.models.detection.faster_rcnn import ANCHORS_AT, LONGEST_AT, FasterRCNN
+from attention_ablation.models.detection.faster_rcnn import LONGEST, FasterRCNN
 from attention_ablation.models.detection.ssd import GatedSources, SingleShot
 from attention_ablation.models.detection.stairnet import StairFeatures
 from attention_ablation.study.datasets import IMAGENET_MEAN, IMAGENET_STD
@@ -50,7 +50,7 @@ def build_detector(
             attention,
             classes=classes,
             image_size=image_size,
-            longest=longest or round(image_size * LONGEST_AT / ANCHORS_AT),
+            longest=longest or round(image_size * LONGEST),
             mean=mean,
             std=std,
         )

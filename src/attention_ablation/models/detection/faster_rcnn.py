@@ -1,35 +1,46 @@
 """Faster R-CNN in its C4 form (Ren et al. 2015), by the protocol of Chen and Gupta 2017.
 
 torchvision has the proposals, the samplers, the box coding and the suppression; ours are the split
-of the residual network, the protocol's numbers, its crops and its box loss. Three things of the
-protocol are not here: it trains the proposals on anchors inside the image only, does not put the
-true boxes among the regions to sample from, and lets no bias decay.
+of the residual network, the protocol's numbers, what trains the proposals and the regions, its
+crops and its losses. Not as in the protocol's code for residual networks (tf-faster-rcnn):
+
+- A crop is max-pooled from twice as many samples, as its report has it for VGG16 and its code no
+  longer does; a sample beyond the last cell has that cell's value, there 0.
+- Where an image has fewer regions than are to be sampled, there they are repeated. A true box that
+  no anchor inside the image overlaps makes none of them an object, there all that miss it.
+- Objectness is one logit and its sigmoid, there two and their softmax. Anchors of ratio 1/2 and 2
+  have the area of the square ones, there sides rounded to whole multiples of the scale.
+- Boxes end before x1 and y1, there they include them.
+- The backbone, its strides, the normalisation of images and the gates are this project's.
 """
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from attention_ablation.models.build import stream
+from attention_ablation.models.detection.proposals import (
+    STRIDE,
+    Anchors,
+    Matcher,
+    ProposalHead,
+    Proposals,
+)
 from attention_ablation.models.detection.transform import Transform
 from attention_ablation.models.detection.trunk import build_trunk, load_trunk
 from attention_ablation.study.detectors import RPN_CHANNELS
 from attention_ablation.study.spec import Attention, Backbone, Detector
 
-STRIDE = 16  # of layer3's map
 CROP = 14  # samples on a side of a region, pooled to half as many
-ANCHORS = (64, 128, 256, 512)  # sides at a shorter side of 600 px: scales 4, 8, 16, 32 of STRIDE
-ANCHORS_AT = 600
-LONGEST_AT = 1000
-RATIOS = (0.5, 1.0, 2.0)  # height over width
+LONGEST = 1000 / 600  # longest side at most, over the shorter
 SHARED = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
 FIXED = ("conv1", "bn1", "layer1")
 
@@ -99,45 +110,21 @@ def _samples(low: Tensor, high: Tensor, size: int, count: int) -> Tensor:
     return (1 - (at.clamp(0, size - 1)[:, :, None] - cells).abs()).clamp(min=0)
 
 
-class Anchors(AnchorGenerator):  # type: ignore[misc]
-    """torchvision's anchors, centred in their cells and in full precision, as in the protocol."""
-
-    def __init__(self, image_size: int) -> None:
-        sides = tuple(side * image_size / ANCHORS_AT for side in ANCHORS)
-        super().__init__((sides,), (RATIOS,))
-
-    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Move the anchors of a cell to `device`; autocast's precision would not do."""
-        super().set_cell_anchors(torch.float32, device)
-
-    def grid_anchors(
-        self, grid_sizes: list[list[int]], strides: list[list[Tensor]]
-    ) -> list[Tensor]:
-        """Return the anchors of every cell: x0, y0, x1, y1 in px, (cells x 12, 4)."""
-        return [a + STRIDE / 2 for a in super().grid_anchors(grid_sizes, strides)]
-
-
-class ProposalHead(nn.Module):
-    """A 3x3 convolution, then objectness and box offsets of each of a cell's anchors."""
-
-    def __init__(self, inputs: int, hidden: int, anchors: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, hidden, 3, padding=1)
-        self.cls_logits = nn.Conv2d(hidden, anchors, 1)
-        self.bbox_pred = nn.Conv2d(hidden, 4 * anchors, 1)
-
-    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return (N, anchors, H, W) logits and (N, 4 x anchors, H, W) offsets of every map."""
-        hidden = [F.relu(self.conv(x)) for x in maps]
-        logits = [self.cls_logits(x).float() for x in hidden]
-        return logits, [self.bbox_pred(x).float() for x in hidden]
-
-
 class RegionHeads(RoIHeads):  # type: ignore[misc]
-    """torchvision's heads with the protocol's box loss.
+    """torchvision's heads with the protocol's regions to train on and its box loss.
 
-    That is smooth L1 with the bend at 1, where torchvision's own loss bends at 1/9.
+    The true boxes are not among those regions. The box loss is smooth L1 with the bend at 1, where
+    torchvision's bends at 1/9. Each image's losses are means over its own regions, and a batch's
+    are the means of its images'; an image without a region has losses of 0.
     """
+
+    def __init__(self, *parts: nn.Module, **numbers: Any) -> None:
+        super().__init__(*parts, **numbers)
+        self.proposal_matcher = Matcher(numbers["fg_iou_thresh"], numbers["bg_iou_thresh"])
+
+    def add_gt_proposals(self, proposals: list[Tensor], gt_boxes: object) -> list[Tensor]:
+        """Return the proposals alone: torchvision would add the true boxes."""
+        return list(proposals)
 
     def forward(
         self,
@@ -155,11 +142,19 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
             found = self.postprocess_detections(logits, regression, proposals, image_shapes)
             names = ("boxes", "scores", "labels")
             return [dict(zip(names, image, strict=True)) for image in zip(*found, strict=True)], {}
+        counts = [max(1, len(label)) * len(labels) for label in labels]
+        weight = torch.cat(
+            [o.new_full((len(o),), 1 / n) for o, n in zip(offsets, counts, strict=True)]
+        )
         label, offset = torch.cat(labels), torch.cat(offsets)
         matched = torch.where(label > 0)[0]
-        own_class = regression.view(len(label), -1, 4)[matched, label[matched]]
-        box_loss = F.smooth_l1_loss(own_class, offset[matched], reduction="sum") / len(label)
-        return [], {"loss_classifier": F.cross_entropy(logits, label), "loss_box_reg": box_loss}
+        own_class = regression.view(len(label), logits.shape[1], 4)[matched, label[matched]]
+        box_loss = F.smooth_l1_loss(own_class, offset[matched], reduction="none").sum(1)
+        class_loss = F.cross_entropy(logits, label, reduction="none")
+        return [], {
+            "loss_classifier": (class_loss * weight).sum(),
+            "loss_box_reg": (box_loss * weight[matched]).sum(),
+        }
 
 
 class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
@@ -200,7 +195,7 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
         channels, vector = (_channels(trunk[name]) for name in ("layer3", "layer4"))
         anchors = Anchors(image_size)
         hidden = int(RPN_CHANNELS * detector.width)
-        proposals = RegionProposalNetwork(
+        proposals = Proposals(
             anchors,
             ProposalHead(channels, hidden, anchors.num_anchors_per_location()[0]),
             fg_iou_thresh=0.7,
@@ -224,12 +219,36 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
             nms_thresh=0.3,
             detections_per_img=100,
         )
-        transform = Transform(image_size, longest, list(mean), list(std), size_divisible=STRIDE)
+        transform = Transform(image_size, longest, list(mean), list(std))
         super().__init__(shared, proposals, heads, transform)
         for name in FIXED:
             trunk[name].requires_grad_(False)
         for norm in self._norms():
             norm.requires_grad_(False)
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """Return the losses or every image's detections, see `build_detector`.
+
+        Only images of one shape go through the network together: gates pool over whole maps, so
+        that what an image were padded with would change its own values.
+        """
+        shapes: dict[torch.Size, list[int]] = {}
+        for i, image in enumerate(images):
+            shapes.setdefault(image.shape, []).append(i)
+        parts = [
+            super(FasterRCNN, self).forward(
+                [images[i] for i in part], targets and [targets[i] for i in part]
+            )
+            for part in shapes.values()
+        ]
+        if self.training:
+            shares = [len(part) / len(images) for part in shapes.values()]
+            return {
+                name: sum(share * losses[name] for share, losses in zip(shares, parts, strict=True))
+                for name in parts[0]
+            }
+        found = dict(zip(chain(*shapes.values()), chain(*parts), strict=True))
+        return [found[i] for i in range(len(images))]
 
     @property
     def trunk(self) -> nn.Module:

@@ -1,7 +1,7 @@
 """SSD (Liu et al. 2016) on torchvision's class: matching, losses and suppression are its own."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -104,9 +104,11 @@ class SingleShot(ssd.SSD):  # type: ignore[misc]
     """A detector that classifies default boxes on six maps: SSD, and StairNet with other maps.
 
     Losses in training are 'bbox_regression' and 'classification', each over the number of matched
-    boxes. Matching at IoU 0.5, three hardest negatives for each match, offsets over the
-    variances 0.1 and 0.2, suppression at IoU 0.45 and at most 200 detections: torchvision's
-    defaults are the paper's. An image without a box is all background; it has no hard negatives.
+    default boxes. `mean_matches` returns the mean of that number over the processes that share a
+    batch; the mean of their losses is then the loss of the whole batch. Matching at IoU 0.5, three
+    hardest negatives for each match, offsets over the variances 0.1 and 0.2, suppression at IoU
+    0.45 and at most 200 detections: torchvision's defaults are the paper's. An image without a box
+    is all background; it has no hard negatives.
 
     Args:
         features: a module with `sources` that returns six maps of `channels` channels.
@@ -137,9 +139,22 @@ class SingleShot(ssd.SSD):  # type: ignore[misc]
             classes + 1,
             head=Heads(features.channels, counts, classes + 1, shape.kernel),  # type: ignore[arg-type]
         )
-        self.transform = Transform(
-            image_size, image_size, list(mean), list(std), size_divisible=1, fixed_size=size
-        )
+        self.mean_matches: Callable[[Tensor], Tensor] = lambda matches: matches
+        self.transform = Transform(image_size, image_size, list(mean), list(std), fixed_size=size)
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Return torchvision's losses, which are over this process's own matches, over the mean."""
+        losses = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        own = (torch.stack(matched_idxs) >= 0).sum().float()
+        mean = self.mean_matches(own)
+        share = own / torch.where(mean > 0, mean, 1)
+        return {name: loss * share for name, loss in losses.items()}
 
     @property
     def trunk(self) -> nn.Module:

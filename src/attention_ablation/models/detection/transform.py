@@ -26,7 +26,6 @@ class Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
         resized: tuple[Tensor, dict[str, Tensor] | None] = super().resize(image, target)
         return resized
 
-    def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
-        """Return the images as one batch, zeros where they end: (N, 3, H, W)."""
-        batch: Tensor = super().batch_images(images, size_divisible)
-        return batch.contiguous(memory_format=torch.channels_last)
+    def batch_images(self, images: list[Tensor], size_divisible: int = 1) -> Tensor:
+        """Return images of one shape as one batch, none padded: (N, 3, H, W)."""
+        return torch.stack(images).contiguous(memory_format=torch.channels_last)
