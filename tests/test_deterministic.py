@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from attention_ablation.analysis.without_gpu import RefuseNondeterministic
 from attention_ablation.study.errors import UserError
 
+FIRST = torch.zeros(2, 1, 1, 1, dtype=torch.long)
 Function = Callable[[Tensor], Tensor]
 
 
@@ -33,12 +34,12 @@ def tried(function: Function) -> None:
         ("max_unpool2d", lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
         ("reflection_pad2d_backward", nn.ReflectionPad2d(1)),
         ("upsample_linear1d_backward", lambda x: F.interpolate(x[0], 9, mode="linear")),
-        ("grid_sampler_2d_backward", lambda x: F.grid_sample(x, torch.zeros(2, 3, 3, 2), align_corners=False)),
+        ("grid_sampler_2d_backward", lambda x: F.grid_sample(x, x.detach()[:, :, :, :2])),
         ("median.dim", lambda x: x.median(1).values),
         ("put", lambda x: x.put(torch.tensor([1]), torch.ones(1))),
         ("put", lambda x: x.clone().put_(torch.tensor([1]), torch.ones(1))),
         ("histc", lambda x: x + x.detach().histc().sum()),
-        ("scatter.value_reduce", lambda x: x.scatter(1, torch.zeros(2, 1, 1, 1, dtype=torch.long), 2.0, reduce="add")),
+        ("scatter.value_reduce", lambda x: x.scatter(1, FIRST, 2.0, reduce="add")),
     ],
 )  # fmt: skip
 def test_an_operation_that_a_gpu_refuses_is_named(name: str, function: Function) -> None:
@@ -55,7 +56,7 @@ def test_an_operation_that_a_gpu_refuses_is_named(name: str, function: Function)
         lambda x: x.topk(2, 1).values,
         lambda x: x[:, [0, 0, 1]],
         lambda x: x.flatten(1).cumsum(1),
-        lambda x: x.scatter_add(1, torch.zeros(2, 1, 1, 1, dtype=torch.long), torch.ones_like(x)),
+        lambda x: x.scatter_add(1, FIRST, torch.ones_like(x)),
         lambda x: F.interpolate(x, scale_factor=2),
     ],
 )
