@@ -81,17 +81,19 @@ def test_a_detectors_gates_keep_the_dtype_of_its_maps(name: Any, features: Any) 
 def test_no_map_is_kept_in_single_precision_for_the_backward_pass(attention: Attention) -> None:
     kept: list[Tensor] = []
 
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
     class Keeping(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.gate = build_gate(attention, 16)
 
         def forward(self, x: Tensor) -> Tensor:
-            hooks = torch.autograd.graph.saved_tensors_hooks(
-                lambda t: kept.append(t) or t, lambda t: t
-            )
-            with hooks:
-                return self.gate(x.requires_grad_())
+            with torch.autograd.graph.saved_tensors_hooks(keep, keep):
+                out: Tensor = self.gate(x.requires_grad_())
+            return out
 
     output_under_autocast(Keeping(), (2, 16, 7, 7), torch.bfloat16, torch.bfloat16)
     maps = [t for t in kept if t.shape == (2, 16, 7, 7)]
@@ -113,7 +115,8 @@ def test_in_single_precision_a_gate_is_its_formula_bit_for_bit(
 
     def written_out(x: Tensor) -> Tensor:
         if isinstance(gate, ParallelGate):
-            return x * (gate.channel(x) + gate.spatial(x)).sigmoid()
+            raw: Tensor = gate.channel(x) + gate.spatial(x)
+            return x * raw.sigmoid()
         for part in gate:
             x = x * part.attention(x).sigmoid()
         return x

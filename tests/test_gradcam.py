@@ -333,7 +333,8 @@ def test_equal_seeds_have_no_interval(plan: Plan) -> None:
     assert lines[["ci_low", "ci_high"]].isna().all(axis=None)
     root = ET.fromstring((plan.folder / "figures/figure5.svg").read_text())
     words = " ".join(" ".join(root.itertext()).split())
-    assert f"mean P {lines.loc['target_probability', 'mean']:.2f} energy in box" in words
+    mean = float(lines["mean"]["target_probability"])
+    assert f"mean P {mean:.2f} energy in box" in words
     assert "Without an interval: equal values, which do not say how far a mean is known." in words
 
 

