@@ -34,7 +34,7 @@ def tried(function: Function) -> None:
         ("max_unpool2d", lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
         ("reflection_pad2d_backward", nn.ReflectionPad2d(1)),
         ("upsample_linear1d_backward", lambda x: F.interpolate(x[0], 9, mode="linear")),
-        ("grid_sampler_2d_backward", lambda x: F.grid_sample(x, x.detach()[:, :, :, :2])),
+        ("grid_sampler_2d_backward", lambda x: F.grid_sample(x, x[..., :2], align_corners=True)),
         ("median.dim", lambda x: x.median(1).values),
         ("put", lambda x: x.put(torch.tensor([1]), torch.ones(1))),
         ("put", lambda x: x.clone().put_(torch.tensor([1]), torch.ones(1))),

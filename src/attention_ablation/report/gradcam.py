@@ -141,8 +141,8 @@ def _numbers(means: pd.DataFrame, key: str, seeds: int) -> str:
     there = _seeds(means, key)
     for metric, text in SHOWN_MEANS.items():
         for mean in means[(means["row"] == key) & (means["metric"] == metric)].to_dict("records"):
-            interval = " [{ci_low:.2f}, {ci_high:.2f}]" * bool(pd.notna(mean["ci_low"]))
-            lines.append(f"{text} {{mean:.2f}}{interval}".format_map(mean))
+            interval = f" [{mean['ci_low']:.2f}, {mean['ci_high']:.2f}]"
+            lines.append(f"{text} {mean['mean']:.2f}" + interval * bool(pd.notna(mean["ci_low"])))
     if there < seeds:
         lines.append(f"n = {there} of {seeds} seeds")
     return "\n".join(lines)
