@@ -182,7 +182,8 @@ def test_intervals_of_a_mean() -> None:
     assert bootstrap_interval([2.0, 2.0, 2.0]) == (2, 2)
     expected = stats.ttest_1samp([1.0, 2.0, 4.0], 0).confidence_interval(0.95)
     assert t_interval([1.0, 2.0, 4.0]) == pytest.approx((expected.low, expected.high))
-    assert np.isnan([*bootstrap_interval([1.0]), *t_interval([1.0])]).all()
+    assert np.isnan(bootstrap_interval([1.0])).all()
+    assert t_interval([1.0]) is None
 
 
 @pytest.fixture
@@ -321,6 +322,20 @@ def test_several_seeds_are_compared_seed_by_seed(plan: Plan) -> None:
     )
     assert (line["interval"], line["n_images"], line["n_seeds"]) == ("t over seeds", 5, 3)
     assert lines["resnet18+se", "iou_difference"]["n_seeds"] == 2  # the seeds that both have
+
+
+def test_equal_seeds_have_no_interval(plan: Plan) -> None:
+    first, second = (explained(plan, "resnet18", seed) for seed in (0, 1))
+    shutil.copy(first / "gradcam.csv", second)
+    assert main(["render", "figure5", "--set", "seeds=[0, 1]"]) == 0
+    lines = pd.read_csv(plan.folder / "figures/figure5.csv").set_index("metric")
+    assert (lines["n_seeds"] == 2).all()
+    assert lines[["ci_low", "ci_high"]].isna().all(axis=None)
+    root = ET.fromstring((plan.folder / "figures/figure5.svg").read_text())
+    words = " ".join(" ".join(root.itertext()).split())
+    mean = float(lines["mean"]["target_probability"])
+    assert f"mean P {mean:.2f} energy in box" in words
+    assert "Without an interval: equal values, which do not say how far a mean is known." in words
 
 
 def test_the_caption_says_which_seeds_are_missing(plan: Plan) -> None:

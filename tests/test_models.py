@@ -1,5 +1,6 @@
 """Networks against torchvision's own and against hand counts."""
 
+import math
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from torchvision.models import resnet18, resnet50, resnext50_32x4d, vgg16
 
 from attention_ablation.attention.channel import ChannelAttention
-from attention_ablation.models.build import build, initialise
+from attention_ablation.models.build import build, initialise, stream
 from attention_ablation.study.backbones import BACKBONES
 from attention_ablation.study.spec import Attention, Backbone
 
@@ -102,6 +103,49 @@ def test_weights_start_as_in_the_authors_code() -> None:
     assert conv.std().item() == pytest.approx((2 / 2048) ** 0.5, rel=0.01)
     fc = model.get_parameter("fc.weight")  # fan-in: 2048
     assert fc.std().item() == pytest.approx((2 / 2048) ** 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50"])
+def test_shortcuts_start_as_torchs_layers_do_and_other_convolutions_by_fan_out(name: str) -> None:
+    # The authors' rule is for names with 'conv', which a shortcut's 'downsample.0' is not.
+    model = build(Backbone(name=name), NONE, 10)
+    initialise(model, 0)
+    convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    shortcuts = {n: m for n, m in convs.items() if n.endswith("downsample.0")}
+    assert len(shortcuts) == (3 if name == "resnet18" else 4)
+    for n, conv in convs.items():
+        outputs, inputs, height, width = conv.weight.shape
+        assert n not in shortcuts or (height, width) == (1, 1)
+        shortcut = (3 * inputs) ** -0.5
+        other = (2 / (outputs * height * width)) ** 0.5
+        expected = shortcut if n in shortcuts else other
+        assert conv.weight.std().item() == pytest.approx(expected, rel=0.03), n
+        if n in shortcuts:  # uniform within 1 / sqrt(inputs)
+            assert conv.weight.abs().max().item() == pytest.approx(inputs**-0.5, rel=0.01)
+    # A stream for each, of the seed.
+    first = model.get_parameter("layer2.0.downsample.0.weight")
+    again, other_seed = (build(Backbone(name=name), NONE, 10) for _ in range(2))
+    initialise(again, 0)
+    initialise(other_seed, 1)
+    assert torch.equal(again.get_parameter("layer2.0.downsample.0.weight"), first)
+    assert not torch.equal(other_seed.get_parameter("layer2.0.downsample.0.weight"), first)
+
+
+@pytest.mark.parametrize(
+    ("name", "attention"), [("resnet50", CBAM), ("mobilenet", CBAM), ("vgg16", NONE)]
+)
+def test_every_other_convolution_draws_the_same_weights_as_ever(
+    name: str, attention: Attention
+) -> None:
+    assert stream(3, "conv1").initial_seed() == 7802602856108710564
+    model = build(Backbone(name=name, width=0.25), attention, 10)
+    initialise(model, 3)
+    for n, conv in model.named_modules():
+        if isinstance(conv, nn.Conv2d) and "downsample" not in n:
+            outputs, _, height, width = conv.weight.shape
+            deviation = math.sqrt(2) / math.sqrt(outputs * height * width)
+            drawn = torch.empty_like(conv.weight).normal_(0, deviation, generator=stream(3, n))
+            assert torch.equal(conv.weight, drawn), n
 
 
 def test_zero_init_residual_starts_every_block_as_its_shortcut() -> None:

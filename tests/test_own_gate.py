@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,18 @@ class MyGate(nn.Module):
 """
 
 
-@pytest.mark.parametrize("source", [GATE, CBAM_LIKE, "MyGate = __import__('torch').nn.Identity"])
+# Its maps are enlarged, which torch does in another, deterministic way on a GPU.
+ENLARGED = GATE.replace(
+    "x * weights[:, :, None, None]",
+    "x * nn.functional.interpolate("
+    "(nn.functional.adaptive_avg_pool2d(x, 1) * weights[:, :, None, None]).sigmoid(), "
+    "x.shape[2:], mode='bilinear')",
+)
+
+
+@pytest.mark.parametrize(
+    "source", [GATE, CBAM_LIKE, ENLARGED, "MyGate = __import__('torch').nn.Identity"]
+)
 def test_sound_gates_pass_all_checks(
     folder: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +211,11 @@ def test_sound_gates_pass_all_checks(
         ("x.mean((2, 3))", "x[:, :, :7, :7].reshape(x.shape[0], x.shape[1], 49).mean(2)", "shape", r"fails on \(3, 16, 1, 1\)"),
         ("return x * weights[:, :, None, None]", "return x.mul_(weights[:, :, None, None])", "shape", "changes its input in place"),
         ("return x", "return x.double()", "shape", "expected torch.float32"),
+        ("self.up(", "torch.median(x, 1, keepdim=True).values + self.up(", "shape", "GPU refuses median.dim in deterministic mode"),
+        ("return x", "x = x.put(torch.tensor([0]), torch.ones(1)); return x", "shape", "GPU refuses put in deterministic mode"),
+        ("x.mean((2, 3))", "nn.AdaptiveMaxPool2d(1)(x).flatten(1)", "gradient", "GPU refuses adaptive_max_pool2d_backward in det"),
+        ("x.mean((2, 3))", "(x.mean((2, 3)) * vars(self).setdefault('two', torch.full((1,), 2.0)))", "precision", "fails on a GPU.*cuda:0.*buffers"),
+        (".sigmoid()", ".softmax(1)", "precision", r"on a GPU.*expected torch.bfloat16.*got torch.float32.*weights.to\(x.dtype\)"),
         ("super().__init__()", "super().__init__(); self.spare = nn.Linear(1, 1)", "gradient", "gate.spare.weight gets no gradient"),
         (".sigmoid()", ".sigmoid().detach()", "gradient", "gate.down.weight gets no gradient"),
         (".relu()", ".relu().sub(9).sqrt().nan_to_num()", "gradient", "not finite"),
@@ -214,9 +231,66 @@ def test_each_mistake_is_found_by_its_check(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert line in GATE
-    (folder / "my_module.py").write_text(GATE.replace(line, instead))
+    (folder / "my_module.py").write_text("import torch\n" + GATE.replace(line, instead))
     found = findings()
     assert re.search(message, found.get(check, "")), found
+
+
+def test_the_check_runs_as_trainings_do_and_leaves_torch_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    asks = "assert torch.are_deterministic_algorithms_enabled(); return x * "
+    (folder / "my_module.py").write_text("import torch\n" + GATE.replace("return x * ", asks))
+    assert not torch.are_deterministic_algorithms_enabled()
+    state = torch.get_rng_state()
+    assert "shape" not in findings()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("place", "check"), [("import", "made"), ("made", "made"), ("use", "shape")]
+)
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("__import__('sys').exit(0)", "SystemExit: 0"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    ],
+)
+def test_a_module_that_ends_the_program_fails_the_check(
+    folder: Path, line: str, message: str, place: str, check: str
+) -> None:
+    before = {"import": "class MyGate", "made": "        super()", "use": "        weights ="}[
+        place
+    ]
+    indent = before[: len(before) - len(before.lstrip())]
+    (folder / "my_module.py").write_text(GATE.replace(before, f"{indent}{line}\n{before}"))
+    assert re.search(rf"{message}\b", findings()[check])
+
+
+def test_ctrl_c_still_ends_the_check(folder: Path) -> None:
+    (folder / "my_module.py").write_text(
+        "import signal\nsignal.raise_signal(signal.SIGINT)\n" + GATE
+    )
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        findings()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_starting_a_gate_leaves_the_generators_of_gpus_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.manual_seed(5)
+    assert seeded == [5]  # that is what torch calls
+    model = build(RESNET, own(), 10)
+    seeded.clear()
+    initialise(model, 3)
+    assert seeded == []
 
 
 def test_the_verb_prints_a_line_a_check_and_fails_with_1(

@@ -32,11 +32,11 @@ def theirs(name: str) -> list[float]:
             sgd, HIGHEST, total_steps=STEPS * EPOCHS, pct_start=0.3, cycle_momentum=False
         )
     elif name == "milestones":
-        warmup = lr_scheduler.LambdaLR(sgd, lambda step: step / STEPS)
+        warmup = lr_scheduler.LambdaLR(sgd, lambda step: (step + 1) / STEPS)
         steps = lr_scheduler.MultiStepLR(sgd, [4 * STEPS, 8 * STEPS], gamma=0.1)
         schedule = lr_scheduler.SequentialLR(sgd, [warmup, steps], [STEPS])
     else:
-        warmup = lr_scheduler.LambdaLR(sgd, lambda step: step / (2 * STEPS))
+        warmup = lr_scheduler.LambdaLR(sgd, lambda step: (step + 1) / (2 * STEPS))
         cosine = lr_scheduler.CosineAnnealingLR(sgd, STEPS * (EPOCHS - 2))
         schedule = lr_scheduler.SequentialLR(sgd, [warmup, cosine], [2 * STEPS])
     rates = []
@@ -61,6 +61,23 @@ def theirs(name: str) -> list[float]:
 def test_every_step_is_torchs(schedule: Schedule) -> None:
     ours = [learning_rate(schedule, HIGHEST, step, STEPS, EPOCHS) for step in range(STEPS * EPOCHS)]
     assert ours == pytest.approx(theirs(schedule.name), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        MilestoneSchedule(name="milestones", at=[5], warmup_epochs=2),
+        CosineSchedule(name="cosine", warmup_epochs=2),
+    ],
+    ids=lambda schedule: schedule.name,
+)
+def test_every_step_of_a_warm_up_learns_and_the_last_one_at_the_full_rate(
+    schedule: Schedule, steps: int
+) -> None:
+    rates = [learning_rate(schedule, HIGHEST, step, steps, EPOCHS) for step in range(2 * steps + 1)]
+    shares = [(step + 1) / (2 * steps) for step in range(2 * steps)]
+    assert rates == pytest.approx([HIGHEST * share for share in [*shares, 1.0]])
 
 
 def test_the_papers_protocol_divides_by_ten_at_epochs_31_and_61() -> None:

@@ -17,6 +17,7 @@ from attention_ablation.analysis.statistics import (
     one_sided,
     paired,
     seeds_needed,
+    t_interval,
 )
 from attention_ablation.study.config import Study
 
@@ -38,6 +39,7 @@ def test_the_paired_interval_and_test_are_scipys() -> None:
         ours = paired(a - b)
         assert (ours.n, ours.mean) == (n, pytest.approx(float(np.mean(a - b))))
         assert ours.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+        assert t_interval(a - b) == ours.interval
         for bounds in ((-math.inf, 0.0), (0.0, math.inf)):
             assert 2 * min(one_sided(a - b, *bounds)) == pytest.approx(float(theirs.pvalue))
 
@@ -59,6 +61,7 @@ def test_about_is_two_tests_inside_and_the_nearer_end_outside() -> None:
 def test_nothing_is_divided_by_no_spread() -> None:
     for values in ([1.0], [0.2, 0.2], [0.0, 0.0, 0.0]):
         assert paired(values).interval is None
+        assert t_interval(values) is None
         assert one_sided(values, -math.inf, 0) == (1, 1)
         assert seeds_needed(values, [0], ALPHA) is None
 

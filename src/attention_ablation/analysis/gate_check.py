@@ -6,18 +6,22 @@ A check returns what it looked at, or raises Failed with what is wrong and what 
 import io
 import logging
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from attention_ablation.analysis.findings import Failed, Result, result
+from attention_ablation.analysis.without_gpu import RefuseNondeterministic, output_under_autocast
 from attention_ablation.attention.gate import build_gate
 from attention_ablation.attention.own import told
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.spec import Attention
+from attention_ablation.training.run import settle
 
 # Channels at the gates of the study's networks: MobileNet alpha 0.7 has 22 and 44, ResNet50 at full
 # width 2048; a tier that shrinks networks goes down to 16.
@@ -28,10 +32,6 @@ BATCH = 3
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 # bfloat16 has 8 bits of mantissa, and rounds at every layer.
 BF16_TOLERANCE = 0.1
-
-
-class Failed(Exception):  # noqa: N818  (a finding, not an error of the program)
-    """What is wrong with a gate, and what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -71,37 +71,27 @@ class Subject:
         return min(self.channels, key=lambda channels: abs(channels - 64))
 
 
-@dataclass(frozen=True)
-class Result:
-    """A check with what it looked at, or with what is wrong and what to do."""
-
-    name: str
-    ok: bool
-    text: str
-
-
 def check_gate(subject: Subject) -> Iterator[Result]:
     """Yield the result of each check, in order, up to a failed one that the others build on.
 
-    torch's random states are left as they were.
+    They run in deterministic mode, as trainings do. It and torch's random states are then put back.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _as_in_training(subject.device):
         for name, check in CHECKS.items():
-            result = _result(name, check, subject)
-            yield result
-            if check in (made, shape) and not result.ok:
+            found = result(name, partial(check, subject))
+            yield found
+            if check in (made, shape) and not found.ok:
                 return
 
 
-def _result(name: str, check: Callable[[Subject], str], subject: Subject) -> Result:
+@contextmanager
+def _as_in_training(device: torch.device) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    settle(0, device)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's about its own insides
-            return Result(name, True, check(subject))
-    except (Failed, UserError) as error:
-        return Result(name, False, str(error))
-    except Exception as error:  # of the user's code
-        return Result(name, False, f"it fails: {told(error)}. Mend that in the class.")
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def made(subject: Subject) -> str:
@@ -126,17 +116,18 @@ def shape(subject: Subject) -> str:
                 x = subject.maps(channels, size).contiguous(memory_format=memory)
                 before = x.clone()
                 try:
-                    out = gate(x)
-                except UserError as error:
-                    raise Failed(str(error)) from None
+                    with RefuseNondeterministic():
+                        out = gate(x)
+                except UserError:
+                    raise
                 except Exception as error:
                     raise Failed(
                         f"it fails on {tuple(x.shape)}, {layout}: {told(error)}. Networks have "
                         "maps of any size, channels last in memory: fix no size, and use reshape "
                         "or flatten, not view."
                     ) from error
-                if out.dtype != x.dtype or out.device != x.device:
-                    raise Failed(f"expected {x.dtype} on {x.device}, got {out.dtype}, {out.device}")
+                if out.device != x.device:
+                    raise Failed(f"expected a map on {x.device}, got one on {out.device}")
                 if not torch.equal(x, before):
                     raise Failed(
                         "it changes its input in place, which the layer before may need for its "
@@ -146,12 +137,13 @@ def shape(subject: Subject) -> str:
 
 
 def gradient(subject: Subject) -> str:
-    """Look for a finite gradient of the input and of every parameter."""
+    """Look for a finite gradient of the input and of every parameter, that GPUs do not refuse."""
     for size in SIZES:
         gate = subject.gate(subject.usual).train()
         x = subject.maps(subject.usual, size).requires_grad_()
-        out = gate(x)
-        (out * torch.randn_like(out)).sum().backward()
+        with RefuseNondeterministic():
+            out = gate(x)
+            (out * torch.randn_like(out)).sum().backward()
         for name, tensor in [("the input", x), *gate.named_parameters()]:
             if not tensor.requires_grad:
                 continue
@@ -163,7 +155,8 @@ def gradient(subject: Subject) -> str:
             if not tensor.grad.isfinite().all():
                 raise Failed(f"{name} has a gradient that is not finite on maps of {size}.")
     count = sum(1 for _ in gate.parameters())
-    return f"finite, of the input and of {count} parameter tensor{'s' * (count != 1)}"
+    tensors = f"{count} parameter tensor{'s' * (count != 1)}"
+    return f"finite, of the input and of {tensors}; deterministic on a GPU too"
 
 
 def counted(subject: Subject) -> str:
@@ -190,25 +183,38 @@ def counted(subject: Subject) -> str:
 
 
 def precision(subject: Subject) -> str:
-    """Compare bfloat16 autocast with single precision, and look for finite gradients."""
+    """Compare bfloat16 autocast with single precision; look at dtypes as a GPU makes them."""
     gate = subject.trained(subject.usual).eval()
+    for half in (torch.bfloat16, torch.float16):
+        try:
+            output_under_autocast(gate, (BATCH, subject.usual, 9, 14), half, half)
+        except UserError as error:
+            raise Failed(f"under autocast on a GPU: {error}") from None
+        except Exception as error:
+            raise Failed(
+                f"it fails on a GPU, tried with shapes alone: {told(error)}. Keep tensors as "
+                "parameters or buffers, and make others on the device of x."
+            ) from error
     x = subject.maps(subject.usual).requires_grad_()
     exact = gate(x).detach()
     with torch.autocast(subject.device.type, torch.bfloat16):
-        out = gate(x)
+        out = gate(x.bfloat16())
     out.float().sum().backward()
     if x.grad is None or not x.grad.isfinite().all() or not out.isfinite().all():
         raise Failed(
             "output or gradient is not finite under bfloat16 autocast; compute the part that "
             "overflows in x.float()."
         )
-    error = float((out.float() - exact).abs().max() / exact.abs().max().clamp_min(1e-12))
-    if error > BF16_TOLERANCE:
+    off = float((out.float() - exact).abs().max() / exact.abs().max().clamp_min(1e-12))
+    if off > BF16_TOLERANCE:
         raise Failed(
-            f"bfloat16 autocast changes the output by {error:.0%} of its largest value; compute "
+            f"bfloat16 autocast changes the output by {off:.0%} of its largest value; compute "
             "the sensitive part in x.float()."
         )
-    return f"bfloat16 autocast: within {error:.2%} of the largest value of single precision"
+    return (
+        f"bfloat16 autocast: within {off:.2%} of the largest value of single precision; the "
+        "input's dtype on a GPU too"
+    )
 
 
 def compiled(subject: Subject) -> str:

@@ -51,14 +51,19 @@ class Contest:
 def paired(differences: ArrayLike) -> Paired:
     """Summarise the differences of two rows, one for each seed that both have (at least one)."""
     values = np.asarray(differences, dtype=float)
-    n, mean = len(values), float(values.mean())
+    return Paired(len(values), float(values.mean()), t_interval(values))
+
+
+def t_interval(values: ArrayLike) -> tuple[float, float] | None:
+    """Return the 95 % t-interval of the mean, None for one value and for equal ones."""
+    values = np.asarray(values, dtype=float)
     error = _standard_error(values)
     if error is None:
-        return Paired(n, mean, None)
+        return None
     from scipy import stats
 
-    low, high = stats.t.interval(CONFIDENCE, n - 1, mean, error)
-    return Paired(n, mean, (float(low), float(high)))
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, float(values.mean()), error)
+    return float(low), float(high)
 
 
 def contest(
@@ -176,16 +181,3 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(found.low), float(found.high)
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % t-interval of the mean; NaN for fewer than two values."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    from scipy import stats
-
-    mean, error = float(np.mean(values)), float(stats.sem(values))
-    if not error:
-        return mean, mean
-    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, mean, error)
-    return float(low), float(high)

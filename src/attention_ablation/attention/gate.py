@@ -18,7 +18,9 @@ class Gate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` weighted by its attention."""
         weights: Tensor = self.attention(x).sigmoid()
-        return x * weights  # in this order the product keeps the memory layout of x
+        # In this order the product keeps the memory layout of x. Autocast makes the sum over pools,
+        # and so the weights, single precision, which the product would hand on to all that follows.
+        return x * weights.to(x.dtype)
 
 
 class ParallelGate(nn.Module):
@@ -35,8 +37,9 @@ class ParallelGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` weighted by its attention."""
-        weights: Tensor = (self.channel(x) + self.spatial(x)).sigmoid()
-        return x * weights
+        # Cast before they are broadcast, so that no map of single precision is kept.
+        raw: Tensor = self.channel(x).to(x.dtype) + self.spatial(x).to(x.dtype)
+        return x * raw.sigmoid()
 
 
 def build_gate(attention: Attention, channels: int) -> nn.Module:

@@ -16,10 +16,11 @@ from attention_ablation.study.spec import Attention
 
 
 class OwnGate(nn.Module):
-    """A user's gate, whose output is held to the shape of its input.
+    """A user's gate, whose output is held to the shape and the dtype of its input.
 
     An attention map alone, (N, C, 1, 1), would be broadcast by the addition that follows in a
-    residual block, and the network would train as another one than was meant.
+    residual block, and the network would train as another one than was meant; and a map of single
+    precision under autocast would make all maps that follow single precision.
 
     Shape: (N, C, H, W) -> the same.
     """
@@ -38,16 +39,22 @@ class OwnGate(nn.Module):
         """
         # The stream of the training, from which dropout draws, stays where it was.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream)
+            # Not torch.manual_seed, which would set the generators of GPUs as well.
+            torch.default_generator.manual_seed(stream)
             self.gate = _make(self.attention, self.channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the gate makes of `x`. Raises UserError for another shape."""
+        """Return what the gate makes of `x`. Raises UserError for another shape or dtype."""
         out: Tensor = self.gate(x)
         if out.shape != x.shape:
             raise UserError(
                 f"{self.attention.module}: expected the shape that came in, {tuple(x.shape)}, got "
                 f"{tuple(out.shape)}; return x times its attention, not the attention alone."
+            )
+        if out.dtype != x.dtype:
+            raise UserError(
+                f"{self.attention.module}: expected {x.dtype}, the dtype that came in, got "
+                f"{out.dtype}; return x * weights.to(x.dtype)."
             )
         return out
 
@@ -72,7 +79,7 @@ def load_class(module: str, sha256: str | None) -> type[nn.Module]:
     sys.modules[own.__name__] = own  # dataclasses and torch.compile look it up
     try:
         exec(compile(source, path, "exec"), own.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[own.__name__]
         raise UserError(f"{path}: it does not run: {told(error)}") from error
     found = vars(own).get(str(attention.module_class))
@@ -84,12 +91,12 @@ def load_class(module: str, sha256: str | None) -> type[nn.Module]:
     return found
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """Return an error in a line: its kind, its first line, and where in the user's file."""
     place = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
-    first = (text.strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}{place}"
+    first = text.strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}".removesuffix(": ") + place
 
 
 def _make(attention: Attention, channels: int) -> nn.Module:
@@ -97,7 +104,7 @@ def _make(attention: Attention, channels: int) -> nn.Module:
     own = load_class(str(attention.module), attention.module_sha256)
     try:
         return own(channels, **options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         given = "".join(f", {key}={value!r}" for key, value in options.items())
         raise UserError(
             f"{attention.module_file}: {attention.module_class}({channels}{given}) fails: "

@@ -14,6 +14,8 @@ from attention_ablation.study.backbones import BACKBONES, MobileNetShape, ResNet
 from attention_ablation.study.spec import Attention, Backbone
 
 CLASSIFIERS = ("fc", "classifier")  # the last layer's name in our networks
+# The 1x1 convolution of a residual network's shortcut, by torchvision's and the authors' name.
+SHORTCUT = ".downsample.0"
 
 
 def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
@@ -45,10 +47,11 @@ def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
 def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False) -> None:
     """Initialise as the authors' code does, each weight from a stream of its own.
 
-    Convolutions: Kaiming normal, fan-out. Linear layers of gates: Kaiming uniform with slope
-    sqrt(5), torch's default; the classifier: Kaiming normal, fan-in. BatchNorm keeps the 1 (the
-    spatial gate's the 0) it was made with; `zero_init_residual` starts the last one of
-    every residual block at 0. Biases: 0.
+    Convolutions: Kaiming normal, fan-out, but for those of shortcuts: the authors do so where a
+    name has 'conv' in it, and a shortcut's is 'downsample.0'. These, and the linear layers of
+    gates: Kaiming uniform with slope sqrt(5), torch's default. The classifier: Kaiming normal,
+    fan-in. BatchNorm keeps the 1 (the spatial gate's the 0) it was made with;
+    `zero_init_residual` starts the last one of every residual block at 0. Biases: 0.
 
     A weight's stream depends on the seed and on its name only, so two networks of one seed start
     equal wherever their shapes agree, and their difference is the module's. A user's own gate
@@ -60,13 +63,13 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
     theirs = {part for gate in own.values() for part in gate.modules()}
     for name, module in model.named_modules(theirs):  # all others
         generator = stream(seed, name)
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not name.endswith(SHORTCUT):
             nn.init.kaiming_normal_(
                 module.weight, mode="fan_out", nonlinearity="relu", generator=generator
             )
         elif isinstance(module, nn.Linear) and name in CLASSIFIERS:
             nn.init.kaiming_normal_(module.weight, generator=generator)
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)

@@ -27,6 +27,7 @@ COLOURS = "viridis"
 # target are then those of the scale.
 OPACITY = 0.55
 DASH = "-"
+SHOWN_MEANS = {"target_probability": "mean P", "energy_in_box": "energy in box"}
 # Images in the paper's manner where no map says which ones there are.
 PLACEHOLDERS = 10
 
@@ -137,12 +138,10 @@ def _draw_map(ax: Axes, shown: Shown | None, number: int) -> None:
 def _numbers(means: pd.DataFrame, key: str, seeds: int) -> str:
     lines = []
     there = _seeds(means, key)
-    for metric, text in (("target_probability", "mean P"), ("energy_in_box", "energy in box")):
-        found = means[(means["row"] == key) & (means["metric"] == metric)]
-        lines += [
-            f"{text} {m.mean:.2f} [{m.ci_low:.2f}, {m.ci_high:.2f}]"
-            for m in found.itertuples(name="M")
-        ]
+    for metric, text in SHOWN_MEANS.items():
+        for mean in means[(means["row"] == key) & (means["metric"] == metric)].to_dict("records"):
+            interval = f" [{mean['ci_low']:.2f}, {mean['ci_high']:.2f}]"
+            lines.append(f"{text} {mean['mean']:.2f}" + interval * bool(pd.notna(mean["ci_low"])))
     if there < seeds:
         lines.append(f"n = {there} of {seeds} seeds")
     return "\n".join(lines)
@@ -193,6 +192,10 @@ def _caption(plan: Plan, entry: GradCamFigure, means: pd.DataFrame, facts: dict[
         over = f"{facts['images']} images" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
         kind = "t-interval over seeds" if seeds > 1 else "bootstrap over images, not trainings"
         parts.append(f"Means over {over}, with 95 % interval ({kind}).")
+        if means["ci_low"][means["metric"].isin(SHOWN_MEANS)].isna().any():
+            parts.append(
+                "Without an interval: equal values, which do not say how far a mean is known."
+            )
         if short := _short(plan, entry, means):
             parts.append(
                 f"Seeds are missing: {', '.join(short)}; a row's means are over those that are "

@@ -18,8 +18,9 @@ def gradcam_frame(plan: Plan, figure: GradCamFigure) -> pd.DataFrame:
     """Return a line for each row and metric, and for each difference to the first row.
 
     The interval (95 %) of one seed is a bootstrap over its images, which says nothing about other
-    seeds; of several it is a t-interval over the seeds' means. Differences, `<metric>_difference`,
-    are paired by image, and by seed where there are several. What is not there has no line.
+    seeds; of several it is a t-interval over the seeds' means, empty where they are equal.
+    Differences, `<metric>_difference`, are paired by image, and by seed where there are several.
+    What is not there has no line.
     """
     rows = {key: per_image(plan, figure, key) for key in figure.rows}
     first = rows[figure.rows[0]]
@@ -57,7 +58,8 @@ def _read(path: Path) -> pd.DataFrame | None:
 def _summary(values: list[pd.Series]) -> dict[str, Any]:
     means = [float(value.mean()) for value in values]
     one = len(means) == 1
-    low, high = bootstrap_interval(values[0].to_list()) if one else t_interval(means)
+    interval = bootstrap_interval(values[0].to_list()) if one else t_interval(means)
+    low, high = interval or (float("nan"), float("nan"))
     return {
         "mean": round(sum(means) / len(means), 6),
         "ci_low": round(low, 6),

@@ -25,7 +25,9 @@ class MilestoneSchedule(Model):
         min_length=1, description="Epochs that are done by then, e.g. [150, 200]."
     )
     gamma: Fraction = 0.1
-    warmup_epochs: int = Field(0, ge=0, description="A linear warm-up from 0 over these first.")
+    warmup_epochs: int = Field(
+        0, ge=0, description="A linear warm-up over these first: step i of w has i/w of the rate."
+    )
 
 
 class OneCycleSchedule(Model):
@@ -36,7 +38,7 @@ class OneCycleSchedule(Model):
 
 
 class CosineSchedule(Model):
-    """A linear warm-up from 0, then half a cosine down to 0, step by step."""
+    """A linear warm-up (step i of w has i/w of the rate), then half a cosine down to 0."""
 
     name: Literal["cosine"]
     warmup_epochs: int = Field(0, ge=0)

@@ -35,7 +35,7 @@ def learning_rate(
     if not isinstance(schedule, OneCycleSchedule):
         warmup = steps_per_epoch * schedule.warmup_epochs
         if step < warmup:
-            return highest * step / warmup
+            return highest * (step + 1) / warmup  # the first step learns, too
         if isinstance(schedule, MilestoneSchedule):
             passed = sum(step // steps_per_epoch >= epoch for epoch in schedule.at)
             return highest * schedule.gamma**passed
