@@ -93,7 +93,7 @@ def _load_scenes(dataset: ClutteredScenes, folder: Path) -> DetectionData:
             arrays[f"{split}_{name}"] for name in ("images", "starts", "boxes", "labels")
         )
         for values in (images, starts, boxes, labels):
-            digest.update(values)
+            digest.update(values.data)
         corners = torch.from_numpy(boxes).float()
         no = torch.zeros(len(labels), dtype=torch.bool)
         annotations = Annotations(

@@ -24,7 +24,7 @@ from attention_ablation.study.io import read_bytes
 
 try:
     import simplejpeg
-except ImportError:  # Pillow gives the same pixels, in more time
+except ImportError:  # Pillow gives the same pixels, in twice the time
     simplejpeg = None
 
 JPEG = b"\xff\xd8"
@@ -82,7 +82,7 @@ def _chw(pixels: NDArray[np.uint8]) -> Tensor:
     height, width, _ = pixels.shape
     if max(height, width) > MOST_SLENDER * min(height, width):
         raise ValueError(
-            f"it has {width:,} x {height:,} px, a side {MOST_SLENDER:,} times the other"
+            f"it has {width:,} x {height:,} px, a side over {MOST_SLENDER:,} times the other"
         )
     return torch.from_numpy(pixels).permute(2, 0, 1)
 

@@ -92,8 +92,8 @@ def _load_composed(dataset: ClutteredDigits, folder: Path) -> ImageData:
 
     def read(split: str) -> ImageSet:
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        digest.update(images)
-        digest.update(labels)
+        digest.update(images.data)
+        digest.update(labels.data)
         # Not in the fingerprint, because no result of a training depends on them.
         boxes = torch.from_numpy(arrays[f"{split}_boxes"])
         return ImageSet(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels), boxes)
