@@ -1,5 +1,6 @@
 """VOC in the files that its archives hold: what is read, left out, and refused."""
 
+import errno
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +225,19 @@ def test_a_broken_devkit_is_named(
     mistake(voc / "VOCdevkit")
     with pytest.raises(UserError, match=message):
         load_voc(voc).train[1]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(
+    voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name in ("exists", "stat"):
+        with monkeypatch.context() as patched:  # a superuser would be let in
+            patched.setattr(Path, name, forbidden)
+            with pytest.raises(UserError, match=r"VOC2007/.*: it cannot be read: Permission den"):
+                load_voc(voc)
 
 
 def test_an_image_that_does_not_decode_is_named(voc: Path) -> None:
