@@ -56,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     header()
-    print(f"JPEG decoder: {'simplejpeg' if find_spec('simplejpeg') else 'torchvision'}\n")
+    print(f"JPEG decoder: {'simplejpeg' if find_spec('simplejpeg') else 'Pillow'}\n")
     rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         own = write_photos(Path(folder))

@@ -1,6 +1,7 @@
 """COCO in the files that its archives hold: what is read, left out, and refused."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,10 +213,24 @@ def test_the_derived_minival_is_the_same_in_any_order_and_spread_evenly() -> Non
     assert np.mean(list(chosen)) == pytest.approx(20_252, rel=0.03)
 
 
-def spoil(path: Path, **changes: object) -> None:
+def spoil(path: Path, part: str = "annotations", **changes: object) -> None:
     data = json.loads(path.read_text())
-    data["annotations"][0] |= changes
+    data[part][0] |= changes
     path.write_text(json.dumps(data))
+
+
+def same_image(folder: Path, file: str) -> None:
+    """Give an image of minival once more."""
+    path = folder / file
+    data = json.loads(path.read_text())
+    data["images"].append(coco_image(73, "train2014"))
+    data["annotations"].append(coco_annotation(99, 73, 18, [1, 1, 5, 5]))
+    path.write_text(json.dumps(data))
+
+
+def folder_at(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 TRAIN, VAL = "annotations/instances_train2014.json", "annotations/instances_val2014.json"
@@ -239,7 +254,10 @@ COCO_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
         lambda d: spoil(d / VAL, bbox=[1, 1, 2]),
         r"val2014.json: annotation 7: expected bbox of x, y",
     ),
-    (lambda d: spoil(d / VAL, category_id=2), r"val2014.json: annotation 7: .* KeyError\(2\)"),
+    (
+        lambda d: spoil(d / VAL, category_id=2),
+        r"annotation 7: expected a category .* got 2\.",
+    ),
     (lambda d: spoil(d / TRAIN, image_id=8), r"annotation 1: expected an image of .* image_id 8"),
     (
         lambda d: write_instances(d / MINI, [coco_image(5, "val2014")], []),
@@ -249,6 +267,49 @@ COCO_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
         lambda d: write_instances(d / REST, [coco_image(73, "val2014")], []),
         r"valminusminival2014.json: expected no image of minival, got 1, such as 73",
     ),
+    *(
+        (
+            lambda d, change=change: spoil(d / TRAIN, **change),
+            rf"train2014.json: annotation 1: expected bbox of x, .*; {key}: ",
+        )
+        for change, key in [
+            ({"bbox": [1, 1, math.nan, 5]}, r"bbox\.2"),
+            ({"bbox": [1, 1, 2, math.inf]}, r"bbox\.3"),
+            ({"bbox": [1, 1, 2, "5"]}, r"bbox\.3"),
+            ({"bbox": [1, 1e300, 2, 5]}, r"bbox\.1"),
+            ({"bbox": "1 1 2 5"}, "bbox"),
+            ({"area": math.nan}, "area"),
+            ({"image_id": 9.5}, "image_id"),
+            ({"iscrowd": "no"}, "iscrowd"),
+        ]
+    ),
+    *(
+        (
+            lambda d, change=change: spoil(d / VAL, "images", **change),
+            rf"val2014.json: image {number}: expected id, a file_name .*; {key}: ",
+        )
+        for change, key, number in [
+            ({"id": "42"}, "id", 42),
+            ({"id": 2**63}, "id", 2**63),
+            ({"id": None}, "id", None),
+            ({"file_name": "../../etc/passwd"}, "file_name", 42),
+            ({"file_name": "/dev/zero"}, "file_name", 42),
+            ({"file_name": "a\0b"}, "file_name", 42),
+            ({"width": 0}, "width", 42),
+        ]
+    ),
+    (lambda d: same_image(d, VAL), r"expected every image once, .* such as 73\."),
+    (lambda d: spoil(d / TRAIN, "images", id=73), r"expected an image of the file"),
+    (lambda d: same_image(d, TRAIN), r"expected every image once, .* such as 73\. Fetch the lists"),
+    (lambda d: spoil(d / VAL, "categories", id=18), r"val2014.json: expected categories with ids"),
+    (lambda d: (d / VAL).write_text("[" * 100_000), r"val2014.json: expected JSON, got: "),
+    (lambda d: (d / VAL).write_bytes(b'{"images": "\xff"}'), r"val2014.json: expected JSON, got: "),
+    (
+        lambda d: (d / VAL).write_text('{"images": [3]}'),
+        r"val2014.json: image at 0: exp.*; input should",
+    ),
+    (lambda d: folder_at(d / VAL), r"val2014.json: it cannot be read: Is a directory"),
+    (lambda d: (d / MINI).write_text('{"images": {}}'), r"minival2014.json: expected the keys im"),
 ]
 
 

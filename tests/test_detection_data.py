@@ -13,7 +13,8 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from attention_ablation.data.annotations import Target
-from attention_ablation.data.detection import load_detection, prepare_scenes
+from attention_ablation.data.composed import prepare
+from attention_ablation.data.detection import load_detection
 from attention_ablation.data.detection_augment import augmented, sample_seed
 from attention_ablation.data.digits import MASK_LEVEL, Split, base_digits
 from attention_ablation.data.scenes import OVERLAP, compose_scenes
@@ -122,7 +123,7 @@ def test_fragments_are_clutter_only() -> None:
 
 def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     data = dataset()
-    path = prepare_scenes(data, tmp_path)
+    path = prepare(data, tmp_path)
     assert path == tmp_path / data.prepared
     before = path.stat().st_mtime_ns
     loaded = load_detection(data, tmp_path / "nowhere", tmp_path)

@@ -1,7 +1,10 @@
 """Folders of image files: listed, held to their counts, checked."""
 
+import errno
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from torchvision import datasets as published
 
 from attention_ablation.cli import main
 from attention_ablation.data.files import list_files, look
+from attention_ablation.data.images import read_image
 from attention_ablation.study.datasets import (
     ImageNet,
     Imagenette,
@@ -18,8 +22,9 @@ from attention_ablation.study.datasets import (
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
 from tests.conftest import ROOT, write_yaml
-from tests.own_images import OWN, remove
-from tests.photos import CLASSES, folder
+from tests.own_images import OWN, own_run, remove
+from tests.photos import CLASSES, encoded, folder, photo
+from tests.test_training import small_run, spec_file
 from tests.test_workflow import snakemake
 
 
@@ -60,8 +65,66 @@ def test_the_list_is_kept_until_a_folder_changes(own: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: b"not JSON",
+        lambda content: b"\xff" + content,
+        lambda content: b"[" * 100_000,
+        lambda content: b"null",
+        lambda content: b"[]",
+        lambda content: b'{"train": {}, "val": {"n1": {"changed": 1}}}',
+        lambda content: content.replace(b"n01440764_1.JPEG", b"n01440764_9.JPEG"),
+    ],
+)
+def test_a_damaged_list_is_made_again_and_said_to_be(
+    own: Path, damage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = list_files(OWN, own, own)
+    (kept,) = own.glob("*.files.json")
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    again = list_files(OWN, own, own)
+    assert again.train.names.tolist() == first.train.names.tolist()
+    assert again.fingerprint == first.fingerprint
+    assert kept.read_bytes() == whole
+    error = capsys.readouterr().err
+    assert error.startswith(f"warning: {kept}: ")
+    assert error.endswith("It is made again.\n")
+
+
+@pytest.mark.parametrize(
+    ("call", "owner", "name"), [(look, Path, "is_dir"), (list_files, os, "scandir")]
+)
+def test_a_folder_that_cannot_be_listed_is_named(
+    own: Path, call: Any, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:  # a superuser would be let in
+        patched.setattr(owner, name, forbidden)
+        with pytest.raises(UserError, match=r"/own/train: it cannot be read: Permission denied\."):
+            call(OWN, own)
+
+
+def test_names_of_any_bytes_are_listed_and_read(own: Path) -> None:
+    folder = own / "own/train/n01440764"
+    victim = folder / "n01440764_0.JPEG"
+    victim.rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.JPEG"))
+    (folder / "n01440764_1.JPEG").rename(folder / "two\nlines.JPEG")
+    for _ in range(2):
+        files = list_files(OWN, own, own).train
+        assert [read_image(files.path(i)).shape[0] for i in range(12)] == [3] * 12
+    assert files.names[0] == b"n01440764/caf\xe9.JPEG"
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda own: (own / "train/n01440764/gone.JPEG").symlink_to("nowhere"),
+         r"n01440764/gone.JPEG: it cannot be read: No such file"),
         (lambda own: remove(own), r"own: expected the folders train and val .* no such folder"),
         (lambda own: remove(own / "val"), r"own: expected the folders .* got train\. docs"),
         (lambda own: remove(own / "train/n01440764"),
@@ -152,6 +215,74 @@ def test_data_check_lists_every_bad_file(
     bad[0].unlink()
     assert main(command) == 1
     assert "own/train: expected 12 images, got 11" in capsys.readouterr().out
+    assert main([*command, "--workers", "-1"]) == 2
+    assert "--workers: expected 0 or more, got -1." in capsys.readouterr().err
+
+
+def test_data_check_names_hostile_files_a_line_each(
+    own_tier: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    folder = own_tier / "train/n01440764"
+    pipe, device, latin, lines = sorted(folder.iterdir())
+    pipe.unlink()
+    os.mkfifo(pipe)
+    device.unlink()
+    device.symlink_to("/dev/zero")
+    for path in (latin, lines):
+        path.write_text("%!PS-Adobe-3.0 EPSF-3.0")
+    latin.rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.JPEG"))
+    lines.rename(folder / "two\nlines.JPEG")
+    assert main(["data", "check", "--workers", "1"]) == 1
+    found = capsysbinary.readouterr().out.decode().splitlines()
+    assert len(found) == 6
+    assert f"{pipe}: expected a regular file, got a pipe." in found
+    assert f"{device}: expected a regular file, got a device." in found
+    assert any(rf"{folder}/caf\udce9.JPEG: expected an image" in line for line in found)
+    assert any(rf"{folder}/two\nlines.JPEG: expected an image" in line for line in found)
+
+
+def test_data_check_makes_the_list_anew_and_leaves_those_of_others(
+    own_tier: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = project / "results/data"
+    assert main(["data", "check", "--workers", "1"]) == 0
+    (mine,) = lists.glob("*.files.json")
+    other = mine.with_name("other_0123456789.files.json")
+    other.write_text("{}")
+    before = capsys.readouterr().out
+    victim = own_tier / "train/n01440764/n01440764_0.JPEG"
+    victim.write_bytes(encoded(photo(5)))  # in place: no folder's time says so
+    assert main(["data", "check", "--workers", "1"]) == 0
+    assert capsys.readouterr().out != before
+    assert other.read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenet", "imagenette-160px"])
+def test_a_download_into_a_file_is_refused(
+    name: str, own_tier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = own_tier.parent / name.split("-")[0]
+    file.touch()
+    assert main(["data", "download", name]) == 2
+    assert f"{file}: {name} could not be fetched: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--data"], ["--datasets"], ["--data", "file", "--datasets"]])
+def test_a_training_with_a_file_for_a_folder_is_refused(
+    options: list[str],
+    tiny: Plan,
+    own: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("file").touch()
+    composed, files = spec_file(small_run(tiny, "resnet50+se")), spec_file(own_run(tiny))
+    for spec in (composed, files):
+        others = ["--datasets", str(own)] if options == ["--data"] else []
+        if spec == composed and options == ["--datasets"]:
+            continue  # which it does not need
+        assert main(["train", str(spec), *options, "file", *others]) == 2
+        error = capsys.readouterr().err
+        assert re.match(r"attention-ablation: file(/own)?: expected (a|the) folder", error), error
 
 
 def test_the_workflow_trains_where_the_config_says_that_the_data_lie(

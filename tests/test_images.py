@@ -1,6 +1,11 @@
 """An image's file becomes what torchvision's reference makes of it, and a bad file is named."""
 
+import io
 import math
+import os
+import struct
+import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,21 +42,45 @@ FILES = {
     "png with a palette": encoded(photo(1).convert("P"), "PNG"),
     "grey png of 16 bits": encoded(Image.fromarray(np.full((9, 9), 40000, np.uint16)), "PNG"),
     "transparent png": encoded(photo(1).convert("RGBA"), "PNG"),
+    "png whose palette is transparent": encoded(photo(1).convert("P"), "PNG", transparency=b"\0a"),
     "webp": encoded(photo(1), "WEBP"),
+    "animated webp": encoded(photo(1), "WEBP", save_all=True, append_images=[photo(2)]),
+    "bmp": encoded(photo(1), "BMP"),
+    "ppm": encoded(photo(1), "PPM"),
+    "pgm of 16 bits": encoded(Image.fromarray(np.full((9, 9), 40000, np.uint16)), "PPM"),
+    "tiff": encoded(photo(1), "TIFF"),
+    "tiff of two pages": encoded(photo(1), "TIFF", save_all=True, append_images=[photo(2)]),
+    "jpeg of two pictures": encoded(photo(1), "MPO", save_all=True, append_images=[photo(2)]),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("decoder", ["simplejpeg", "torchvision"])
+def png_header(width: int, height: int) -> bytes:
+    """Return a PNG file that ends where its pixels would begin."""
+    header = b"IHDR" + struct.pack(">II5B", width, height, 8, 2, 0, 0, 0)
+    end = struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + end + FILES["png"][33:]
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    """Return a small JPEG file that says it is of another size."""
+    size, false = struct.pack(">HH", 60, 80), struct.pack(">HH", height, width)
+    assert FILES["jpeg"].count(size) == 1
+    return FILES["jpeg"].replace(size, false)
+
+
+@pytest.mark.parametrize("decoder", ["simplejpeg", "pillow"])
 @pytest.mark.parametrize("name", FILES)
 def test_every_format_is_decoded_as_by_pillow(
     name: str, decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if decoder == "torchvision":
+    if decoder == "pillow":
         monkeypatch.setattr(images, "simplejpeg", None)
     path = tmp_path / "image.JPEG"  # ImageNet has PNG files of such names
     path.write_bytes(FILES[name])
     found = read_image(path)
-    expected = pixels(FILES[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's of a transparent palette; ours are errors
+        expected = pixels(FILES[name])
     assert found.dtype == torch.uint8
     assert found.shape == (3, *expected.shape[:2])
     difference = np.abs(found.permute(1, 2, 0).numpy() - expected)
@@ -77,7 +106,16 @@ def test_both_decoders_of_jpeg_give_the_same_pixels(
         (FILES["png"][: len(FILES["png"]) // 2], "does not decode"),
         (FILES["cmyk jpeg"][:300], "does not decode"),
         (b"", "it is empty"),
-        (b"<html>404 not found</html>", "no image format is known to begin so"),
+        (b"<html>404 not found</html>", "it is none of JPEG, PNG, PPM, BMP, TIFF, WEBP"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is none of JPEG"),
+        (encoded(photo(1), "GIF"), "it is none of JPEG"),
+        (png_header(20_000, 10_000), "200000000 pixels"),
+        (jpeg_of(36_000, 36_000), "1296000000 pixels"),
+        (b"P6 99999 99999 255\n", "9999800001 pixels"),
+        (encoded(photo(1, 2, 2_100), "PNG"), "it has 2,100 x 2 px"),
+        (FILES["tiff"][:8] + b"\xff" * 60, "does not decode"),
+        (FILES["bmp"][:14] + b"\xff" * 60, "does not decode"),
+        (FILES["webp"][:40], "does not decode"),
     ],
 )
 def test_a_file_that_does_not_decode_is_named(content: bytes, reason: str, tmp_path: Path) -> None:
@@ -87,6 +125,37 @@ def test_a_file_that_does_not_decode_is_named(content: bytes, reason: str, tmp_p
         read_image(path)
     with pytest.raises(UserError, match="it cannot be read: No such file"):
         read_image(tmp_path / "gone.JPEG")
+
+
+def test_the_limit_of_pixels_is_pillows() -> None:
+    assert 2 * Image.MAX_IMAGE_PIXELS == images.MOST_PIXELS
+
+
+def test_decoding_warns_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3_000)  # it warns of more, refuses 6,000
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(io.BytesIO(FILES["png"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode(FILES["png"]).shape == (3, 60, 80)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match=r"image\.jpg: (expected a regular file|it cannot be read)"):
+        read_image(path)
+    path.rename(tmp_path / "other")
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a terabyte of nothing
+    with pytest.raises(UserError, match=r"image\.jpg: expected at most 1,431,655,760 bytes, got"):
+        read_image(path)
 
 
 @pytest.fixture

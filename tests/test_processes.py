@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy
 
 from attention_ablation.cli import main
 from attention_ablation.data.batches import Part, Source, source
-from attention_ablation.data.load import load, prepare
+from attention_ablation.data.composed import prepare
+from attention_ablation.data.load import load
 from attention_ablation.study.config import Config
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan

@@ -1,5 +1,7 @@
 """VOC in the files that its archives hold: what is read, left out, and refused."""
 
+import errno
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from torchvision.datasets import VOCDetection
 
+from attention_ablation.data.check import check
 from attention_ablation.data.detection import DetectionData, load_detection
 from attention_ablation.data.voc import CLASSES
 from attention_ablation.metrics.voc import voc_map
@@ -123,6 +126,30 @@ def test_voc_truth_as_detections_is_perfect(voc: Path) -> None:
     assert aps == dict.fromkeys(["chair", "dog", "person", "tvmonitor"], 1.0)
 
 
+# The text of &b8; would have 10 ** 9 characters.
+BOMB = b"".join(
+    b'<!ENTITY b%d "%s">' % (n, b"&b%d;" % (n - 1) * 10 if n else b"x" * 10) for n in range(9)
+)
+
+
+HUGE = b"<size><width>1%s</width><height>4</height></size>" % (b"0" * 400)
+
+
+def annotation(devkit: Path, inside: bytes, before: bytes = b"") -> None:
+    path = devkit / "VOC2007/Annotations/000007.xml"
+    path.write_bytes(before + b"<annotation>" + inside + b"</annotation>")
+
+
+def folder_at(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def linked_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
 VOC_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
     (
         lambda d: (d / "VOC2012").rename(d / "VOC12"),
@@ -151,6 +178,43 @@ VOC_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
         lambda d: voc_image(d / "VOC2007", "000001", ["<object><name>dog</name></object>"]),
         r"000001.xml: expected a VOC annotation, got: no <bndbox/xmin> in <object>",
     ),
+    *(
+        (
+            lambda d, corner=corner: voc_image(
+                d / "VOC2007", "000001", [voc_object("dog", (1, 1, corner, 9))]
+            ),
+            r"000001.xml: expected a VOC annotation, got: a bndbox of",
+        )
+        for corner in (math.nan, math.inf)
+    ),
+    (lambda d: annotation(d, b"&b8;", b"<!DOCTYPE a [%s]>" % BOMB), r"amplification"),
+    (lambda d: annotation(d, b"<a>" * 100_000), r"000007.xml: expected a VOC annotation, got"),
+    (lambda d: annotation(d, b"", b"<?xml version='1.0' encoding='klingon'?>"), r"klingon"),
+    (
+        lambda d: annotation(d, b"\xff"),
+        r"000007.xml: expected a VOC annotation, got: not well",
+    ),
+    (lambda d: annotation(d, b" " * 10_000_000), r"000007.xml: expected at most 10,000,000 bytes"),
+    (
+        lambda d: annotation(d, HUGE + voc_object("dog", (1, 1, 9, 9)).encode()),
+        r"000007.jpg: expected 10{400} x 4 px, as its annotation says, got 60 x 40",
+    ),
+    (
+        lambda d: folder_at(d / "VOC2007/Annotations/000007.xml"),
+        r"000007.xml: it cannot be read",
+    ),
+    (
+        lambda d: folder_at(d / "VOC2007/ImageSets/Main/test.txt"),
+        r"test.txt: it cannot be read: ",
+    ),
+    (lambda d: image_set(d / "VOC2007", "test", ["\N{SUPERSCRIPT TWO}"]), r"names .* got '²'"),
+    (lambda d: image_set(d / "VOC2007", "trainval", ["000005"] * 2), r"once, .* such as 5\. Fetch"),
+    (lambda d: image_set(d / "VOC2007", "test", ["000005"]), r"every image once, to train on or"),
+    (
+        lambda d: linked_to_itself(d / "VOC2007/Annotations/000007.xml"),
+        r"expected .*7.xml, but",
+    ),
+    (lambda d: linked_to_itself(d / "VOC2007/JPEGImages/000007.jpg"), r"000007.jpg: it cannot be"),
 ]
 
 
@@ -160,7 +224,20 @@ def test_a_broken_devkit_is_named(
 ) -> None:
     mistake(voc / "VOCdevkit")
     with pytest.raises(UserError, match=message):
-        load_voc(voc)
+        load_voc(voc).train[1]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(
+    voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name in ("exists", "stat"):
+        with monkeypatch.context() as patched:  # a superuser would be let in
+            patched.setattr(Path, name, forbidden)
+            with pytest.raises(UserError, match=r"VOC2007/.*: it cannot be read: Permission den"):
+                load_voc(voc)
 
 
 def test_an_image_that_does_not_decode_is_named(voc: Path) -> None:
@@ -170,11 +247,29 @@ def test_an_image_that_does_not_decode_is_named(voc: Path) -> None:
     jpeg(images / "000001.jpg", 40, 60)
     data = load_voc(voc)
     for index, name in enumerate(["000005", "000007"]):
-        with pytest.raises(UserError, match=rf"{name}.jpg: expected an image that decodes, got: "):
+        with pytest.raises(UserError, match=rf"{name}.jpg: expected an image, but it does not dec"):
             data.train[index]
     with pytest.raises(UserError, match=r"000001.jpg: expected 60 x 40 px, .*, got 40 x 60"):
         data.validation[0]
     assert data.train[2][0].shape == (3, 40, 60)
+
+
+def test_data_check_names_images_that_are_damaged_or_of_another_size(
+    voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = Voc(name="voc07+12")
+    assert check(dataset, voc, voc, workers=1)
+    images = voc / "VOCdevkit/VOC2007/JPEGImages"
+    cut(images / "000005.jpg")
+    jpeg(images / "000001.jpg", 40, 60)
+    capsys.readouterr()
+    assert not check(dataset, voc, voc, workers=2)
+    first, second, summary, counted = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{images}/000005.jpg: expected an image, but it does not decode")
+    assert second.startswith(f"{images}/000001.jpg: expected 60 x 40 px, as its annotation says")
+    assert summary.startswith("voc07+12: 20 classes, 3 training and 1 validation images, finger")
+    assert "set has 16,551" in summary
+    assert counted == "2 of 4 files do not decode."
 
 
 def test_grey_images_have_three_colours(voc: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attention_ablation.study.datasets import DOWNLOADS
+from attention_ablation.study.errors import UserError
 from attention_ablation.verbs import chosen_plan
 
 
@@ -35,6 +36,8 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.workers < 0:
+        raise UserError(f"--workers: expected 0 or more, got {options.workers}.")
     plan = chosen_plan(options)
     from attention_ablation.data.check import check
 

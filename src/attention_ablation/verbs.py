@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import (
@@ -25,7 +25,7 @@ from attention_ablation.study.config import (
     Tier,
 )
 from attention_ablation.study.datasets import ClutteredDigits, ClutteredScenes
-from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.errors import UserError, invalid, unknown
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study, read_yaml
 from attention_ablation.study.io import write_text
@@ -34,9 +34,11 @@ from attention_ablation.study.model import Model
 if TYPE_CHECKING:
     import pandas as pd
 
-COMPOSED: TypeAdapter[ClutteredDigits | ClutteredScenes] = TypeAdapter(
-    ClutteredDigits | ClutteredScenes
-)
+
+class Composed(Model):
+    """The part of a recipe that `prepare` is given."""
+
+    dataset: ClutteredDigits | ClutteredScenes = Field(discriminator="name")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -249,17 +251,14 @@ def complexity(options: argparse.Namespace) -> int:
 def prepare(options: argparse.Namespace) -> None:
     """Compose a data set."""
     try:
-        dataset = COMPOSED.validate_json(options.dataset)
+        record = Composed.model_validate({"dataset": json.loads(options.dataset)})
     except ValidationError as error:
-        raise UserError(f"expected the record of a composed data set as JSON: {error}") from None
-    if isinstance(dataset, ClutteredScenes):
-        from attention_ablation.data.detection import prepare_scenes
+        raise invalid(error, Composed, "prepare") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"prepare: expected a recipe's 'dataset' as JSON, got: {error}.") from None
+    from attention_ablation.data.composed import prepare
 
-        print(prepare_scenes(dataset, options.folder))
-    else:
-        from attention_ablation.data.load import prepare
-
-        print(prepare(dataset, options.folder))
+    print(prepare(record.dataset, options.folder))
 
 
 def schema(options: argparse.Namespace) -> None:

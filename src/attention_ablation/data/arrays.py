@@ -12,6 +12,11 @@ from attention_ablation.study.io import write_bytes
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays as a compressed `.npz`, whole or not at all; raises as `write_bytes`."""
+    write_bytes(path, packed(arrays))
+
+
+def packed(arrays: Mapping[str, Any]) -> bytes:
+    """Return the content of a compressed `.npz`."""
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
-    write_bytes(path, content.getbuffer())
+    return content.getvalue()

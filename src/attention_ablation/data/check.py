@@ -1,103 +1,92 @@
 """A data set as a whole, before hours are spent on it: its counts, and every image decoded."""
 
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from attention_ablation.data.detection import DetectionSet, load_detection
-from attention_ablation.data.files import ImageFiles
-from attention_ablation.data.load import load
-from attention_ablation.study.datasets import ClutteredScenes, Coco, Dataset, DetectionDataset, Voc
+import torch
+
+from attention_ablation.data import image_files
+from attention_ablation.data.detection import DetectionData, load_detection
+from attention_ablation.data.files import FileList, ImageFiles, find, kept_list, refused
+from attention_ablation.data.image_files import read_sized
+from attention_ablation.data.images import read_image
+from attention_ablation.data.load import ImageData, load
+from attention_ablation.study.datasets import (
+    ClutteredScenes,
+    Coco,
+    Dataset,
+    DetectionDataset,
+    Images,
+    Voc,
+)
 from attention_ablation.study.errors import UserError
 
 CHUNK = 64
+# A file's path, and its width and height in px where an annotation says them.
+File = tuple[str, tuple[int, int] | None]
 
 
 def check(dataset: Dataset | DetectionDataset, folder: Path, datasets: Path, workers: int) -> bool:
     """Print what is wrong with a data set, file by file; return whether it is sound.
 
     Args:
-        folder: where composed data sets and lists of files are kept. The list is made anew.
+        folder: where composed data sets and lists of files are kept. Its list is made anew.
         datasets: the folder that has each other data set by its name.
         workers: processes that decode.
     """
-    for path in folder.glob("*.files.json"):
-        path.unlink()
     try:
-        if isinstance(dataset, ClutteredScenes | Voc | Coco):
-            return _check_detection(dataset, folder, datasets, workers)
-        data = load(dataset, folder, datasets)
+        data = _load(dataset, folder, datasets)
     except UserError as error:
-        print(error)
+        _say(str(error))
         return False
-    if not isinstance(data, ImageFiles):
-        sets = (data.train, data.validation)
-        print(_summary(dataset, [len(images.labels) for images in sets], data.fingerprint))
-        return True
-    counts = [len(files.labels) for files in (data.train, data.validation)]
+    splits = (data.train, data.validation)
+    files = [file for split in splits for file in _files(split)]
     broken = 0
-    for sentence in _broken(data, workers):
-        broken += 1
-        print(sentence, flush=True)
-    print(_summary(dataset, counts, data.fingerprint))
-    print(f"{broken:,} of {sum(counts):,} files do not decode.")
-    return not broken
-
-
-def _check_detection(dataset: DetectionDataset, folder: Path, datasets: Path, workers: int) -> bool:
-    data = load_detection(dataset, datasets, folder)
-    broken = 0
-    # Threads are enough: decoding does not hold the interpreter.
-    with ThreadPoolExecutor(workers) as pool:
-        for images in (data.train, data.validation):
-            for sentence in filter(None, pool.map(partial(_undecoded, images), range(len(images)))):
-                broken += 1
-                print(sentence, flush=True)
-    counts = [len(data.train), len(data.validation)]
-    print(_summary(dataset, counts, data.fingerprint) + f" {data.skipped}" * bool(data.skipped))
-    print(f"{broken:,} of {sum(counts):,} images do not decode.")
-    return not broken
-
-
-def _undecoded(images: DetectionSet, index: int) -> str | None:
-    try:
-        images[index]
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def _broken(data: ImageFiles, workers: int) -> Iterator[str]:
-    paths = [
-        str(files.path(index))
-        for files in (data.train, data.validation)
-        for index in range(len(files.labels))
-    ]
     with ProcessPoolExecutor(workers) as pool:
-        for sentence in pool.map(finding, paths, chunksize=CHUNK):
-            if sentence:
-                yield sentence
+        for sentence in filter(None, pool.map(finding, files, chunksize=CHUNK)):
+            broken += 1
+            _say(sentence)
+    train, validation = map(len, splits)
+    _say(
+        f"{dataset.name}: {dataset.classes:,} classes, {train:,} training and {validation:,} "
+        f"validation images, fingerprint {data.fingerprint}. {getattr(data, 'skipped', '')}".strip()
+    )
+    if files:
+        _say(f"{broken:,} of {len(files):,} files do not decode.")
+    return not broken
 
 
-def finding(path: str) -> str | None:
+@refused()
+def _load(
+    dataset: Dataset | DetectionDataset, folder: Path, datasets: Path
+) -> ImageData | ImageFiles | DetectionData:
+    if isinstance(dataset, ClutteredScenes | Voc | Coco):
+        return load_detection(dataset, datasets, folder)
+    if isinstance(dataset, Images):
+        kept_list(find(dataset, datasets), folder).unlink(missing_ok=True)
+    return load(dataset, folder, datasets)
+
+
+def _files(split: object) -> list[File]:
+    """Return a split's files, none where it is in memory."""
+    if isinstance(split, FileList):
+        return [(str(split.path(index)), None) for index in range(len(split))]
+    if isinstance(split, image_files.ImageFiles):
+        return list(zip(split.paths, split.sizes, strict=True))
+    return []
+
+
+def finding(file: File) -> str | None:
     """Return what is wrong with an image file, None where it decodes."""
-    # Imported in the worker, whose threads are its own.
-    import torch
-
-    from attention_ablation.data.images import read_image
-
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # of the worker
+    path, size = file
     try:
-        read_image(Path(path))
+        read_sized(Path(path), size) if size else read_image(Path(path))
     except UserError as error:
         return str(error)
     return None
 
 
-def _summary(dataset: Dataset | DetectionDataset, counts: list[int], fingerprint: str) -> str:
-    train, validation = counts
-    return (
-        f"{dataset.name}: {dataset.classes:,} classes, {train:,} training and {validation:,} "
-        f"validation images, fingerprint {fingerprint}."
-    )
+def _say(sentence: str) -> None:
+    """Print a sentence as one line that every terminal takes, whatever a file's name holds."""
+    print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence), flush=True)

@@ -6,13 +6,13 @@ Evaluation has every annotation as it lies in the file, as COCO's own does.
 """
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from attention_ablation.data.annotations import Annotation
+from attention_ablation.data.coco_file import Instances, Listed, read_instances
 from attention_ablation.data.files import required
 from attention_ablation.data.image_files import ImageRecord
 from attention_ablation.study.errors import UserError
@@ -42,17 +42,20 @@ def read_coco(folder: Path) -> CocoRecords:
     annotations = folder / "annotations"
     train_file = required(annotations / "instances_train2014.json")
     val_file = required(annotations / "instances_val2014.json")
-    val = _read(val_file)
-    categories = sorted((int(c["id"]), str(c["name"])) for c in val["categories"])
+    val = read_instances(val_file, Instances)
+    categories = sorted((category.id, category.name) for category in val.categories)
     labels = {category: label for label, (category, _) in enumerate(categories, start=1)}
+    if len(labels) < len(categories):
+        raise UserError(f"{val_file}: expected categories with ids of their own. Fetch it again.")
     notes: list[str] = []
-    held_out, rest, derived = _minival([i["id"] for i in val["images"]], annotations, notes)
+    val_ids = [image.id for image in val.images]
+    held_out, rest, derived = _minival(val_ids, annotations, notes)
     images = folder / "val2014"
     validation = _records(val, held_out, images, labels, val_file)
     train = _records(val, rest, images, labels, val_file)
     del val  # not beside the larger file
-    records = _read(train_file)
-    chosen = {image["id"] for image in records["images"]}
+    records = read_instances(train_file, Instances)
+    chosen = {image.id for image in records.images}
     train = _records(records, chosen, folder / "train2014", labels, train_file) + train
     return CocoRecords(
         _trainable(train, notes),
@@ -101,7 +104,7 @@ def _minival(
 
 
 def _listed(path: Path, val_ids: list[int]) -> set[int]:
-    ids = {int(image["id"]) for image in _read(path)["images"]}
+    ids = {image.id for image in read_instances(path, Listed).images}
     if strange := ids - set(val_ids):
         raise UserError(
             f"{path}: expected images of instances_val2014.json, got {len(strange):,} others, such "
@@ -110,58 +113,40 @@ def _listed(path: Path, val_ids: list[int]) -> set[int]:
     return ids
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return an annotation file; raises UserError where it is not one."""
-    try:
-        data = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: expected JSON, got: {error}. Fetch it again.") from error
-    keys = ("images", "annotations", "categories")
-    if not isinstance(data, dict) or any(key not in data for key in keys):
-        raise UserError(f"{path}: expected the keys {', '.join(keys)}; is it an instances file?")
-    return data
-
-
 def _records(
-    data: dict[str, Any], chosen: set[int], folder: Path, labels: dict[int, int], path: Path
+    data: Instances, chosen: set[int], folder: Path, labels: dict[int, int], path: Path
 ) -> list[ImageRecord]:
     """Return the chosen images by their ids, with every annotation as it is in the file."""
     objects = defaultdict(list)
-    known = {image["id"] for image in data["images"]}
-    for annotation in data["annotations"]:
-        image_id = annotation.get("image_id")
-        if image_id not in known:
+    known = {image.id for image in data.images}
+    for annotation in data.annotations:
+        if annotation.image_id not in known:
             raise UserError(
-                f"{path}: annotation {annotation.get('id')}: expected an image of the file, got "
-                f"image_id {image_id}. Fetch the file again."
+                f"{path}: annotation {annotation.id}: expected an image of the file, got "
+                f"image_id {annotation.image_id}. Fetch the file again."
             )
-        if image_id in chosen:
-            try:
-                x, y, width, height = annotation["bbox"]
-                label = labels[annotation["category_id"]]
-                crowd, area = bool(annotation.get("iscrowd", 0)), float(annotation["area"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{path}: annotation {annotation.get('id')}: expected bbox of x, y, width and "
-                    f"height, area, and a category of the file, got: {error!r}."
-                ) from error
+        if annotation.image_id in chosen:
+            x, y, width, height = annotation.bbox
             if width < 0 or height < 0:
                 raise UserError(
-                    f"{path}: annotation {annotation.get('id')}: expected a width and height of 0 "
-                    f"or more, got {width:g} and {height:g}. Fetch the file again, or correct it."
+                    f"{path}: annotation {annotation.id}: expected a width and height of 0 or "
+                    f"more, got {width:g} and {height:g}. Fetch the file again, or correct it."
                 )
-            box = (x, y, x + width, y + height)
-            objects[image_id].append(Annotation(box, label, area, crowd=crowd))
+            if annotation.category_id not in labels:
+                raise UserError(
+                    f"{path}: annotation {annotation.id}: expected a category of "
+                    f"instances_val2014.json, got {annotation.category_id}. Fetch both files again."
+                )
+            box, label = (x, y, x + width, y + height), labels[annotation.category_id]
+            objects[annotation.image_id].append(
+                Annotation(box, label, annotation.area, crowd=bool(annotation.iscrowd))
+            )
     return [
         ImageRecord(
-            folder / image["file_name"],
-            image["id"],
-            image["width"],
-            image["height"],
-            objects[image["id"]],
+            folder / image.file_name, image.id, image.width, image.height, objects[image.id]
         )
-        for image in sorted(data["images"], key=lambda image: image["id"])
-        if image["id"] in chosen
+        for image in sorted(data.images, key=lambda image: image.id)
+        if image.id in chosen
     ]
 
 

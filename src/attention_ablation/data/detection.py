@@ -1,16 +1,17 @@
 """Detection data sets: images and the boxes and classes of the objects on them."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from attention_ablation.data.annotations import Annotations, Target
-from attention_ablation.data.load import compose_once
+from attention_ablation.data.composed import composed_arrays
+from attention_ablation.data.files import refused
 from attention_ablation.study.datasets import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -18,6 +19,7 @@ from attention_ablation.study.datasets import (
     Coco,
     Voc,
 )
+from attention_ablation.study.errors import UserError
 
 Colour = tuple[float, float, float]
 
@@ -68,19 +70,7 @@ class SceneSet:
         return self.images[index].repeat(3, 1, 1), self.annotations.target(index)
 
 
-def prepare_scenes(dataset: ClutteredScenes, folder: Path) -> Path:
-    """Compose scenes into `folder` unless they are there, and return the file's path."""
-
-    def splits() -> tuple[object, object]:
-        # Imported here: scikit-learn costs a second, and only the first training composes.
-        from attention_ablation.data.scenes import compose_scenes
-
-        train = compose_scenes(dataset, "train", range(dataset.train_images))
-        return train, compose_scenes(dataset, "validation", range(dataset.validation_images))
-
-    return compose_once(folder / dataset.prepared, splits)
-
-
+@refused()
 def load_detection(
     dataset: ClutteredScenes | Voc | Coco, data_folder: Path, composed_folder: Path
 ) -> DetectionData:
@@ -95,30 +85,29 @@ def load_detection(
 
 
 def _load_scenes(dataset: ClutteredScenes, folder: Path) -> DetectionData:
+    arrays = composed_arrays(dataset, folder)
     digest = hashlib.sha256()
-    with np.load(prepare_scenes(dataset, folder)) as arrays:
 
-        def read(split: str) -> SceneSet:
-            images, starts, boxes, labels = (
-                arrays[f"{split}_{name}"] for name in ("images", "starts", "boxes", "labels")
-            )
-            for values in (images, starts, boxes, labels):
-                digest.update(values)
-            corners = torch.from_numpy(boxes).float()
-            no = torch.zeros(len(labels), dtype=torch.bool)
-            annotations = Annotations(
-                image_ids=torch.arange(len(images)),
-                starts=torch.from_numpy(starts),
-                boxes=corners,
-                labels=torch.from_numpy(labels),
-                area=(corners[:, 2:] - corners[:, :2]).prod(1),
-                difficult=no,
-                crowd=no,
-            )
-            return SceneSet(torch.from_numpy(images), annotations)
+    def read(split: str) -> SceneSet:
+        images, starts, boxes, labels = (
+            arrays[f"{split}_{name}"] for name in ("images", "starts", "boxes", "labels")
+        )
+        for values in (images, starts, boxes, labels):
+            digest.update(values.data)
+        corners = torch.from_numpy(boxes).float()
+        no = torch.zeros(len(labels), dtype=torch.bool)
+        annotations = Annotations(
+            image_ids=torch.arange(len(images)),
+            starts=torch.from_numpy(starts),
+            boxes=corners,
+            labels=torch.from_numpy(labels),
+            area=(corners[:, 2:] - corners[:, :2]).prod(1),
+            difficult=no,
+            crowd=no,
+        )
+        return SceneSet(torch.from_numpy(images), annotations)
 
-        train, validation = read("train"), read("validation")
-        composed_with = str(arrays["composed_with"])
+    train, validation = read("train"), read("validation")
     pixels = train.images.numpy()
     mean, std = float(pixels.mean() / 255), float(pixels.std() / 255)
     return DetectionData(
@@ -128,7 +117,7 @@ def _load_scenes(dataset: ClutteredScenes, folder: Path) -> DetectionData:
         mean=(mean, mean, mean),
         std=(std, std, std),
         fingerprint=digest.hexdigest()[:16],
-        composed_with=composed_with,
+        composed_with=str(arrays["composed_with"]),
     )
 
 
@@ -144,6 +133,12 @@ def _load_files(dataset: Voc | Coco, folder: Path) -> DetectionData:
     else:
         train, validation, classes, derived, notes = coco.read_coco(folder / "coco2014")
         suffix = "-derived-minival" if derived else ""
+    times = Counter(record.image_id for record in (*train, *validation))
+    if twice := [image for image, n in times.items() if n > 1]:
+        raise UserError(
+            f"{folder}: expected every image once, to train on or to evaluate, got {len(twice):,} "
+            f"again, such as {twice[0]}. Fetch the lists again."
+        )
     for split, records, images in (
         ("training", train, dataset.train_images),
         ("validation", validation, dataset.validation_images),

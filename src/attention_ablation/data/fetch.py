@@ -17,8 +17,8 @@ def fetch(name: str, datasets: Path) -> str:
     Raises UserError where it cannot be fetched, or an archive is missing or damaged.
     """
     folder = datasets / name.split("-")[0]
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         if name == "imagenet":
             _unpack(folder)
         else:

@@ -6,6 +6,8 @@ Nothing here imports torch: a workflow looks for its data before it starts a job
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attention_ablation.data.kept import keep
 from attention_ablation.study.datasets import (
     SPLITS,
     Cifar,
@@ -24,7 +27,7 @@ from attention_ablation.study.datasets import (
     Voc,
 )
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.io import write_text
+from attention_ablation.study.io import Missing, read_json, write_text
 
 # torchvision's ImageFolder takes files with these endings for images, and so does this.
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -45,6 +48,9 @@ class FileList:
     names: NDArray[np.bytes_]
     labels: NDArray[np.int64]
     sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def path(self, index: int) -> Path:
         """Return the path of a file."""
@@ -74,6 +80,16 @@ class ImageFiles:
         return digest.hexdigest()[:16]
 
 
+@contextmanager
+def refused() -> Iterator[None]:
+    """Turn what the system refuses while data are read, such as a folder's list, into UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename}: it cannot be read: {error.strerror}.") from None
+
+
+@refused()
 def look(dataset: Dataset | DetectionDataset, datasets: Path) -> None:
     """Raise UserError where a data set that is not composed is not there at all."""
     if isinstance(dataset, (Voc, Coco)):
@@ -129,6 +145,7 @@ def find(dataset: Images, datasets: Path) -> Path:
     return root
 
 
+@refused()
 def list_files(dataset: Images, datasets: Path, cache: Path | None = None) -> ImageFiles:
     """Return a data set's files, held to the classes and counts that it should have.
 
@@ -156,18 +173,44 @@ def list_files(dataset: Images, datasets: Path, cache: Path | None = None) -> Im
     return ImageFiles(root, splits["train"], splits["validation"])
 
 
+def kept_list(root: Path, cache: Path) -> Path:
+    """Return the path of the file that keeps the list of the files in `root`."""
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:10]
+    return cache / f"{root.name}_{key}.files.json"
+
+
 def _listed(root: Path, cache: Path | None) -> dict[str, Any]:
     """Return {split: {class: {"changed": ns, "files": [[name, bytes], ...]}}}."""
-    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:10]
-    path = cache / f"{root.name}_{key}.files.json" if cache else None
-    if path and path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if all(_changes(root / split) == _kept_changes(kept[split]) for split in SPLITS.values()):
-            return kept
-    listed = {split: _list_split(root / split) for split in SPLITS.values()}
-    if path:
-        write_text(path, json.dumps(listed, separators=(",", ":")))
-    return listed
+
+    def make() -> dict[str, Any]:
+        return {split: _list_split(root / split) for split in SPLITS.values()}
+
+    if cache is None:
+        return make()
+    path = kept_list(root, cache)
+
+    def read() -> dict[str, Any]:
+        kept = read_json(path)
+        if not isinstance(kept, dict) or kept.pop("sha256", None) != _digest(kept):
+            raise UserError(
+                f"{path}: expected the list of files as it was written, but it was changed, cut "
+                "short, or written by an earlier version."
+            )
+        for split, listed in kept.items():
+            if _changes(root / split) != {name: of["changed"] for name, of in listed.items()}:
+                raise Missing(f"{path}: {root / split} has changed since.")
+        return kept
+
+    def write() -> dict[str, Any]:
+        listed = make()
+        write_text(path, json.dumps(listed | {"sha256": _digest(listed)}, separators=(",", ":")))
+        return listed
+
+    return keep(path, read, write)
+
+
+def _digest(listed: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def _changes(folder: Path) -> dict[str, int]:
@@ -177,10 +220,6 @@ def _changes(folder: Path) -> dict[str, int]:
             for entry in entries
             if entry.is_dir() and not entry.name.startswith(".")
         }
-
-
-def _kept_changes(listed: dict[str, Any]) -> dict[str, int]:
-    return {name: found["changed"] for name, found in listed.items()}
 
 
 def _list_split(folder: Path) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
-from torchvision.datasets.folder import pil_loader
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from attention_ablation.data.annotations import Annotation, Annotations, Target
+from attention_ablation.data.images import read_image
 from attention_ablation.study.errors import UserError
 
 
@@ -47,19 +46,7 @@ class ImageFiles:
 
         Raises UserError for an image that does not decode or is not of its annotation's size.
         """
-        path = self.paths[index]
-        try:
-            image = pil_to_tensor(pil_loader(path))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(
-                f"{path}: expected an image that decodes, got: {error}. Fetch it again."
-            ) from error
-        height, width = image.shape[1:]
-        if (width, height) != self.sizes[index]:
-            raise UserError(
-                "{}: expected {} x {} px, as its annotation says, got {} x {}: its boxes are for "
-                "another image. Fetch both again.".format(path, *self.sizes[index], width, height)
-            )
+        image = read_sized(Path(self.paths[index]), self.sizes[index])
         return image, self.annotations.target(index)
 
     def digest(self) -> bytes:
@@ -72,7 +59,7 @@ class ImageFiles:
         for path in map(Path, self.paths):
             try:
                 digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 missing.append(path)
         if missing:
             raise UserError(
@@ -80,6 +67,21 @@ class ImageFiles:
                 "Unpack the data set's archives again; docs/detection-data.md says where."
             )
         return digest.digest()
+
+
+def read_sized(path: Path, size: tuple[int, int]) -> Tensor:
+    """Return a file's image, (3, H, W) uint8, of this width and height in px.
+
+    Raises UserError for another size, and as `read_image`.
+    """
+    image = read_image(path)
+    height, width = image.shape[1:]
+    if (width, height) != size:
+        raise UserError(
+            f"{path}: expected {size[0]} x {size[1]} px, as its annotation says, got {width} x "
+            f"{height}: its boxes are for another image. Fetch both again."
+        )
+    return image
 
 
 def with_objects(records: list[ImageRecord], notes: list[str]) -> list[ImageRecord]:

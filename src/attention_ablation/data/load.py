@@ -1,9 +1,7 @@
 """Data sets as a training has them: small ones in memory, image files as a list."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attention_ablation.data.arrays import write_arrays
-from attention_ablation.data.files import GUIDE, ImageFiles, list_files
+from attention_ablation.data.composed import composed_arrays
+from attention_ablation.data.files import GUIDE, ImageFiles, list_files, refused
 from attention_ablation.study.datasets import Cifar, ClutteredDigits, Dataset
 from attention_ablation.study.errors import UserError
 
@@ -28,6 +26,9 @@ class ImageSet:
     images: Tensor
     labels: Tensor
     boxes: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def to(self, device: torch.device) -> "ImageSet":
         """Return the set on another device."""
@@ -47,7 +48,7 @@ class ImageData:
     mean: float | Tensor
     std: float | Tensor
     fingerprint: str
-    composed_with: str | None = None  # packages and versions; None where nothing says so
+    composed_with: str | None = None  # packages and versions; None for images that were not
 
 
 def network_input(images: Tensor, mean: float | Tensor, std: float | Tensor) -> Tensor:
@@ -68,32 +69,7 @@ def network_input(images: Tensor, mean: float | Tensor, std: float | Tensor) -> 
     return colour.contiguous(memory_format=torch.channels_last)
 
 
-def prepare(dataset: ClutteredDigits, folder: Path) -> Path:
-    """Compose a data set into `folder` unless it is there, and return the file's path."""
-
-    def splits() -> tuple[object, object]:
-        # Imported here: scikit-learn costs a second, and only the first training composes.
-        from attention_ablation.data.digits import compose
-
-        train = compose(dataset, "train", range(dataset.train_images))
-        return train, compose(dataset, "validation", range(dataset.validation_images))
-
-    return compose_once(folder / dataset.prepared, splits)
-
-
-def compose_once(path: Path, splits: Callable[[], tuple[object, object]]) -> Path:
-    """Write the arrays of the two splits that `splits` composes, unless the file is there."""
-    if path.exists():
-        return path
-    train, validation = splits()
-    arrays: dict[str, Any] = {"train_" + k: v for k, v in vars(train).items()}
-    arrays |= {"validation_" + k: v for k, v in vars(validation).items()}
-    versions = [f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "torch")]
-    arrays["composed_with"] = np.array(", ".join(versions))
-    write_arrays(path, arrays)
-    return path
-
-
+@refused()
 def load(dataset: Dataset, folder: Path, datasets: Path | None = None) -> ImageData | ImageFiles:
     """Return a data set: composed first, or held to what it should have.
 
@@ -111,22 +87,18 @@ def load(dataset: Dataset, folder: Path, datasets: Path | None = None) -> ImageD
 
 
 def _load_composed(dataset: ClutteredDigits, folder: Path) -> ImageData:
-    path = prepare(dataset, folder)
+    arrays = composed_arrays(dataset, folder)
     digest = hashlib.sha256()
-    with np.load(path) as arrays:
 
-        def read(split: str) -> ImageSet:
-            images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-            digest.update(images)
-            digest.update(labels)
-            # Not in the fingerprint, because no result of a training depends on them.
-            name = f"{split}_boxes"
-            boxes = torch.from_numpy(arrays[name]) if name in arrays else None
-            return ImageSet(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels), boxes)
+    def read(split: str) -> ImageSet:
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        digest.update(images.data)
+        digest.update(labels.data)
+        # Not in the fingerprint, because no result of a training depends on them.
+        boxes = torch.from_numpy(arrays[f"{split}_boxes"])
+        return ImageSet(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels), boxes)
 
-        train, validation = read("train"), read("validation")
-        # A file composed by an earlier version does not say so.
-        composed_with = str(arrays["composed_with"]) if "composed_with" in arrays else None
+    train, validation = read("train"), read("validation")
     pixels = train.images.numpy()
     return ImageData(
         train,
@@ -135,7 +107,7 @@ def _load_composed(dataset: ClutteredDigits, folder: Path) -> ImageData:
         mean=float(pixels.mean() / 255),
         std=float(pixels.std() / 255),
         fingerprint=digest.hexdigest()[:16],
-        composed_with=composed_with,
+        composed_with=str(arrays["composed_with"]),
     )
 
 

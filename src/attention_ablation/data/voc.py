@@ -5,6 +5,8 @@ code, train_on_diff_gt) and the VOC07+12 recipe of Table 7's lineage have it. Ev
 2007, whose difficult objects count neither way.
 """
 
+import math
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +14,7 @@ from attention_ablation.data.annotations import Annotation
 from attention_ablation.data.files import required
 from attention_ablation.data.image_files import ImageRecord
 from attention_ablation.study.errors import UserError, unknown
-from attention_ablation.study.io import read_text
+from attention_ablation.study.io import read_bytes, read_text
 
 # fmt: off
 CLASSES: tuple[str, ...] = (
@@ -21,6 +23,8 @@ CLASSES: tuple[str, ...] = (
     "tvmonitor",
 )
 # fmt: on
+NAME = re.compile(r"([0-9]{4}_)?[0-9]{6}")
+MOST_BYTES = 10_000_000  # of an annotation; VOC's have thousands
 _LABELS = {name: label for label, name in enumerate(CLASSES, start=1)}
 
 
@@ -44,7 +48,7 @@ def _split(year: Path, name: str, notes: list[str]) -> list[ImageRecord]:
     """Return the records of one list of a year's images."""
     listed = required(year / f"ImageSets/Main/{name}.txt")
     names = read_text(listed).split()
-    bad = next((n for n in names if not n.replace("_", "").isdigit()), None)
+    bad = next((n for n in names if not NAME.fullmatch(n)), None)
     if not names or bad:
         found = f"'{bad}'" if bad else "an empty file"
         raise UserError(f"{listed}: expected names such as 000005 or 2008_000002, got {found}.")
@@ -59,17 +63,18 @@ def _record(year: Path, name: str) -> tuple[ImageRecord, int]:
     """Return an image's record, numbered by its name, and how many boxes had to be clipped."""
     path = required(year / f"Annotations/{name}.xml")
     try:
-        root = ElementTree.parse(path).getroot()
+        # Its parser refuses entities that grow.
+        root = ElementTree.fromstring(read_bytes(path, MOST_BYTES))
         width, height = (int(_text(root, f"size/{side}")) for side in ("width", "height"))
         objects = [_object(element) for element in root.findall("object")]
-    except (ElementTree.ParseError, ValueError) as error:
-        raise UserError(f"{path}: expected a VOC annotation, got: {error}.") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # Lookup: an encoding
+        raise UserError(f"{path}: expected a VOC annotation, got: {error}.") from None
     kept, clipped = [], 0
     for label_name, box, difficult in objects:
         if label_name not in _LABELS:
             raise unknown("class", label_name, CLASSES, path)
         x0, y0 = max(box[0], 0.0), max(box[1], 0.0)
-        x1, y1 = min(box[2], float(width)), min(box[3], float(height))
+        x1, y1 = min(box[2], width), min(box[3], height)
         if x0 >= x1 or y0 >= y1:
             raise UserError(
                 f"{path}: expected boxes with area inside the image of {width} x {height} px, got "
@@ -86,6 +91,8 @@ def _record(year: Path, name: str) -> tuple[ImageRecord, int]:
 def _object(element: ElementTree.Element) -> tuple[str, tuple[float, float, float, float], bool]:
     """Return an object's class, box and whether it is difficult. Its parts are objects of none."""
     corners = [float(_text(element, f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
+    if not all(map(math.isfinite, corners)):
+        raise ValueError(f"a bndbox of {corners}")
     # VOC counts pixels from 1 and includes the last; a few coordinates of 2012 have fractions.
     box = (corners[0] - 1, corners[1] - 1, corners[2], corners[3])
     return _text(element, "name"), box, element.findtext("difficult", "0").strip() == "1"
