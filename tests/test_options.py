@@ -110,6 +110,15 @@ def code(arguments: list[str]) -> int | str | None:
         return ended.code
 
 
+def place_spec() -> str:
+    """Write the spec of a run of the project here; its path."""
+    run = next(iter(load_plan(Path("config.yaml")).runs.values()))
+    path = Path("results/tiny/runs") / run.path / "spec.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(run.canonical())
+    return str(path)
+
+
 @pytest.mark.parametrize(("arguments", "message"), NONSENSE)
 def test_nonsense_is_a_sentence(
     project: Path,
@@ -122,11 +131,8 @@ def test_nonsense_is_a_sentence(
     Path("binary").write_bytes(b"\x80\x02\xff\x00")
     Path("own.py").write_text("")
     if SPEC in arguments:
-        run = next(iter(load_plan(Path("config.yaml")).runs.values()))
-        spec = Path("results/tiny/runs") / run.path / "spec.json"
-        spec.parent.mkdir(parents=True)
-        spec.write_text(run.canonical())
-        arguments = [str(spec) if argument == SPEC else argument for argument in arguments]
+        path = place_spec()
+        arguments = [path if argument == SPEC else argument for argument in arguments]
     assert code(arguments) == 2
     captured = capsys.readouterr()
     assert message in captured.err
@@ -143,6 +149,43 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match=r"--device: .* finds, of which there are 0, got cuda;"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "local"),
+    [
+        ("x", "2", "0"), ("2", "2", "0"), ("-1", "2", "0"), ("1", "2", "7"), ("0", "", "0"),
+        ("0", "0", "0"), ("1" * 30, "2", "0"), ("²", "3", "0"),
+    ],
+)  # fmt: skip
+def test_ranks_that_make_no_sense_are_named(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rank: str,
+    size: str,
+    local: str,
+) -> None:
+    monkeypatch.chdir(project)
+    for name, value in (("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", local)):
+        monkeypatch.setenv(name, value)
+    assert main(["train", place_spec()]) == 2
+    error = capsys.readouterr().err
+    assert "expected LOCAL_RANK <= RANK < WORLD_SIZE in the environment" in error
+    assert f"got LOCAL_RANK={local}, RANK={rank}, WORLD_SIZE={size};" in error
+
+
+def test_processes_without_a_place_to_meet_are_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert main(["train", place_spec(), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert "expected the environment that torchrun sets: " in error
+    assert "MASTER_ADDR" in error
 
 
 # As on a machine whose locale is not UTF-8; C stands for all of them, being always there.
