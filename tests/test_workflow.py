@@ -238,10 +238,13 @@ def test_a_tier_named_like_a_number_is_rendered_as_itself(project: Path) -> None
     assert "results/nan/cbam/runs.csv" in done.stdout
 
 
-def test_no_core_is_a_mistake_and_not_waited_for(project: Path) -> None:
-    done = snakemake(project, "--cores", "0")
+@pytest.mark.parametrize(
+    ("cores", "message"), [("0", "--cores: expected 1 or more, got 0."), ("two", "must be integer")]
+)
+def test_no_core_is_a_mistake_and_not_waited_for(project: Path, cores: str, message: str) -> None:
+    done = snakemake(project, "--cores", cores)
     assert done.returncode != 0
-    assert "--cores: expected 1 or more, got 0." in done.stdout
+    assert message in done.stdout
     assert "Traceback" not in done.stdout
 
 
