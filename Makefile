@@ -21,30 +21,41 @@ VENV := .venv
 READY := $(VENV)/.ready
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PROFILE ?= default
-SNAKEMAKE = snakemake --workflow-profile workflow/profiles/$(PROFILE)
-CHOICE := $(if $(TIER),tier=$(TIER)) $(if $(TABLES),$(if $(filter all,$(TABLES)),tables=all,'tables=[$(TABLES)]')) $(if $(SEEDS),'seeds=[$(SEEDS)]')
+SNAKEMAKE = snakemake --workflow-profile $(call quoted,workflow/profiles/$(PROFILE))
+quoted = '$(subst ','\'',$(1))'
+given = $(if $($(1)),$(2) $(call quoted,$(3)))
+# The choice as words for the shell, each after what is passed.
+choice = $(call given,TIER,$(1),tier=$(TIER)) $(call given,SEEDS,$(1),seeds=[$(SEEDS)]) \
+    $(call given,TABLES,$(1),tables=$(if $(filter all,$(TABLES)),all,[$(TABLES)]))
 # The lock ends with its holder, so a killed run leaves none behind; Snakemake's own would stay.
 LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
+
+CHOOSABLE := TIER TABLES SEEDS CORES PROFILE OPTIONS GPUS PRICE PYTHON VENV
+UNKNOWN := $(foreach name,$(filter-out $(CHOOSABLE),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
+$(if $(strip $(UNKNOWN)),$(error unknown $(strip $(UNKNOWN)); valid are: $(CHOOSABLE)))
+
+# Files are UTF-8 in any locale.
+export PYTHONUTF8 := 1
 
 .PHONY: tables plan status verify benchmark benchmark-cluster benchmark-loader benchmark-detection test lint format lock
 
 tables: $(READY)
-	@test -d workflow/profiles/$(PROFILE) || { \
-	    echo "PROFILE=$(PROFILE): expected one of $$(ls workflow/profiles | xargs)." >&2; exit 2; }
+	@test -f $(call quoted,workflow/profiles/$(PROFILE)/config.yaml) || { \
+	    echo $(call quoted,PROFILE=$(PROFILE)): expected one of $$(ls workflow/profiles). >&2; exit 2; }
 	@$(RUN) $(LOCK) $(SNAKEMAKE) --nolock $(OPTIONS) \
-	    $(if $(CORES),--cores $(CORES)) $(if $(strip $(CHOICE)),--config $(CHOICE)) || { code=$$?; \
+	    $(call given,CORES,--cores,$(CORES)) $(if $(strip $(choice)),--config $(choice)) || { code=$$?; \
 	    [ $$code != 75 ] || echo "Another 'make tables' is running in this folder; wait for it." >&2; \
 	    exit $$code; }
 
 plan: $(READY)
-	@$(RUN) attention-ablation plan $(CHOICE:%=--set %) \
-	    $(if $(GPUS),--gpus $(GPUS)) $(if $(PRICE),--price $(PRICE))
+	@$(RUN) attention-ablation plan $(call choice,--set) \
+	    $(call given,GPUS,--gpus,$(GPUS)) $(call given,PRICE,--price,$(PRICE))
 
 status: $(READY)
-	@$(RUN) attention-ablation status $(CHOICE:%=--set %)
+	@$(RUN) attention-ablation status $(call choice,--set)
 
 verify: $(READY)
-	@$(RUN) attention-ablation verify $(CHOICE:%=--set %)
+	@$(RUN) attention-ablation verify $(call choice,--set)
 
 benchmark: $(READY)
 	$(RUN) python -m benchmarks.quick

@@ -10,6 +10,7 @@ no log, because its printf has nothing to say; `train` keeps its own, which surv
 import json
 import os
 import shlex
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -18,6 +19,7 @@ from attention_ablation.study.bill import describe, over_budget
 from attention_ablation.study.cost import load_cost
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan
+from attention_ablation.study.files import merged
 from attention_ablation.study.runs import BACKBONE, FAILURE, read_run
 
 
@@ -27,12 +29,19 @@ configfile: "config.yaml"
 CONFIG = "ATTENTION_ABLATION_CONFIG"
 
 
-# Jobs parse this file again, perhaps after config.yaml was edited: they inherit what it was.
-if workflow.is_main_process or CONFIG not in os.environ:
-    os.environ[CONFIG] = json.dumps(config)
-config = json.loads(os.environ[CONFIG])
+CORES = workflow.resource_settings.cores
 
 try:
+    if CORES is not None and CORES < 1:
+        raise UserError(f"--cores: expected 1 or more, got {CORES}.")
+    # Jobs parse this file again, perhaps after config.yaml was edited: they inherit what it was.
+    if workflow.is_main_process or CONFIG not in os.environ:
+        # Read by our own loader: Snakemake's takes 010 for 8, and of two equal keys the last.
+        files = filter(Path.exists, [Path("config.yaml")])
+        settings = workflow.config_settings
+        config = merged([*files, *settings.configfiles], settings.config)
+        os.environ[CONFIG] = json.dumps(config)
+    config = json.loads(os.environ[CONFIG])
     PLAN = load_plan(config)
     COST = load_cost(PLAN)
 except UserError as error:
@@ -40,8 +49,8 @@ except UserError as error:
 
 # What the render verb needs to see the same plan, whatever `--config` changed.
 SETTINGS = " ".join(
-    f"--set {shlex.quote(f'{key}={json.dumps(value)}')}"
-    for key, value in config.items()
+    f"--set {shlex.quote(f'{key}={json.dumps(getattr(PLAN.config, key))}')}"
+    for key in config
 )
 
 if workflow.is_main_process:

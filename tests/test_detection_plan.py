@@ -169,6 +169,22 @@ def test_a_detector_may_have_another_size_and_recipe_on_a_backbone(project: Path
         quick("table7", root=project)
 
 
+@pytest.mark.parametrize("detector", ["ssd", "stairnet"])
+def test_a_batch_of_one_image_is_refused_where_a_detector_normalises_over_it(
+    project: Path, detector: str
+) -> None:
+    path = project / "workflow/tiers/quick.yaml"
+    tier = yaml.safe_load(path.read_text())
+    tier["detection"]["stairnet"] = copy.deepcopy(tier["detection"]["ssd"])  # not an alias
+    for name in ("faster-rcnn", detector):
+        tier["detection"][name].pop("backbones", None)
+        tier["detection"][name]["recipe"]["batch_size"] = 1
+    write_yaml(path, tier)
+    assert quick("table6", root=project).specs  # its BatchNorms keep their statistics
+    with pytest.raises(UserError, match=rf"batch_size of at least 2 for {detector} on vgg16"):
+        quick("table7", root=project)
+
+
 @pytest.mark.parametrize(
     ("detector", "key", "message"),
     [

@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from attention_ablation.models.build import build, initialise
 from attention_ablation.models.detection.build import initialise_detector
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.spec import Backbone
+from attention_ablation.study.files import load_tier
+from attention_ablation.study.spec import Attention, Backbone, DetectionSpec, Detector
+from tests.conftest import ROOT
 from tests.small_detectors import (
     NONE,
+    PAIRS,
+    SE,
     SIZE,
     SMALL_CBAM,
     by_pair,
@@ -20,6 +24,8 @@ from tests.small_detectors import (
     scene,
     small,
 )
+
+PLAIN_VGG = Backbone(name="vgg16", width=0.125)
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -200,3 +206,19 @@ def test_under_autocast_boxes_and_losses_keep_full_precision(name: str, backbone
     assert all(loss.isfinite() for loss in losses.values())
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     assert found["boxes"].dtype == found["scores"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("attention", [NONE, SE, SMALL_CBAM], ids=["none", "se", "cbam"])
+@pytest.mark.parametrize(
+    ("name", "backbone"), [*PAIRS, *((name, PLAIN_VGG) for name in ("ssd", "stairnet"))]
+)
+def test_a_batch_needs_two_images_where_a_batchnorm_is_trained(
+    name: str, backbone: Backbone, attention: Attention
+) -> None:
+    model = small(name, backbone, attention).train()
+    trained = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    tier = load_tier(ROOT / "workflow/tiers", "quick", "a test")
+    detector = Detector.model_validate({"name": name})
+    recipe = tier.detection[detector.name].recipe
+    spec = DetectionSpec(backbone=backbone, attention=attention, detector=detector, recipe=recipe)
+    assert spec.least_batch == (2 if trained else 1)

@@ -277,6 +277,8 @@ def test_a_batch_that_processes_cannot_share_is_named(run: Run, data: Path) -> N
     images = load(run.spec.recipe.dataset, data)
     with pytest.raises(UserError, match="expected a multiple of the 3 processes, got 16; start"):
         Classification(run, images, CPU, Processes(2, 3))
+    with pytest.raises(UserError, match=r"at least 2 images for each of the 16 proc.* got 16"):
+        Classification(run, images, CPU, Processes(2, 16))
 
 
 def test_processes_take_the_gpu_of_their_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_the_figure_is_drawn_without_a_run_and_says_whose_it_is(here: Path) -> N
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "the curve cannot be read"),
+        (None, "it cannot be read"),
         ("", "expected lines below the columns epoch, val_top1_error, train_top1_error"),
         ("epoch,val_top1_error\n1,2\n", "expected lines below the columns"),
         ("epoch,val_top1_error,train_top1_error\n1,2\n", "expected numbers"),
@@ -139,7 +139,7 @@ def test_a_file_that_is_no_curve_is_refused(
     [
         (("references", "pytorch-insight", "curves", "resnet50", "row"), "table4:resnet5", "unknown row 'table4:resnet5'; did you mean"),
         (("references", "pytorch-insight", "curves", "resnet50+bam", "row"), "table4:resnet50", "'resnet50' stands for table4:resnet50 already"),
-        (("references", "pytorch-insight", "curves", "resnet50", "file"), "curves/x.csv", "curves/x.csv: the curve cannot be read"),
+        (("references", "pytorch-insight", "curves", "resnet50", "file"), "curves/x.csv", "curves/x.csv: it cannot be read"),
         (("figures", "figure4-reference", "reference"), "x", "unknown reference 'x'"),
         (("figures", "figure4-reference", "panels", 0, "curves"), ["resnet5"], "unknown curve 'resnet5'; did you mean 'resnet50'"),
         (("figures", "figure4-reference", "table"), "table44", "unknown table 'table44'"),

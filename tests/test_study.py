@@ -1,5 +1,6 @@
 """Expansion, identities, and what a user is told about a mistake."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -196,7 +197,23 @@ MISTAKES = [
     (TIER, [*RECIPE, "dataset", "digit_size"], 99, r"digit_size of at most image_size \(\d+\), got 99"),
     (TIER, [*RECIPE, "batch_size"], 65, r"batch_size of at most dataset.train_images \(64\), got 65"),
     (CONFIG, ["tables"], [], r"config.yaml: tables: .* at least 1 item"),
-    (TIER, [*RECIPE, "weight_decay"], "1e-4", r"weight_decay: .* but got '1e-4'; YAML reads 1e-4 as text, write 1.0e-4"),
+    (TIER, [*RECIPE, "weight_decay"], "1_000", r"weight_decay: .* but got '1_000'"),
+    (TIER, [*RECIPE, "weight_decay"], math.inf, r"weight_decay: .* valid number, but got '.inf'"),
+    (TIER, [*RECIPE, "learning_rate"], "1e999", r"learning_rate: .* finite number, but got inf"),
+    (TIER, [*RECIPE, "batch_size"], 1, r"batch_size of at least 2, because BatchNorm .* got 1"),
+    (TIER, [*RECIPE, "dataset", "seed"], 2**64, r"dataset.seed: .* less than 17592186044416, but got 18446744073709551616"),
+    (CONFIG, ["seeds"], [2**64], r"seeds.0: .* less than 17592186044416, but got 18446744073709551616"),
+    (CONFIG, ["seeds"], ["010"], r"seeds.0: .* valid integer, but got '010'"),
+    (CONFIG, ["budget"], math.nan, r"budget: .* valid number, but got '.nan'"),
+    (CONFIG, ["tier"], "../tiers/quick", r"config.yaml: tier: expected a name of letters, .* got '../tiers/quick'"),
+    (CONFIG, ["study"], "/etc", r"config.yaml: study: expected a name of letters, .* got '/etc'"),
+    (CONFIG, ["results"], "", r"config.yaml: results: expected a folder without braces in its name, got ''"),
+    (CONFIG, ["results"], "a{b}", r"config.yaml: results: expected a folder without braces .* got 'a{b}'"),
+    (CONFIG, ["results"], "Snakefile", r"config.yaml: results: expected a folder, but Snakefile is none"),
+    (CONFIG, ["results"], "Snakefile/a/b", r"config.yaml: results: expected a folder, but Snakefile is none"),
+    (STUDY, ["tables", "table 9"], {"title": "t", "section": "1", "columns": []}, r"tables.table 9: expected a name of letters, .* got 'table 9'"),
+    (ROWS, ["22.95,6.59"], "²,6.59", r"line 15: top1_error: expected a number, got '²'"),
+    (ROWS, ["table,label"], "label,table,label", r"rows.csv: expected the columns .* got label,table,label,"),
     (TIER, [*RECIPE, "augmentation"], "crop-flip", r"augmentation 'none' for cluttered-digits, got 'crop-flip'"),
     (TIER, [*RECIPE, "dataset"], {"name": "cifar10", "size": 3}, r"unknown key 'classification.recipe.dataset.size'"),
     (TIER, [*RECIPE, "dataset"], {"name": "folder", "folder": "a", "classes": 3, "train_images": 9, "image_sice": 32}, r"key 'classification.recipe.dataset.validation_images' is missing; add it.\n.*unknown key 'classification.recipe.dataset.image_sice'; did you mean '.*image_size'"),

@@ -201,6 +201,53 @@ def test_a_mistake_stops_before_any_job_and_without_a_traceback(
     assert not (project / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seeds: [010]", "seeds.0: input should be a valid integer, but got '010'"),
+        ("tier: quick", "config.yaml line 2: the key 'tier' is given twice; remove one"),
+    ],
+)
+def test_config_yaml_is_read_as_the_command_reads_it(
+    project: Path, line: str, message: str
+) -> None:
+    (project / "config.yaml").write_text(f"tier: tiny\n{line}\nstudy: cbam\ntables: [table3]\n")
+    done = snakemake(project, "--dry-run")
+    assert done.returncode != 0
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_later_config_files_and_settings_count_more(project: Path) -> None:
+    write_yaml(project / "a.yaml", {"tables": ["table1"], "seeds": [3, 4]})
+    write_yaml(project / "b.yaml", {"tables": ["table2"], "budget": 1e-5})
+    choice = ("--configfile", "a.yaml", "b.yaml", "--config", "seeds=[5]", "hardware=v100")
+    done = snakemake(project, *choice, "--dry-run", "--printshellcmds")
+    assert done.returncode == 0, done.stdout
+    assert """--set 'tables=["table2"]'""" in done.stdout
+    assert "--set 'seeds=[5]'" in done.stdout
+    assert "--set budget=1e-05" in done.stdout
+    assert """--set 'hardware="v100"'""" in done.stdout
+
+
+def test_a_tier_named_like_a_number_is_rendered_as_itself(project: Path) -> None:
+    (project / "workflow/tiers/tiny.yaml").rename(project / "workflow/tiers/nan.yaml")
+    done = snakemake(project, "--config", "tier=nan", "--dry-run", "--printshellcmds")
+    assert done.returncode == 0, done.stdout
+    assert """--set 'tier="nan"'""" in done.stdout
+    assert "results/nan/cbam/runs.csv" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("cores", "message"), [("0", "--cores: expected 1 or more, got 0."), ("two", "must be integer")]
+)
+def test_no_core_is_a_mistake_and_not_waited_for(project: Path, cores: str, message: str) -> None:
+    done = snakemake(project, "--cores", cores)
+    assert done.returncode != 0
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_a_tier_without_its_data_plans_and_does_not_start(project: Path) -> None:
     planned = snakemake(project, "--dry-run", "--config", "tier=imagenet")
     assert planned.returncode == 0, planned.stdout

@@ -10,6 +10,7 @@ from attention_ablation import __version__, verbs
 from attention_ablation.cli_check import add_check
 from attention_ablation.cli_data import add_data
 from attention_ablation.cli_evaluate import add_evaluate
+from attention_ablation.cli_options import add_choice, add_device, add_run, amount, count
 from attention_ablation.study.errors import UserError
 
 
@@ -29,10 +30,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="VERB")
 
     train = commands.add_parser("train", help="train one run, whose spec.json is given")
-    _add_run(train)
+    add_run(train)
     train.add_argument(
         "--attempt",
-        type=int,
+        type=count(1),
         default=1,
         metavar="N",
         help="above 1, do not try again what failed by itself before; default: 1",
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(verb=verbs.train)
 
     gradcam = commands.add_parser("gradcam", help="write where a finished run looks: Grad-CAM")
-    _add_run(gradcam)
+    add_run(gradcam)
     gradcam.set_defaults(verb=verbs.gradcam)
 
     render = commands.add_parser(
@@ -49,26 +50,30 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument(
         "names", nargs="*", help="runs, table1, figure4, claims, report ...; default: everything"
     )
-    _add_choice(render)
+    add_choice(render)
     render.set_defaults(verb=verbs.render)
 
     plan = commands.add_parser("plan", help="say what the runs will cost, before any is started")
-    _add_choice(plan)
+    add_choice(plan)
     plan.add_argument(
-        "--gpus", type=int, default=1, metavar="N", help="runs at a time, a GPU each; default: 1"
+        "--gpus",
+        type=count(1, 100_000),
+        default=1,
+        metavar="N",
+        help="runs at a time, a GPU each; default: 1",
     )
-    plan.add_argument("--price", type=float, metavar="MONEY", help="of an hour of one GPU")
+    plan.add_argument("--price", type=amount, metavar="MONEY", help="of an hour of one GPU")
     plan.add_argument("--runs", action="store_true", help="list every run, too")
     plan.add_argument(
         "--calibrate",
         action="store_true",
         help="first measure every network that was not yet, a few steps each, on --device",
     )
-    _add_device(plan)
+    add_device(plan)
     plan.set_defaults(verb=verbs.plan_cost)
 
     status = commands.add_parser("status", help="say which runs are done, running, failed, missing")
-    _add_choice(status)
+    add_choice(status)
     status.set_defaults(verb=verbs.status)
 
     where = commands.add_parser("where", help="say which trainings a table's cell came from")
@@ -76,11 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("row", help="backbone, and gate where there is one, e.g. resnet50+cbam")
     where.add_argument("metric", help="a column: params_m, gflops, top1_error, map_50 ...")
     where.add_argument("--format", choices=["text", "json"], default="text")
-    _add_choice(where)
+    add_choice(where)
     where.set_defaults(verb=verbs.where)
 
     verify = commands.add_parser("verify", help="hold every number to the folder of its run")
-    _add_choice(verify)
+    add_choice(verify)
     verify.set_defaults(verb=verbs.verify)
 
     complexity = commands.add_parser("complexity", help="count parameters and GFLOPs; compare")
@@ -98,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("folder", type=Path)
     prepare.set_defaults(verb=verbs.prepare)
 
-    add_data(commands, _add_choice)
+    add_data(commands)
 
     schema = commands.add_parser(
         "schema", help="write the JSON schemas of config, study, claims and tier files"
@@ -108,62 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_choice(parser: argparse.ArgumentParser) -> None:
-    default = Path("config.yaml")
-    parser.add_argument(
-        "--config", type=Path, default=default, metavar="FILE", help=f"default: {default}"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the config, such as tier=imagenet",
-    )
-    parser.add_argument("--tier", metavar="NAME", help="the same as --set tier=NAME")
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("results/data"),
-        metavar="FOLDER",
-        help="where composed data sets and lists of files are; default: results/data",
-    )
-    parser.add_argument(
-        "--datasets",
-        type=Path,
-        metavar="FOLDER",
-        help="where the other data sets are, each by its name; default: the same",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes that decode image files; default: 1",
-    )
-    _add_device(parser)
-    parser.add_argument(
-        "--runs-per-gpu",
-        type=int,
-        default=1,
-        metavar="N",
-        help="runs that share a GPU; one that finds all taken waits; default: 1",
-    )
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; default: 1")
-
-
 def script() -> None:
     """Run one verb as a command, and leave without taking torch apart, which takes 0.7 s."""
+    if sys.getfilesystemencoding() != "utf-8":  # a locale of old: all files and output are UTF-8
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     try:
         code = main()
         sys.stdout.flush()

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from attention_ablation.cli_options import count
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.files import parse
 from attention_ablation.study.modules import seal
@@ -16,7 +17,11 @@ def add_check(verbs: Any) -> None:
     check = verbs.add_parser("check", help="try a gate of your own: shapes, gradients, saving ...")
     check.add_argument("module", help="its file and class, e.g. my_module.py:MyGate")
     check.add_argument(
-        "--channels", type=int, nargs="+", metavar="C", help="numbers of channels; default: several"
+        "--channels",
+        type=count(1, 65_536),
+        nargs="+",
+        metavar="C",
+        help="numbers of channels; default: several",
     )
     check.add_argument(
         "--options", default="{}", metavar="JSON", help="""its options, e.g. '{"reduction": 8}'"""
@@ -28,17 +33,14 @@ def add_check(verbs: Any) -> None:
 def _check(options: argparse.Namespace) -> int:
     try:
         given = json.loads(options.options)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--options: this is not valid JSON: {error}.") from None
     attention = parse(Attention, {"module": options.module, "options": given}, "check")
     attention = seal(attention, Path(), "check")
-    if options.channels and min(options.channels) < 1:
-        raise UserError(f"--channels: expected 1 or more, got {min(options.channels)}.")
-    import torch
-
     from attention_ablation.analysis.gate_check import CHANNELS, Subject, check_gate
+    from attention_ablation.training.device import choose_device
 
-    subject = Subject(attention, options.channels or CHANNELS, torch.device(options.device))
+    subject = Subject(attention, options.channels or CHANNELS, choose_device(options.device))
     failed = 0
     for result in check_gate(subject):
         print(f"{'ok  ' if result.ok else 'FAIL'}  {result.name}: {result.text}", flush=True)

@@ -2,16 +2,16 @@
 
 import argparse
 import os
-from collections.abc import Callable
 from typing import Any
 
+from attention_ablation.cli_options import add_choice, count
 from attention_ablation.study.datasets import DOWNLOADS
 from attention_ablation.study.errors import UserError
 from attention_ablation.verbs import chosen_plan
 
 
-def add_data(verbs: Any, add_choice: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Add the verbs to the command's; `add_choice` gives a parser the options of a config."""
+def add_data(verbs: Any) -> None:
+    """Add the verbs to the command's."""
     data = verbs.add_parser("data", help="fetch or check the data sets that are not composed")
     actions = data.add_subparsers(required=True, metavar="ACTION")
     download = actions.add_parser(
@@ -23,7 +23,11 @@ def add_data(verbs: Any, add_choice: Callable[[argparse.ArgumentParser], None]) 
     check = actions.add_parser("check", help="decode every image of a tier's data sets")
     add_choice(check)
     check.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes; default: one for each core"
+        "--workers",
+        type=count(0),
+        default=0,
+        metavar="N",
+        help="processes; default: one for each core",
     )
     check.set_defaults(verb=_check)
 

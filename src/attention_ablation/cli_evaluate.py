@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attention_ablation.cli_options import add_device, add_workers
 from attention_ablation.study.config import Row
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.files import load_study, load_tier
@@ -44,13 +45,8 @@ def add_evaluate(verbs: Any) -> None:
         metavar="FOLDER",
         help="where data sets are; default: results/data",
     )
-    evaluate.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
-    )
-    evaluate.add_argument("--threads", type=int, default=1, help="CPU threads; default: 1")
-    evaluate.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that decode; default: 1"
-    )
+    add_device(evaluate)
+    add_workers(evaluate)
     evaluate.set_defaults(verb=_evaluate)
 
 

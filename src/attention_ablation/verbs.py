@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from pydantic import Field, ValidationError
 
 from attention_ablation.study.claims import ClaimsFile
@@ -27,9 +26,10 @@ from attention_ablation.study.config import (
 from attention_ablation.study.datasets import ClutteredDigits, ClutteredScenes
 from attention_ablation.study.errors import UserError, invalid, unknown
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.files import load_study, read_yaml
+from attention_ablation.study.files import load_study, merged
 from attention_ablation.study.io import write_text
 from attention_ablation.study.model import Model
+from attention_ablation.study.yaml import parse_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,18 +142,15 @@ def _render(plan: Plan, name: str, frame: "pd.DataFrame") -> None:
 
 def chosen_plan(options: argparse.Namespace) -> Plan:
     """Return the plan of the config that the options choose."""
-    config = read_yaml(options.config) or {}
+    settings = {}
     for setting in options.set:
         key, equals, value = setting.partition("=")
-        try:
-            config[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
         if not equals:
             raise UserError(f"--set: expected KEY=VALUE with a value in YAML, got '{setting}'.")
-    if options.tier:
-        config["tier"] = options.tier
-    return load_plan(config)
+        settings[key] = parse_yaml(value, f"--set {key}")
+    if options.tier is not None:
+        settings["tier"] = options.tier
+    return load_plan(merged([options.config], settings))
 
 
 def plan_cost(options: argparse.Namespace) -> None:
@@ -161,10 +158,6 @@ def plan_cost(options: argparse.Namespace) -> None:
     from attention_ablation.study.bill import describe, describe_runs, over_budget
     from attention_ablation.study.cost import load_cost
 
-    if options.gpus < 1:
-        raise UserError(f"--gpus: expected 1 or more, got {options.gpus}.")
-    if options.price is not None and options.price < 0:
-        raise UserError(f"--price: expected 0 or more, got {options.price:g}.")
     plan = chosen_plan(options)
     if options.calibrate:
         import torch

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from attention_ablation.study.claims import Claim
 from attention_ablation.study.metrics import Metric
-from attention_ablation.study.model import Line, Model, Prose
+from attention_ablation.study.model import Line, Model, Name, Prose, Seed
 from attention_ablation.study.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.references import Reference
 from attention_ablation.study.spec import Attention
@@ -22,28 +22,42 @@ def _no_duplicates(values: list[Any]) -> list[Any]:
 
 def _number(value: Any) -> Any:
     # Snakemake's --config hands the items of a list on as text.
-    return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d+", value) else value
+    plain = isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,99})", value)
+    return int(value) if plain else value
 
 
-Seed = Annotated[int, Field(ge=0), BeforeValidator(_number)]
-Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_no_duplicates)]
+Seeds = Annotated[
+    list[Annotated[Seed, BeforeValidator(_number)]],
+    Field(min_length=1),
+    AfterValidator(_no_duplicates),
+]
 
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(_no_duplicates)]
+
+
+def _no_wildcards(folder: str) -> str:
+    if not folder or set("{}\0") & set(folder):
+        raise ValueError(f"expected a folder without braces in its name, got '{folder}'")
+    return folder
+
+
+# Snakemake takes braces for wildcards.
+Folder = Annotated[str, AfterValidator(_no_wildcards)]
 
 
 class Config(Model):
     """What to regenerate: config.yaml."""
 
-    study: str = Field(description="A folder in workflow/studies: rows, tables, printed values.")
-    tier: str = Field(description="A file in workflow/tiers: data sets, recipes and seeds.")
+    study: Name = Field(description="A folder in workflow/studies: rows, tables, printed values.")
+    tier: Name = Field(description="A file in workflow/tiers: data sets, recipes and seeds.")
     tables: Literal["all"] | Names = Field(
         "all", description="The study's tables to regenerate, e.g. [table1, table3], or all."
     )
     seeds: Seeds | None = Field(
         None, description="Seeds, one training each, e.g. [0, 1, 2]; null takes the tier's."
     )
-    results: str = Field("results", description="Folder for runs, tables and figures.")
-    data: str | None = Field(
+    results: Folder = Field("results", description="Folder for runs, tables and figures.")
+    data: Folder | None = Field(
         None,
         description="Folder in which each data set lies by its name; null: <results>/data.",
     )
@@ -286,8 +300,8 @@ class StudyFile(Model):
     title: Line
     citation: Prose
     attentions: dict[str, Attention]
-    tables: dict[str, Table]
-    figures: dict[str, Figure] = Field(default_factory=dict)
+    tables: dict[Name, Table]
+    figures: dict[Name, Figure] = Field(default_factory=dict)
     discrepancies: dict[Line, Discrepancy] = Field(default_factory=dict)
     references: dict[Line, Reference] = Field(
         default_factory=dict, description="Training curves that others published."

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from attention_ablation.study.model import Model, canonical_json, short_hash
+from attention_ablation.study.model import Model, Seed, canonical_json, short_hash
 
 # Image folders keep each split in a folder of this name, with a folder for each class in it.
 SPLITS = {"train": "train", "validation": "val"}
@@ -35,7 +35,7 @@ class ClutteredDigits(Model):
     fragments: int = Field(ge=0, description="Fragments of other digits on each image.")
     train_images: int = Field(ge=1)
     validation_images: int = Field(ge=1)
-    seed: int = Field(0, ge=0, description="Seed of the composition, apart from the runs' seeds.")
+    seed: Seed = Field(0, description="Seed of the composition, apart from the runs' seeds.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -218,7 +218,7 @@ class ClutteredScenes(Model):
     fragments: int = Field(ge=0, description="Fragments of other digits on each image.")
     train_images: int = Field(ge=1)
     validation_images: int = Field(ge=1)
-    seed: int = Field(0, ge=0, description="Seed of the composition, apart from the runs' seeds.")
+    seed: Seed = Field(0, description="Seed of the composition, apart from the runs' seeds.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

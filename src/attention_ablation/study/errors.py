@@ -42,9 +42,15 @@ def invalid(error: ValidationError, model: type[BaseModel], where: object) -> Us
             sentences.append(f"{where}: {key}: {reason}" if key else f"{where}: {reason}")
         else:
             reason = found["msg"][0].lower() + found["msg"][1:]
-            hint = "; YAML reads 1e-4 as text, write 1.0e-4" * _is_exponent(found["input"])
-            sentences.append(f"{where}: {key}: {reason}, but got {found['input']!r}{hint}.")
+            place = f"{where}: {key}" if key else where
+            sentences.append(f"{place}: {reason}, but got {shortened(found['input'])}.")
     return UserError("\n".join(sentences))
+
+
+def shortened(value: object) -> str:
+    """Return a value as Python writes it, its end left out where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _tag(context: dict[str, Any], key: str, where: object) -> str:
@@ -55,10 +61,6 @@ def _tag(context: dict[str, Any], key: str, where: object) -> str:
         return f"{where}: the key '{key}.{quoted}' is missing; add it."
     valid = re.findall(r"'([^']+)'", context["expected_tags"])
     return str(unknown(f"{key}.{quoted}", context["tag"], valid, where))
-
-
-def _is_exponent(value: object) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value))
 
 
 def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:

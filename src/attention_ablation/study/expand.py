@@ -1,5 +1,6 @@
 """From config, study and tier to rows, and from rows to runs: equal specs are one run."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -185,9 +186,12 @@ def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Pl
         config = load_config(config)
     elif isinstance(config, dict):
         config = parse(Config, config, where)
+    _check_folder(Path(config.results), where)
     study = load_study(root / "workflow/studies", config.study, where)
     tier = load_tier(root / "workflow/tiers", config.tier, where)
-    tables = trained_tables(study, tier) if config.tables == "all" else config.tables
+    tables = config.tables
+    if tables == "all":
+        tables = trained_tables(study, tier, root / f"workflow/tiers/{config.tier}.yaml")
     for table in tables:
         if table not in study.tables:
             raise unknown("table", table, study.tables, where)
@@ -201,9 +205,15 @@ def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Pl
     return plan
 
 
-def trained_tables(study: Study, tier: Tier) -> list[str]:
-    """Return the study's tables that a tier is for and has recipes of."""
-    return [
+def trained_tables(study: Study, tier: Tier, where: object) -> list[str]:
+    """Return the study's tables that a tier is for and has recipes of.
+
+    Raises UserError, about the tier's file `where`, for an unknown table, and where there is none.
+    """
+    for table in tier.tables or []:
+        if table not in study.tables:
+            raise unknown("table", table, study.tables, f"{where}: tables")
+    trained = [
         table
         for table in study.tables
         if table in (tier.tables or study.tables)
@@ -212,6 +222,12 @@ def trained_tables(study: Study, tier: Tier) -> list[str]:
             for row in study.table_rows(table)
         )
     ]
+    if not trained:
+        raise UserError(
+            f"{where}: there is no table of the study '{study.name}' that this tier is for and has "
+            "recipes of; add a recipe, or choose another tier."
+        )
+    return trained
 
 
 def relative_cost(spec: Spec | DetectionSpec) -> int:
@@ -228,6 +244,13 @@ def relative_cost(spec: Spec | DetectionSpec) -> int:
     gates = len(shape.gated_channels(spec.backbone.width))
     cost = spec.recipe.steps * (shape.convolutions * (3 if grouped else 2) // 2 + gates * branches)
     return cost * DETECTION_COST if isinstance(spec, DetectionSpec) else cost
+
+
+def _check_folder(folder: Path, where: object) -> None:
+    """Raise UserError where a folder cannot be, because a file has its name or a parent's."""
+    there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())
+    if not there.is_dir():
+        raise UserError(f"{where}: results: expected a folder, but {there} is none; name another.")
 
 
 def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpec:
@@ -247,13 +270,14 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpe
     first = _classification(row.backbone, attention if inside else Attention(), tier, where)
     gate = first.attention if inside else _reduced(attention, sized.reduction)
     check_fit(gate, first.backbone, where, detector)
-    return DetectionSpec(
-        backbone=first.backbone,
-        attention=gate,
-        detector=detector,
-        recipe=sized.recipe,
-        initial=first if sized.initial else None,
-    )
+    parts = {
+        "backbone": first.backbone,
+        "attention": gate,
+        "detector": detector,
+        "recipe": sized.recipe,
+        "initial": first if sized.initial else None,
+    }
+    return parse(DetectionSpec, parts, where)
 
 
 def _classification(name: str, attention: Attention, tier: Tier, where: str) -> Spec:

@@ -1,11 +1,10 @@
 """The user's files, read and checked: config.yaml, a study's files, a tier's YAML."""
 
-import csv
-import io
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from attention_ablation.study.backbones import BACKBONES
@@ -20,13 +19,14 @@ from attention_ablation.study.config import (
     Tier,
 )
 from attention_ablation.study.detectors import check_detector, gated_channels
-from attention_ablation.study.errors import UserError, invalid, unknown
-from attention_ablation.study.io import read_text
+from attention_ablation.study.errors import UserError, invalid, shortened, unknown
+from attention_ablation.study.io import read_csv
 from attention_ablation.study.metrics import METRICS
 from attention_ablation.study.model import Model
 from attention_ablation.study.modules import seal
 from attention_ablation.study.references import check_references
 from attention_ablation.study.spec import Attention, Backbone, Detector
+from attention_ablation.study.yaml import read_yaml
 
 ModelType = TypeVar("ModelType", bound=Model)
 
@@ -36,11 +36,17 @@ def load_config(path: Path) -> Config:
     return parse(Config, read_yaml(path), path)
 
 
+def merged(files: Iterable[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of config files and of settings, the later ones before the earlier ones."""
+    config: dict[str, Any] = {}
+    for path in files:
+        config |= _keys(read_yaml(path), path)
+    return config | dict(settings)
+
+
 def load_tier(folder: Path, name: str, where: object) -> Tier:
     """Read the tier `name` below `folder`; `where` is the file that names it."""
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        raise unknown("tier", name, sorted(p.stem for p in folder.glob("*.yaml")), where)
+    path = _listed("tier", folder, "*.yaml", name, where)
     tier = parse(Tier, read_yaml(path), path)
     named = {"classification": tier.classification.backbones} | {
         f"detection.{name}": detector.backbones for name, detector in tier.detection.items()
@@ -57,11 +63,7 @@ def load_study(folder: Path, name: str, where: object) -> Study:
 
     `folder` is workflow/studies; files of a user's own gates are below the folder of `workflow`.
     """
-    path = folder / name
-    if not (path / "study.yaml").is_file():
-        raise unknown(
-            "study", name, sorted(p.parent.name for p in folder.glob("*/study.yaml")), where
-        )
+    path = _listed("study", folder, "*/study.yaml", name, where).parent
     file = parse(StudyFile, read_yaml(path / "study.yaml"), path / "study.yaml")
     rows = _read_rows(path / "rows.csv", file)
     file = _seal_modules(file, rows, folder.parent.parent, path / "study.yaml")
@@ -79,20 +81,34 @@ def load_study(folder: Path, name: str, where: object) -> Study:
 
 def parse(model: type[ModelType], data: Any, where: object) -> ModelType:
     """Validate `data` against `model`, turning findings into a UserError about `where`."""
-    if not isinstance(data, dict):
-        raise UserError(f"{where}: expected keys with values, got {data!r}.")
     try:
-        return model.model_validate(data)
+        return model.model_validate(_keys(data, where))
     except ValidationError as error:
         raise invalid(error, model, where) from None
 
 
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file. Raises UserError where it cannot be read or does not parse."""
-    try:
-        return yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: this is not valid YAML: {error}") from None
+def _keys(data: Any, where: object) -> dict[str, Any]:
+    """Return data that are keys with values. Raises UserError for others."""
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise UserError(f"{where}: expected keys with values, got {shortened(data)}.")
+    return data
+
+
+def _listed(kind: str, folder: Path, pattern: str, name: str, where: object) -> Path:
+    """Return the file of a name in a folder. Raises UserError where there is none inside."""
+    files = {
+        path.relative_to(folder).parts[0].removesuffix(".yaml"): path
+        for path in folder.glob(pattern)
+    }
+    if name not in files:
+        raise unknown(kind, name, sorted(files), where)
+    path = files[name].resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{where}: expected the {kind} '{name}' in {folder}, but a link leads to {path}; copy "
+            "it there."
+        )
+    return files[name]
 
 
 def check_fit(
@@ -131,15 +147,15 @@ def check_fit(
 def _read_rows(path: Path, study: StudyFile) -> list[Row]:
     rows: dict[tuple[str, str], Row] = {}
     required, optional = ["table", "label", "backbone", "attention"], ["detector", *METRICS]
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    columns = list(reader.fieldnames or [])
-    if not set(required) <= set(columns) <= {*required, *optional}:
+    columns, records = read_csv(path)
+    known = set(required) <= set(columns) <= {*required, *optional}
+    if not known or len(set(columns)) < len(columns):
         raise UserError(
             f"{path}: expected the columns {','.join(required)} in line 1, and some of "
             f"{','.join(optional)}; got {','.join(columns)}."
         )
-    for record in reader:
-        where = f"{path} line {reader.line_num}"
+    for line, record in records:
+        where = f"{path} line {line}"
         if None in record or None in record.values():
             raise UserError(f"{where}: expected {len(columns)} cells, separated by commas.")
         row = _parse_row(record, where)
@@ -182,7 +198,7 @@ def _parse_row(record: dict[str, str], where: str) -> Row:
         record.pop("detector", None)
     printed = {metric: cell for metric, cell in cells.items() if cell}
     for metric, cell in printed.items():
-        if not cell.replace(".", "", 1).isdigit():
+        if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", cell):
             raise UserError(f"{where}: {metric}: expected a number, got '{cell}'.")
     return parse(Row, {**record, "printed": printed}, where)
 

@@ -1,5 +1,7 @@
 """Files as the project reads and writes them: regular, text in UTF-8, whole or not at all."""
 
+import csv
+import io
 import json
 import os
 import stat
@@ -46,6 +48,19 @@ def read_text(path: Path) -> str:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: expected text in UTF-8.") from None
+
+
+def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return a CSV file's columns, and its records with the numbers of their last lines.
+
+    Raises as `read_text`, and UserError for other text.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=None))
+    try:
+        records = [(reader.line_num, record) for record in reader]
+        return list(reader.fieldnames or []), records
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num}: this is not valid CSV: {error}.") from None
 
 
 def read_json(path: Path) -> Any:

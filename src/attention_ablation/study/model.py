@@ -2,15 +2,16 @@
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Model(BaseModel):
     """A strict record: unknown keys and wrong types are errors, and nothing changes it later."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     def __hash__(self) -> int:
         # Not pydantic's own, which cannot hash the lists and mappings of a record.
@@ -19,6 +20,23 @@ class Model(BaseModel):
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+# An epoch's order is drawn from 1,000,003 times the seed, in 64 bits.
+Seed = Annotated[int, Field(ge=0, lt=2**44)]
+
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ValueError(f"expected a name of letters, digits, '.', '_', '+' and '-', got '{name}'")
+    return name
+
+
+def _text(name: Any) -> Any:
+    # YAML and Snakemake's --config take a name such as 2024 or nan for a number.
+    return str(name) if type(name) in (int, float) else name
+
+
+# What files, rules of the workflow and arguments of the command are named after.
+Name = Annotated[str, BeforeValidator(_text), AfterValidator(_plain)]
 
 
 def one_line(text: str) -> str:

@@ -108,6 +108,11 @@ class ClassificationRecipe(Recipe):
             raise ValueError(
                 f"expected augmentation {valid} for {self.dataset.name}, got '{self.augmentation}'"
             )
+        if self.batch_size < 2:
+            raise ValueError(
+                "expected a batch_size of at least 2, because BatchNorm normalises over a step's "
+                f"images, got {self.batch_size}"
+            )
         _check_batch(self)
         return self
 

@@ -1,6 +1,5 @@
 """Training curves that others published, which a study's rows can be held beside."""
 
-import csv
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from attention_ablation.study.errors import UserError, unknown
+from attention_ablation.study.io import read_csv
 from attention_ablation.study.model import Line, Model, Prose
 
 # What claims compare, and the columns of a curve that have it; others are left alone.
@@ -42,12 +42,9 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     Raises UserError where the file is not such a curve, epochs counted from 1 without a gap.
     """
     needed = ["epoch", *COLUMNS.values()]
-    try:
-        with path.open(newline="") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the curve cannot be read: {error}.") from None
-    if not lines or not set(needed) <= lines[0].keys():
+    columns, records = read_csv(path)
+    lines = [line for _, line in records]
+    if not lines or not set(needed) <= set(columns):
         raise UserError(f"{path}: expected lines below the columns {', '.join(needed)}.")
     try:
         curve = {name: [float(line[name]) for line in lines] for name in needed}

@@ -20,10 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import ValidationError
-
-from attention_ablation.study.errors import UserError, invalid
-from attention_ablation.study.io import write_json, write_text
+from attention_ablation.study.errors import UserError
+from attention_ablation.study.files import parse
+from attention_ablation.study.io import Missing, read_json, write_json, write_text
 from attention_ablation.study.model import one_line
 from attention_ablation.study.spec import Run
 
@@ -52,11 +51,9 @@ def read_run(path: Path) -> Run:
     Raises UserError where the file is missing, is not a spec, or was edited.
     """
     try:
-        run = Run.model_validate_json(path.read_text("utf-8"))
-    except FileNotFoundError:
+        run = parse(Run, read_json(path), path)
+    except Missing:
         raise UserError(f"{path}: there is no such spec; plan the run with snakemake.") from None
-    except ValidationError as error:
-        raise invalid(error, Run, path) from None
     if not path.parent.as_posix().endswith(run.path):
         raise UserError(
             f"{path}: expected it in a folder named {run.path}, the hash of its content; it was "

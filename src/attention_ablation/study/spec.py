@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from attention_ablation.study.backbones import BACKBONES, VGGShape
-from attention_ablation.study.model import Model, canonical_json, short_hash
+from attention_ablation.study.model import Model, Seed, canonical_json, short_hash
 from attention_ablation.study.recipes import ClassificationRecipe, DetectionRecipe
 
 
@@ -222,6 +222,11 @@ class Spec(Model):
         """A readable slug and the first 10 hexadecimal digits of the spec's SHA-256."""
         return f"{self.backbone.name}_{self.attention.slug}_{short_hash(self.canonical())}"
 
+    @property
+    def least_batch(self) -> int:
+        """The fewest images that a process trains on in a step: BatchNorm needs two."""
+        return 2
+
 
 class DetectionSpec(Model):
     """One detection training, apart from its seed.
@@ -247,11 +252,33 @@ class DetectionSpec(Model):
         name = f"{self.backbone.name}_{self.detector.name}_{self.attention.slug}"
         return f"{name}_{short_hash(self.canonical())}"
 
+    @property
+    def least_batch(self) -> int:
+        """The fewest images that a process trains on in a step: two where BatchNorm is trained.
+
+        Faster R-CNN's keeps its statistics; SSD has none beside its backbone's and its gates'.
+        """
+        if self.detector.name == "faster-rcnn":
+            return 1
+        plain = isinstance(BACKBONES[self.backbone.name], VGGShape) and not self.backbone.norm
+        alone = self.detector.name == "ssd" and plain and not self.attention.norm
+        return 1 if alone else 2
+
+    @model_validator(mode="after")
+    def _normalises(self) -> Self:
+        if self.recipe.batch_size < self.least_batch:
+            raise ValueError(
+                f"expected a recipe.batch_size of at least {self.least_batch} for "
+                f"{self.detector.name} on {self.backbone.name}, whose BatchNorm normalises over a "
+                f"step's images, got {self.recipe.batch_size}"
+            )
+        return self
+
 
 class Run(Model):
     """One training: a spec and a seed. It is what a run folder's `spec.json` holds."""
 
-    seed: int = Field(ge=0, description="Seeds initial weights and data order.")
+    seed: Seed = Field(description="Seeds initial weights and data order.")
     spec: Annotated[Spec | DetectionSpec, Field(discriminator="task")]
 
     def canonical(self) -> str:

@@ -8,10 +8,11 @@ from typing import Literal
 from pydantic import Field
 
 from attention_ablation.study.errors import UserError, unknown
-from attention_ablation.study.files import parse, read_yaml
+from attention_ablation.study.files import parse
 from attention_ablation.study.io import read_json
-from attention_ablation.study.model import Model, canonical_json, short_hash
+from attention_ablation.study.model import Model, Positive, canonical_json, short_hash
 from attention_ablation.study.spec import DetectionSpec, Spec
+from attention_ablation.study.yaml import read_yaml
 
 PUBLISHED = Path("workflow/throughput.yaml")
 LEAST_STEP_SECONDS = 0.02
@@ -21,14 +22,14 @@ class Hardware(Model):
     """A device's published rate for ResNet50 at 224 px, images/s, by precision."""
 
     title: str
-    resnet50: dict[str, float]
+    resnet50: dict[str, Positive]
     source: str
 
 
 class Relative(Model):
     """A network's images/s over ResNet50's."""
 
-    relative: float = Field(gt=0)
+    relative: Positive
     source: str
 
 
@@ -106,7 +107,7 @@ class Measured(Model):
     """One network's measurement."""
 
     network: str = Field(description="For people: backbone and gate.")
-    images_per_second: float | None = Field(description="None where it did not fit the device.")
+    images_per_second: Positive | None = Field(description="None where it did not fit the device.")
     note: str = ""
 
 

@@ -43,7 +43,8 @@ class Classification:
         self.seed = run.seed
         self.device = device
         self.processes = processes
-        processes.share(self.recipe.batch_size)  # says where they cannot share it
+        # Says where they cannot share it.
+        processes.share(self.recipe.batch_size, run.spec.least_batch)
         part = Part(self.recipe, self.seed, processes.rank, processes.size)
         self.source = source(data, part, device, workers)
         self.fingerprint = data.fingerprint

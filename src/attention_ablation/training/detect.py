@@ -72,7 +72,7 @@ class Detection:
         self.processes = processes
         # Scenes are in memory, and a worker would only copy them.
         self.workers = 0 if spec.recipe.dataset.in_memory else workers
-        self.share = processes.share(self.recipe.batch_size)
+        self.share = processes.share(self.recipe.batch_size, spec.least_batch)
         self.data = data = material.data
         self._turn, self._indices_of_turn = -1, torch.empty(0)
         self.fingerprint, self.composed_with = data.fingerprint, data.composed_with

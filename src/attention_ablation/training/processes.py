@@ -6,6 +6,7 @@ With one process nothing here imports torch.distributed, or waits for anyone.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -40,15 +41,20 @@ class Processes:
         """Whether this is the process that prints and writes."""
         return self.rank == 0
 
-    def share(self, batch_size: int) -> int:
+    def share(self, batch_size: int, least: int = 1) -> int:
         """Return the images of a batch that each process takes.
 
-        Raises UserError where they cannot all take as many.
+        Raises UserError where they cannot all take as many, or take fewer than `least`.
         """
         if batch_size % self.size:
             raise UserError(
                 f"recipe.batch_size: expected a multiple of the {self.size} processes, got "
                 f"{batch_size}; start a number of processes that divides it."
+            )
+        if batch_size < least * self.size:
+            raise UserError(
+                f"recipe.batch_size: expected at least {least} images for each of the {self.size} "
+                f"processes, over which BatchNorm normalises, got {batch_size}; start fewer."
             )
         return batch_size // self.size
 
@@ -134,10 +140,22 @@ ALONE = Processes()
 
 
 def local_rank() -> int | None:
-    """Return this process's number on its node, None where torchrun did not start it."""
-    if all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
-        return int(os.environ["LOCAL_RANK"])
-    return None
+    """Return this process's number on its node, None where torchrun did not start it.
+
+    Raises UserError where what torchrun sets makes no sense.
+    """
+    names = ("LOCAL_RANK", "RANK", "WORLD_SIZE")
+    given = [os.environ[name] for name in names if name in os.environ]
+    if len(given) < len(names):
+        return None
+    numbers = [int(text) if re.fullmatch("[0-9]{1,9}", text) else -1 for text in given]
+    if not 0 <= numbers[0] <= numbers[1] < numbers[2]:
+        found = ", ".join(f"{name}={text}" for name, text in zip(names, given, strict=True))
+        raise UserError(
+            "expected LOCAL_RANK <= RANK < WORLD_SIZE in the environment, as torchrun sets them, "
+            f"got {found}; start it with torchrun, or unset them."
+        )
+    return numbers[0]
 
 
 @contextmanager
@@ -158,8 +176,11 @@ def join(device_name: str) -> Iterator[Processes]:
     device = choose_device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Gradients and sums travel between GPUs; what the CPUs agree on never waits for a GPU.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        # Gradients and sums travel between GPUs; what the CPUs agree on never waits for a GPU.
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    except ValueError as error:  # of torchrun's variables
+        raise UserError(f"expected the environment that torchrun sets: {error}") from None
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
     except SystemExit:  # they agreed to stop

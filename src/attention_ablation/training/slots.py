@@ -82,7 +82,7 @@ def _listed() -> dict[str, list[str]]:
     """Return each GPU's UUID with those of its parts, or with itself where it is not divided."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, check=True, text=True, timeout=60
+            ["nvidia-smi", "-L"], capture_output=True, check=True, encoding="utf-8", timeout=60
         )
     except (OSError, subprocess.SubprocessError):
         return {}

@@ -1,0 +1,96 @@
+"""Options that several verbs have, and the types of options' values."""
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+
+def count(least: int, most: int = 1024) -> Callable[[str], int]:
+    """Return a type of option: a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        number = int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number from {least} to {most:,}, got '{text}'"
+            )
+        return number
+
+    return parse
+
+
+def amount(text: str) -> float:
+    """Return a number of 0 or more: a type of option."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got '{text}'")
+    return number
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses a plan."""
+    default = Path("config.yaml")
+    parser.add_argument(
+        "--config", type=Path, default=default, metavar="FILE", help=f"default: {default}"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the config, such as tier=imagenet",
+    )
+    parser.add_argument("--tier", metavar="NAME", help="the same as --set tier=NAME")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add a run, where its data are, and what computes it."""
+    parser.add_argument("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("results/data"),
+        metavar="FOLDER",
+        help="where composed data sets and lists of files are; default: results/data",
+    )
+    parser.add_argument(
+        "--datasets",
+        type=Path,
+        metavar="FOLDER",
+        help="where the other data sets are, each by its name; default: the same",
+    )
+    add_workers(parser)
+    add_device(parser)
+    parser.add_argument(
+        "--runs-per-gpu",
+        type=count(1),
+        default=1,
+        metavar="N",
+        help="runs that share a GPU; one that finds all taken waits; default: 1",
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add the number of processes that decode."""
+    parser.add_argument(
+        "--workers",
+        type=count(0),
+        default=1,
+        metavar="N",
+        help="processes that decode image files; default: 1",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the device and the threads."""
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
+    )
+    parser.add_argument(
+        "--threads", type=count(1), default=1, metavar="N", help="CPU threads; default: 1"
+    )
