@@ -105,16 +105,20 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "metrics.json cut short": (
         lambda f: (f / "metrics.json").write_text('{"status": "comp'),
-        "metrics.json is not a JSON object",
+        "damaged: metrics.json: invalid JSON: EOF while parsing a string",
     ),
     "result.json deleted": (lambda f: (f / "result.json").unlink(), "result.json, which keeps"),
     "result.json emptied": (
         lambda f: (f / "result.json").write_text("{}"),
-        "result.json, which keeps",
+        "damaged: result.json: metrics: field required",
+    ),
+    "result.json without its history": (
+        lambda f: edit_json(f / "result.json", lambda data: data.pop("history")),
+        "damaged: result.json: history: field required",
     ),
     "result.json of another kind": (
         lambda f: (f / "result.json").write_text("[]"),
-        "result.json is not a JSON object",
+        "damaged: result.json: input should be an object",
     ),
     "history.csv edited": (edit_history, "history.csv is not the one in result.json"),
     "history.csv and result.json edited": (
@@ -283,10 +287,13 @@ def test_verify_survives_a_number_that_became_text(
     folder = done.runs_folder / done.row_runs("table3", ROWS[0])[0].path
     edit_json(folder / "metrics.json", lambda data: data.update(validation_top1_error="low"))
     assert main(["verify", *SEEDS]) == 1
-    assert "wrong: table3: it cannot be rendered" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "damaged: metrics.json: validation_top1_error: input should be a valid number" in output
+    assert "11 of 12 runs finished: 11 verified, 0 not verifiable, 0 wrong, 1 damaged." in output
     edit_json(folder / "metrics.json", lambda data: data.pop("status"))
     assert main(["verify", *SEEDS]) == 1
-    assert "metrics.json is damaged" in collect(done)["reason"].dropna().tolist()[0]
+    line = collect(done).loc[done.row_runs("table3", ROWS[0])[0].path]
+    assert (line["status"], line["reason"]) == ("damaged", "metrics.json: status: field required")
 
 
 def test_uncommitted_changes_warn_and_several_conditions_are_noted(

@@ -1,7 +1,7 @@
 """Error curves: training and validation top-1 error against epoch (the paper's Figure 4)."""
 
+from contextlib import suppress
 from itertools import cycle
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,7 +10,10 @@ from matplotlib.ticker import MaxNLocator
 
 from attention_ablation.report.save import save
 from attention_ablation.study.config import CurvesFigure, Panel
+from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.io import read_text
+from attention_ablation.study.records import parse_history
 from attention_ablation.study.runs import HISTORY
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
@@ -69,6 +72,11 @@ def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:
 
 
 def _histories(plan: Plan, table: str, key: str) -> list[pd.DataFrame]:
-    paths = [Path(plan.runs_folder, run.path, HISTORY) for run in plan.row_runs(table, key)]
-    # A file without a line is a training that has only just started.
-    return [pd.read_csv(path) for path in paths if path.exists() and path.stat().st_size]
+    columns = ["epoch", *(f"{split}_top1_error" for split in STYLES)]
+    histories = []
+    for run in plan.row_runs(table, key):
+        with suppress(UserError):  # missing, or damaged, as `verify` says
+            rows = parse_history(read_text(plan.runs_folder / run.path / HISTORY))
+            histories.append(pd.DataFrame(rows, columns=columns))
+    # A history without a row is of a training that has only just started.
+    return [history for history in histories if len(history)]

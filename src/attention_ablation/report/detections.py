@@ -73,7 +73,8 @@ def _read(folder: Path) -> Kept | None:
 
 
 def _result(folder: Path) -> str:
-    found = read_outcome(folder).get("validation_map_50")
+    metrics = read_outcome(folder).metrics
+    found = metrics.numbers.get("validation_map_50") if metrics else None
     return "" if found is None else f"mAP@.5 {found:.1f} %"
 
 
