@@ -4,12 +4,15 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from attention_ablation.analysis import complexity
+from attention_ablation.analysis.complexity import Complexity
 from attention_ablation.cli import main
 from attention_ablation.report.collect import collect
 from attention_ablation.study.config import Config
@@ -271,6 +274,39 @@ def test_verify_holds_runs_csv_and_the_ledger_too(
         assert f"wrong: {path}: not what its runs give now" in capsys.readouterr().out
         path.write_text(before)
     assert main(["verify", *SEEDS]) == 0
+
+
+def test_verify_holds_the_page_and_the_count_of_every_network(
+    done: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(complexity, "measure_row", lambda *_: Complexity(1_234_567, Decimal("1.5")))
+    assert main(["render", "complexity", "table3", "claims", "report", *SEEDS]) == 0
+    assert main(["verify", *SEEDS]) == 0
+    edited = []
+    for name, old, new in (
+        ("report.html", "22.0 ± 2.0", "12.0 ± 2.0"),
+        ("complexity.csv", "1234567", "1234566"),
+    ):
+        path = done.folder / name
+        before = path.read_text()
+        assert old in before
+        path.write_text(before.replace(old, new, 1))
+        edited.append(path)
+    assert main(["verify", *SEEDS]) == 1
+    out = capsys.readouterr().out
+    assert all(f"wrong: {path}: not what its runs give now" in out for path in edited)
+
+
+def test_a_damaged_count_is_a_sentence_and_a_missing_one_is_dashes(
+    done: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("", "table,row\n", "table,row,params,gflops\na,b,many,1\n", "a\n1,2,3\n"):
+        (done.folder / "complexity.csv").write_text(text)
+        assert main(["render", "table3", *SEEDS]) == 2
+        said = "complexity.csv: expected a line for each row, with its size in numbers; `attention"
+        assert said in capsys.readouterr().err
+    (done.folder / "complexity.csv").unlink()
+    assert main(["render", *SEEDS]) == 0
 
 
 def test_the_ledger_names_runs_that_fail_verification(done: Plan) -> None:

@@ -200,7 +200,7 @@ def _size(images: torch.Tensor) -> tuple[int, int]:
 
 def _load_weights(model: nn.Module, path: Path) -> str:
     """Load a run's weights, and return the SHA-256 of their file."""
-    again = "delete the run's folder to train it again"
+    again = "delete its folder to train it again"
     try:
         content = read_bytes(path)
         model.load_state_dict(torch.load(io.BytesIO(content), "cpu", weights_only=True))

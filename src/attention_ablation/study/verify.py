@@ -154,8 +154,12 @@ def _gradcam(folder: Path, kept: Metrics) -> Iterator[tuple[str, str]]:
     again = f"`attention-ablation gradcam {folder / SPEC}` writes it again"
     try:
         found = _there(folder / GRADCAM, GradCam)
-        if found is None:
-            return
+    except UserError as error:
+        yield f"damaged: {error}", again
+        return
+    if found is None:
+        return
+    try:
         seals = {found.weights_sha256, kept.weights_sha256} - {None}
         if found.status != kept.status or len(seals) > 1:
             yield f"{GRADCAM} is of other weights than the run's", again

@@ -49,7 +49,7 @@ def attempt(
     Raises UserError for a mistake, and where an attempt before this one failed by itself.
     """
     folder = spec.parent
-    if not spec.is_file():
+    if not spec.exists():
         raise UserError(f"{spec}: there is no such spec; plan the run with snakemake.")
     failure = folder / FAILURE
     refuse_folders(folder)
