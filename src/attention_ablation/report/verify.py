@@ -37,8 +37,10 @@ def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
         texts = rendered_claims(plan, runs)
         findings += _files({plan.folder / name: text for name, text in texts.items()})
     for name in plan.gradcam_figures:
-        findings += _files({plan.folder / "figures" / f"{name}.csv": gradcam_csv(plan, name)})
-    findings += _files({plan.folder / REPORT: rendered_report(plan, runs)})
+        path = plan.folder / "figures" / f"{name}.csv"
+        findings += _files({path: gradcam_csv(plan, name)} if path.exists() else {})
+    page = plan.folder / REPORT
+    findings += _files({page: rendered_report(plan, runs)} if page.exists() else {})
     return findings
 
 

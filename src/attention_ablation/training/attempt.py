@@ -53,9 +53,10 @@ def attempt(
         raise UserError(f"{spec}: there is no such spec; plan the run with snakemake.")
     failure = folder / FAILURE
     refuse_folders(folder)
-    if number > 1 and failure.exists():
+    outcome = read_outcome(folder)
+    if number > 1 and failure.exists() and outcome.reason:
         raise UserError(
-            f"{folder}: it failed in the attempt before: {read_outcome(folder).reason} "
+            f"{folder}: it failed in the attempt before: {outcome.reason} "
             "Mend that and start the workflow again; what fails by itself is not tried again."
         )
     failure.unlink(missing_ok=True)
