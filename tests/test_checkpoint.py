@@ -1,6 +1,7 @@
 """A training that is interrupted, at any moment, ends as one that was not."""
 
 import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from attention_ablation.cli import main
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.runs import steps_saved
 from attention_ablation.training import checkpoint
 from attention_ablation.training.loop import Loop
 from tests.test_training import classification, history, small_run, spec_file
@@ -238,6 +240,35 @@ def test_a_half_written_checkpoint_is_never_loaded(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, {"step": 1})
     (tmp_path / "checkpoint.part").write_bytes(b"half of it")
     assert checkpoint.load(tmp_path) == {"step": 1}
+
+
+def test_what_torch_refuses_is_passed_over_and_a_users_own_file_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save(tmp_path, 1, {"step": 1})
+    for step, content in ((2, b"no checkpoint"), (3, b"")):
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        (tmp_path / f"checkpoint-{step:09d}-{digest}.pt").write_bytes(content)
+    (tmp_path / f"checkpoint-000000004-{'0' * 16}.pt").mkdir()
+    (tmp_path / "checkpoint-best.pt").write_bytes(b"a user's own")
+    assert checkpoint.load(tmp_path) == {"step": 1}
+    assert capsys.readouterr().out.count("is damaged; falling back") == 3
+    assert steps_saved(tmp_path) == 4
+    checkpoint.remove(tmp_path)
+    assert (tmp_path / "checkpoint-best.pt").exists()
+
+
+def test_a_disk_too_full_for_the_reason_leaves_the_sentence(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        assert main(["train", str(spec)]) == 2
+    assert "cannot be written: No space left on device" in capsys.readouterr().err
+    assert not (spec.parent / "failure.json").exists()
 
 
 def test_the_state_holds_the_scaler_and_the_random_state(tiny: Plan, tmp_path: Path) -> None:

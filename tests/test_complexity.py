@@ -8,8 +8,15 @@ from decimal import Decimal
 
 import pytest
 
-from attention_ablation.analysis.complexity import _verdict, complexity_rows, measure
+from attention_ablation.analysis.complexity import (
+    Complexity,
+    _verdict,
+    complexity_rows,
+    measure,
+)
+from attention_ablation.cli import main
 from attention_ablation.study.config import Study
+from attention_ablation.study.expand import Plan
 from attention_ablation.study.spec import Attention, Backbone
 from tests.conftest import ROOT
 
@@ -117,6 +124,26 @@ def test_rows_are_measured_once_for_all_tables(
     counted = [row.key for row, _, _ in complexity_rows(study) if row.detector is None]
     assert len(counted) == 44
     assert len(seen) == len(set(seen)) == 37
+
+
+def test_the_file_is_what_is_printed_and_whole_or_as_it_was(
+    tiny: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = "attention_ablation.analysis.complexity.measure_row"
+    monkeypatch.setattr(module, lambda *_: Complexity(1000, Decimal("0.5")))
+    assert main(["render", "complexity"]) == 0
+    assert main(["complexity", "--format", "csv"]) == 0
+    printed = capsys.readouterr().out
+    assert (tiny.folder / "complexity.csv").read_text() == printed
+    assert len(printed.splitlines()) == 57
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(["render", "complexity"])
+    assert (tiny.folder / "complexity.csv").read_text() == printed
 
 
 def test_printed_values_are_as_checked_against_the_paper() -> None:

@@ -16,8 +16,8 @@ from attention_ablation.study.cost import Cost, load_cost
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.io import write_json
-from attention_ablation.study.runs import held
-from attention_ablation.study.status import state
+from attention_ablation.study.lock import held
+from attention_ablation.study.runs import read_outcome
 from attention_ablation.study.throughput import Calibration, Measured, load_published, network_key
 from attention_ablation.training.calibrate import calibrate
 from tests.conftest import ROOT
@@ -91,7 +91,7 @@ def test_what_is_done_is_not_left(tmp_path: Path) -> None:
     (half / f"checkpoint-{90 * 5004 // 2:09d}-0123456789abcdef.pt").touch()
     assert sum(cost.left_hours.values()) == pytest.approx(2.5)
     assert "GPU-hours: 4.0 (2.5 left)." in describe(cost, 1)
-    assert [state(plan.runs_folder / path) for path in plan.runs][:3] == [
+    assert [read_outcome(plan.runs_folder / path).status for path in plan.runs][:3] == [
         "completed", "interrupted", "missing",
     ]  # fmt: skip
 
@@ -173,7 +173,7 @@ def test_calibration_measures_once_and_is_used(
 HOLD = """
 import sys
 from pathlib import Path
-from attention_ablation.study.runs import held
+from attention_ablation.study.lock import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -196,18 +196,17 @@ def test_status_tells_running_failed_and_missing(
     with process:
         assert process.stdout
         assert process.stdout.readline()
-        assert state(running) == "running"
+        assert read_outcome(running).status == "running"
         assert main(["status", "--set", "seeds=[0, 1, 2]"]) == 0
         out = capsys.readouterr().out
         process.kill()
-    assert state(running) == "interrupted"
+    assert read_outcome(running).status == "interrupted"
     assert out.splitlines()[-5:-2] == ["failed:", f"  {failed}: OutOfMemoryError: 80 GiB",
                                        "    train.log: line 6"]  # fmt: skip
-    assert f"{running}: 50 % of its steps saved on " in out
-    assert f"process {process.pid}" in out
+    assert f"{running}: 50 % of its steps saved by process {process.pid}\n" in out
     assert f"{diverged}: after epoch 1" in out
     counts = next(line.split() for line in out.splitlines() if line.startswith("table3"))
-    assert counts == ["table3", "0", "1", "1", "1", "0", "9"]
+    assert counts == ["table3", "0", "1", "1", "1", "0", "0", "9"]
     with held(running):
         pass
 

@@ -1,6 +1,7 @@
 """Where networks look: Grad-CAM, how maps are measured, and Figure 5 from end to end."""
 
 import json
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -29,6 +30,7 @@ from attention_ablation.report.gradcam_means import COLUMNS, gradcam_frame
 from attention_ablation.study.config import Config, GradCamFigure, Study
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.spec import Attention, Backbone
+from attention_ablation.study.verify import check_run
 from tests.conftest import shrink_study
 
 KEYS = ["resnet18", "resnet18+se", "resnet18+cbam"]
@@ -280,6 +282,56 @@ def test_from_a_training_to_the_figure(plan: Plan) -> None:
     assert pd.isna(runs.loc["table4:resnet18+se", "gradcam_hit_rate"])
 
 
+def test_verify_finds_a_planted_or_edited_gradcam(
+    plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, other = explained(plan, "resnet18"), explained(plan, "resnet18+cbam")
+    path, kept = folder / "gradcam.json", (folder / "gradcam.json").read_text()
+
+    def said() -> str:
+        findings = [f for f in check_run(folder) if f.level in ("wrong", "unverifiable")]
+        again = f"`attention-ablation gradcam {folder}/spec.json` writes it again"
+        assert all(finding.remedy == again for finding in findings)
+        return "; ".join(f"{finding.level}: {finding.text}" for finding in findings)
+
+    assert said() == ""
+    path.write_text(re.sub(r'("iou": 0\.)', r"\g<1>9", kept))
+    assert said() == "wrong: iou in gradcam.json is not the mean of gradcam.csv"
+    path.write_text((other / "gradcam.json").read_text())  # planted, another run's
+    assert "wrong: gradcam.json is of other weights than the run's" in said()
+    path.write_text('{"status": "completed", "hit_rate": 0.99}')  # without any digest
+    assert "wrong: hit_rate in gradcam.json is not the mean of gradcam.csv" in said()
+    path.write_text(kept)
+    for name in ("gradcam.csv", "gradcam.npz"):
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(before[:-1])
+        assert said() == f"wrong: {name} has not the digest that was recorded"
+        (folder / name).unlink()
+        assert f"wrong: {name}: it cannot be read" in said()
+        (folder / name).write_bytes(before)
+    old = {k: v for k, v in json.loads(kept).items() if not k.endswith("_sha256")}
+    path.write_text(json.dumps(old))
+    assert said() == (
+        "unverifiable: gradcam.json was written by a version that recorded no digests"
+    )
+    path.write_text(kept)
+    assert main(["render"]) == 0
+    assert main(["verify"]) == 0
+    figure = plan.folder / "figures/figure5.csv"
+    figure.write_bytes(figure.read_bytes().replace(b"0.", b"0.9", 1))
+    assert main(["verify"]) == 1
+    assert f"wrong: {figure}: not what its runs give now" in capsys.readouterr().out
+
+
+def test_a_planted_gradcam_of_a_run_that_has_not_finished_is_shown_nowhere(plan: Plan) -> None:
+    folder = spec(plan, "resnet18").parent
+    (folder / "gradcam.json").write_text('{"status": "completed", "iou": 0.99}')
+    (folder / "gradcam.csv").write_text("index,label,iou\n0,0,0.99\n")
+    assert main(["render", "runs", "figure5"]) == 0
+    assert "0.99" not in (plan.folder / "runs.csv").read_text()
+    assert len(pd.read_csv(plan.folder / "figures/figure5.csv")) == 0
+
+
 def test_without_boxes_there_are_pictures_and_probabilities(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,7 +364,8 @@ def test_several_seeds_are_compared_seed_by_seed(plan: Plan) -> None:
                 continue
             folder = seeds.runs_folder / run.path
             folder.mkdir(parents=True)
-            (folder / "gradcam.json").write_text('{"status": "completed"}')
+            for name in ("metrics.json", "gradcam.json"):
+                (folder / name).write_text('{"status": "completed"}')
             values = np.linspace(0.1, 0.3, 5) + shift + 0.01 * run.seed * (1 + shift)
             pd.DataFrame({"index": range(5), "label": 0, "iou": values}).to_csv(
                 folder / "gradcam.csv", index=False

@@ -146,8 +146,8 @@ def test_gradcam_looks_at_files_batch_by_batch(tiny: Plan, own: Path, tmp_path: 
     spec = spec_file(own_run(tiny))
     assert main(["train", str(spec), "--datasets", str(own)]) == 0
     found = explain(spec, tmp_path / "results/data", CPU, datasets=own)
-    assert found["images"] == 7
-    assert "hit_rate" not in found  # there are no boxes
+    assert found.images == 7
+    assert found.hit_rate is None  # there are no boxes
     with np.load(spec.parent / "gradcam.npz") as shown:
         assert shown["index"].tolist() == [0, 2, 4]
         assert shown["image"].shape == (3, 3, 32, 32)

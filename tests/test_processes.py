@@ -22,7 +22,7 @@ from attention_ablation.data.load import load
 from attention_ablation.study.config import Config
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan
-from attention_ablation.study.runs import held
+from attention_ablation.study.lock import held
 from attention_ablation.study.spec import Run
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.device import choose_device

@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.runs import holder, steps_saved
-from attention_ablation.study.status import state
+from attention_ablation.study.lock import read_lock
+from attention_ablation.study.runs import read_outcome, steps_saved
 from attention_ablation.training.run import train
 from tests.conftest import shrink_study, write_yaml
 from tests.local_slurm import LocalSlurm, command, jobs, why_not
@@ -89,7 +89,7 @@ def freeze(folders: list[Path], slurm: LocalSlurm) -> None:
 
     def stopped_all() -> bool:
         for folder in list(left):
-            if holder(folder) and steps_saved(folder):
+            if read_lock(folder).holder and steps_saved(folder):
                 os.kill(process_of(folder), signal.SIGSTOP)
                 left.remove(folder)
         return not left
@@ -100,7 +100,7 @@ def freeze(folders: list[Path], slurm: LocalSlurm) -> None:
 
 def process_of(folder: Path) -> int:
     """The process that trains a run, which is on this machine."""
-    who = holder(folder)
+    who = read_lock(folder).holder
     assert who
     return int(who.split()[-1])
 
@@ -133,7 +133,7 @@ def test_accidents_of_a_cluster_lose_nothing(plan: Plan, slurm: LocalSlurm, tmp_
     os.kill(pid, signal.SIGCONT)  # scancel does that itself, a time limit does not
     code, log = finish(process)
     assert code != 0, log
-    assert {key: state(folder) for key, folder in folders.items()} == dict.fromkeys(
+    assert {key: read_outcome(folder).status for key, folder in folders.items()} == dict.fromkeys(
         folders, "completed"
     ) | {"resnet18": "failed"}
     for folder in hit:
@@ -148,7 +148,7 @@ def test_accidents_of_a_cluster_lose_nothing(plan: Plan, slurm: LocalSlurm, tmp_
     before = {folder: (folder / "metrics.json").stat() for folder in (*hit, folders["resnet18+se"])}
     code, log = finish(start())
     assert code == 0, log
-    assert state(edited.parent) == "completed"
+    assert read_outcome(edited.parent).status == "completed"
     assert before == {folder: (folder / "metrics.json").stat() for folder in before}
     assert log.count("has been submitted with SLURM jobid") >= 6
     assert set(Path("used").read_text().split()) == {"0", "1"}

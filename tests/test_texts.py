@@ -127,7 +127,7 @@ def test_the_reason_of_a_failure_is_one_printable_line(tiny: Plan) -> None:
     folder.mkdir(parents=True)
     failure = {"status": "failed", "reason": "\x1b[31mout of\nmemory\0, $5"}
     (folder / "failure.json").write_text(json.dumps(failure))
-    assert read_outcome(folder)["reason"] == "[31mout of memory, $5"
+    assert read_outcome(folder).reason == "[31mout of memory, $5"
     assert (
         r"failed: \[31mout of memory, \$5; missing" in rendered(tiny, "table3", collect(tiny))["md"]
     )

@@ -204,9 +204,10 @@ def test_a_diverged_run_is_a_result(tiny: Plan) -> None:
     path = spec_file(small_run(tiny, learning_rate=1e20, epochs=5))
     assert main(["train", str(path)]) == 0
     outcome = read_outcome(path.parent)
-    assert outcome["status"] == "diverged"
-    assert outcome["train_loss"] is None
-    assert outcome["epochs"] < 5
+    assert outcome.status == "diverged"
+    assert outcome.metrics
+    assert outcome.metrics.numbers["train_loss"] is None
+    assert outcome.metrics.epochs < 5
     assert "nan" in (path.parent / "history.csv").read_text()
 
 
@@ -221,10 +222,10 @@ def test_a_failed_run_leaves_its_reason(tiny: Plan, monkeypatch: pytest.MonkeyPa
         with pytest.raises(torch.OutOfMemoryError):
             main(["train", str(path)])
     outcome = read_outcome(path.parent)
-    assert outcome["status"] == "failed"
-    assert outcome["reason"].endswith("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert outcome.status == "failed"
+    assert str(outcome.reason).endswith("CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert main(["train", str(path)]) == 0
-    assert read_outcome(path.parent)["status"] == "completed"
+    assert read_outcome(path.parent).status == "completed"
     assert not (path.parent / "failure.json").exists()
 
 

@@ -4,12 +4,15 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from attention_ablation.analysis import complexity
+from attention_ablation.analysis.complexity import Complexity
 from attention_ablation.cli import main
 from attention_ablation.report.collect import collect
 from attention_ablation.study.config import Config
@@ -105,16 +108,20 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "metrics.json cut short": (
         lambda f: (f / "metrics.json").write_text('{"status": "comp'),
-        "metrics.json is not a JSON object",
+        "damaged: metrics.json: invalid JSON: EOF while parsing a string",
     ),
     "result.json deleted": (lambda f: (f / "result.json").unlink(), "result.json, which keeps"),
     "result.json emptied": (
         lambda f: (f / "result.json").write_text("{}"),
-        "result.json, which keeps",
+        "damaged: result.json: metrics: field required",
+    ),
+    "result.json without its history": (
+        lambda f: edit_json(f / "result.json", lambda data: data.pop("history")),
+        "damaged: result.json: history: field required",
     ),
     "result.json of another kind": (
         lambda f: (f / "result.json").write_text("[]"),
-        "result.json is not a JSON object",
+        "damaged: result.json: input should be an object",
     ),
     "history.csv edited": (edit_history, "history.csv is not the one in result.json"),
     "history.csv and result.json edited": (
@@ -269,6 +276,39 @@ def test_verify_holds_runs_csv_and_the_ledger_too(
     assert main(["verify", *SEEDS]) == 0
 
 
+def test_verify_holds_the_page_and_the_count_of_every_network(
+    done: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(complexity, "measure_row", lambda *_: Complexity(1_234_567, Decimal("1.5")))
+    assert main(["render", "complexity", "table3", "claims", "report", *SEEDS]) == 0
+    assert main(["verify", *SEEDS]) == 0
+    edited = []
+    for name, old, new in (
+        ("report.html", "22.0 ± 2.0", "12.0 ± 2.0"),
+        ("complexity.csv", "1234567", "1234566"),
+    ):
+        path = done.folder / name
+        before = path.read_text()
+        assert old in before
+        path.write_text(before.replace(old, new, 1))
+        edited.append(path)
+    assert main(["verify", *SEEDS]) == 1
+    out = capsys.readouterr().out
+    assert all(f"wrong: {path}: not what its runs give now" in out for path in edited)
+
+
+def test_a_damaged_count_is_a_sentence_and_a_missing_one_is_dashes(
+    done: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("", "table,row\n", "table,row,params,gflops\na,b,many,1\n", "a\n1,2,3\n"):
+        (done.folder / "complexity.csv").write_text(text)
+        assert main(["render", "table3", *SEEDS]) == 2
+        said = "complexity.csv: expected a line for each row, with its size in numbers; `attention"
+        assert said in capsys.readouterr().err
+    (done.folder / "complexity.csv").unlink()
+    assert main(["render", *SEEDS]) == 0
+
+
 def test_the_ledger_names_runs_that_fail_verification(done: Plan) -> None:
     edit_json(done.runs_folder / done.row_runs("table3", CBAM)[1].path / "metrics.json", better)
     assert main(["render", "claims", "report", *SEEDS]) == 0
@@ -283,10 +323,13 @@ def test_verify_survives_a_number_that_became_text(
     folder = done.runs_folder / done.row_runs("table3", ROWS[0])[0].path
     edit_json(folder / "metrics.json", lambda data: data.update(validation_top1_error="low"))
     assert main(["verify", *SEEDS]) == 1
-    assert "wrong: table3: it cannot be rendered" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "damaged: metrics.json: validation_top1_error: input should be a valid number" in output
+    assert "11 of 12 runs finished: 11 verified, 0 not verifiable, 0 wrong, 1 damaged." in output
     edit_json(folder / "metrics.json", lambda data: data.pop("status"))
     assert main(["verify", *SEEDS]) == 1
-    assert "metrics.json is damaged" in collect(done)["reason"].dropna().tolist()[0]
+    line = collect(done).loc[done.row_runs("table3", ROWS[0])[0].path]
+    assert (line["status"], line["reason"]) == ("damaged", "metrics.json: status: field required")
 
 
 def test_uncommitted_changes_warn_and_several_conditions_are_noted(

@@ -15,7 +15,7 @@ import pytest
 from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import load_plan
 from attention_ablation.study.spec import Run
-from tests.conftest import shrink_study, write_yaml
+from tests.conftest import ROOT, shrink_study, write_yaml
 
 BIN = Path(sys.executable).parent
 KINDS = ("csv", "md", "tex")
@@ -281,3 +281,11 @@ def test_detection_without_its_data_does_not_train_backbones_first(project: Path
     assert done.returncode != 0
     assert "Nothing was started: results/data/VOCdevkit: there is no such folder" in done.stdout
     assert not (project / "results/voc").exists()
+
+
+def test_no_rule_writes_its_output_by_a_redirection() -> None:
+    """A shell that is killed would leave a part of it, which could be taken for the whole."""
+    rules = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
+    assert rules
+    assert not re.findall(r">\s*\{output[^}]*\}(?!\.part)", "".join(rules))
+    assert not re.findall(r"\bcp [^|&;]*\{output[^}]*\}(?!\.part)", "".join(rules))

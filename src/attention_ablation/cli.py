@@ -48,7 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         "render", help="write runs.csv, tables, figures, claims and report from what is there"
     )
     render.add_argument(
-        "names", nargs="*", help="runs, table1, figure4, claims, report ...; default: everything"
+        "names",
+        nargs="*",
+        help="runs, table1, figure4, claims, report ...; default: everything but `complexity`, "
+        "which counts every row's network",
     )
     add_choice(render)
     render.set_defaults(verb=verbs.render)

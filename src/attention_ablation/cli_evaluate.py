@@ -76,8 +76,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     if run is None or row is None:
         path = Path(options.what)
         run, found = evaluate_run(path, options.data, device, options.workers)
-        outcome = read_outcome(path.parent)
-        columns[METRICS] = {name: outcome.get(f"validation_{name}") for name in ERRORS}
+        metrics = read_outcome(path.parent).metrics
+        numbers = metrics.numbers if metrics else {}
+        columns[METRICS] = {name: numbers.get(f"validation_{name}") for name in ERRORS}
     else:
         found = evaluate(run, options.weights, options.data, device, options.workers)
         if found.published:

@@ -5,9 +5,7 @@ returns nothing or an exit code, and raises UserError for a user's mistake.
 """
 
 import argparse
-import csv
 import json
-import sys
 import textwrap
 from contextlib import nullcontext
 from pathlib import Path
@@ -33,6 +31,9 @@ from attention_ablation.study.yaml import parse_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+COMPLEXITY = "complexity"  # takes ten seconds, and no run changes it
 
 
 class Composed(Model):
@@ -79,15 +80,15 @@ def gradcam(options: argparse.Namespace) -> None:
             datasets=options.datasets,
             workers=options.workers,
         )
-        print(json.dumps(found, indent=2))
+        print(found.model_dump_json(indent=2, exclude_unset=True))
 
 
 def render(options: argparse.Namespace) -> None:
     """Write what is asked for from the runs that are there."""
     plan = chosen_plan(options)
     ledger = ["claims"] * bool(plan.study.claims)
-    valid = ["runs", *plan.tables, *plan.figures, *ledger, "report"]
-    names = options.names or valid
+    everything = ["runs", *plan.tables, *plan.figures, *ledger, "report"]
+    names, valid = options.names or everything, [COMPLEXITY, *everything]
     for name in names:
         if name not in valid:
             raise unknown("table or figure", name, valid, options.config)
@@ -110,6 +111,10 @@ def _render(plan: Plan, name: str, frame: "pd.DataFrame") -> None:
         from attention_ablation.report.collect import write_runs
 
         write_runs(plan, frame)
+    elif name == COMPLEXITY:
+        from attention_ablation.analysis.complexity import write_complexity
+
+        write_complexity(plan)
     elif name == "claims":
         from attention_ablation.report.claims import write_claims
 
@@ -211,28 +216,15 @@ def verify(options: argparse.Namespace) -> int:
 def complexity(options: argparse.Namespace) -> int:
     """Print counted sizes beside the printed ones; 1 where one has no explanation."""
     study = load_study(Path("workflow/studies"), options.study, "--study")
-    from attention_ablation.analysis.complexity import MISMATCH, complexity_rows
+    from attention_ablation.analysis.complexity import MISMATCH, complexity_csv, complexity_table
 
-    columns = [
-        *("table", "row", "label", "backbone", "attention", "params", "params_m_paper"),
-        *("gflops", "gflops_paper", "verdict"),
-    ]
-    records = [
-        [
-            *(row.table, row.key, row.label, row.backbone, row.attention, ours.params),
-            row.printed.get("params_m", ""),
-            "" if ours.gflops is None else f"{ours.gflops:.6f}",
-            row.printed.get("gflops", ""),
-            verdict,
-        ]
-        for row, ours, verdict in complexity_rows(study)
-    ]
     if options.format == "csv":
-        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *records])
+        print(complexity_csv(study), end="")
         return 0  # the verdict is in the file, for the tables to show
+    records = complexity_table(study)
     from tabulate import tabulate
 
-    shown = [[r[0], r[1], f"{r[5]:,}", *r[6:]] for r in records]
+    shown = [[r[0], r[1], f"{int(r[5]):,}", *r[6:]] for r in records]
     headings = ["table", "row", "params", "paper (M)", "GFLOPs", "paper", "verdict"]
     align = ["left", "left", *["right"] * 4, "left"]
     print(tabulate(shown, headings, disable_numparse=True, colalign=align))

@@ -1,5 +1,7 @@
 """Parameters and GFLOPs of the paper's full-size networks, beside what the paper prints."""
 
+import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -8,9 +10,12 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from attention_ablation.analysis.counted import COLUMNS, COMPLEXITY_CSV
 from attention_ablation.models.build import build
 from attention_ablation.study.config import Row, Study
 from attention_ablation.study.detectors import PAPER_DATA
+from attention_ablation.study.expand import Plan
+from attention_ablation.study.io import write_text
 from attention_ablation.study.metrics import COUNTED
 from attention_ablation.study.spec import Attention, Backbone, DetectionSpec, Detector, Spec
 
@@ -88,6 +93,32 @@ def complexity_rows(study: Study) -> Iterator[tuple[Row, Complexity, str]]:
         if row.key not in measured:
             measured[row.key] = measure_row(study, row)
         yield row, measured[row.key], _verdict(study, row, measured[row.key])
+
+
+def complexity_table(study: Study) -> list[list[str]]:
+    """Return a line for every row of the study, in the columns of complexity.csv."""
+    return [
+        [
+            *(row.table, row.key, row.label, row.backbone, row.attention, str(ours.params)),
+            row.printed.get("params_m", ""),
+            "" if ours.gflops is None else f"{ours.gflops:.6f}",
+            row.printed.get("gflops", ""),
+            verdict,
+        ]
+        for row, ours, verdict in complexity_rows(study)
+    ]
+
+
+def complexity_csv(study: Study) -> str:
+    """Return the text of complexity.csv."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *complexity_table(study)])
+    return text.getvalue()
+
+
+def write_complexity(plan: Plan) -> None:
+    """Count the networks of the plan's study, and write `complexity.csv`."""
+    write_text(plan.folder / COMPLEXITY_CSV, complexity_csv(plan.study))
 
 
 def measure_row(study: Study, row: Row) -> Complexity:

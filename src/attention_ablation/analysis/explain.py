@@ -1,5 +1,7 @@
 """Grad-CAM of a finished run, over its whole validation set, into its folder."""
 
+import hashlib
+import io
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from attention_ablation.analysis.gradcam import LEAST_MAP, Explained, choose, gradcam, layers
 from attention_ablation.analysis.localisation import box_share, energy_in_box, hit, iou
@@ -20,7 +23,8 @@ from attention_ablation.data.load import ImageData, load
 from attention_ablation.models.build import build
 from attention_ablation.study.datasets import Dataset, Images
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.io import write_json, write_text
+from attention_ablation.study.io import Missing, read_bytes, write_json, write_text
+from attention_ablation.study.records import GradCam, Metrics
 from attention_ablation.study.runs import (
     GRADCAM,
     GRADCAM_IMAGES,
@@ -29,6 +33,7 @@ from attention_ablation.study.runs import (
     WEIGHTS,
     read_outcome,
     read_run,
+    sha256,
 )
 from attention_ablation.study.spec import Spec
 
@@ -47,7 +52,7 @@ def explain(
     *,
     datasets: Path | None = None,
     workers: int = 0,
-) -> dict[str, Any]:
+) -> GradCam:
     """Write `gradcam.csv`, `gradcam.npz` and `gradcam.json` of a run, and return the last one.
 
     The box of the target is what maps are measured against, not its mask: a digit's strokes are
@@ -55,9 +60,10 @@ def explain(
     probability is measured. A diverged run has no maps, and its file says so.
 
     gradcam.csv: index in the validation set, label, energy_in_box, hit, iou, probability.
-    gradcam.json: the columns' means, and how and on what they were made. `layer` is the last whose
-    `map_size` (height, width) is at least `least_map_size`; `last_map_size` is that of the last
-    convolution's output; `uniform_map` is the energy_in_box of a map without preference.
+    gradcam.json: the columns' means, how and on what they were made, and the digests of the two
+    other files and of the weights, which `attention-ablation verify` checks. `layer` is the last
+    whose `map_size` (height, width) is at least `least_map_size`; `last_map_size` is that of the
+    last convolution's output; `uniform_map` is the energy_in_box of a map without preference.
     gradcam.npz, of the first image of each of the first `SHOWN` classes: index, label, image
     (n, C, H, W) uint8, map (n, H, W) float16 as shares of its maximum, probability, and box (n, 4).
 
@@ -67,33 +73,32 @@ def explain(
     """
     run, folder = read_run(spec), spec.parent
     outcome = read_outcome(folder)
-    facts = {"status": outcome["status"], "method": "Grad-CAM", "version": VERSION}
-    if outcome["status"] == "diverged":
-        write_text(folder / GRADCAM_IMAGES, "index,label\n")
-        write_arrays(folder / GRADCAM_MAPS, {})
-        write_json(folder / GRADCAM, facts | {"images": 0})
-        return facts
-    if outcome["status"] != "completed":
+    metrics = outcome.metrics
+    if metrics is None:
         raise UserError(
             f"{folder}: expected a finished run, whose weights can be explained, but it is "
-            f"{outcome['status']}; train it first."
+            f"{outcome.status}; train it first."
         )
+    if metrics.status == "diverged":
+        write_text(folder / GRADCAM_IMAGES, "index,label\n")
+        write_arrays(folder / GRADCAM_MAPS, {})
+        return _write(folder, metrics, {"images": 0, "weights_sha256": metrics.weights_sha256})
     if not isinstance(run.spec, Spec):
         raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
     recipe = run.spec.recipe
     data = load(recipe.dataset, data_folder, datasets)
-    if data.fingerprint != outcome["dataset_fingerprint"]:
+    if data.fingerprint != metrics.dataset_fingerprint:
         where = data_folder / str(recipe.dataset.prepared)
         if not isinstance(data, ImageData):
             where = data.root
         raise UserError(
             f"{where}: expected the data set that {folder} was trained on, fingerprint "
-            f"{outcome['dataset_fingerprint']}, got {data.fingerprint}; train the run again, in "
+            f"{metrics.dataset_fingerprint}, got {data.fingerprint}; train the run again, in "
             "another folder."
         )
     model = build(run.spec.backbone, run.spec.attention, data.classes)
     stages: Any = model.stages  # every network of models/ has them
-    model.load_state_dict(_weights(folder / WEIGHTS))
+    digest = _load_weights(model, folder / WEIGHTS)
     model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     labels: NDArray[np.int64] = np.asarray(data.validation.labels)
@@ -132,18 +137,18 @@ def explain(
     present = {mean: frame[name].mean() for name, mean in GRADCAM_MEANS.items() if name in frame}
     if boxes is not None:
         present["uniform_map"] = box_share(_size(images), boxes).mean()
-    found = facts | {
+    found = {
         "layer": layer.name,
-        "map_size": list(layer.size),
+        "map_size": layer.size,
         "least_map_size": LEAST_MAP,
-        "last_map_size": list(candidates[-1].size),
+        "last_map_size": candidates[-1].size,
         "images": len(frame),
         "empty_maps": empty,
         "threshold": THRESHOLD,
         **{name: round(float(value), 6) for name, value in present.items()},
+        "weights_sha256": digest,
     }
-    write_json(folder / GRADCAM, found)  # last: who sees it finds the others
-    return found
+    return _write(folder, metrics, found)
 
 
 def measure(explained: Explained, labels: NDArray[Any], boxes: NDArray[Any] | None) -> pd.DataFrame:
@@ -155,6 +160,20 @@ def measure(explained: Explained, labels: NDArray[Any], boxes: NDArray[Any] | No
         frame["hit"] = hit(maps, boxes)
         frame["iou"] = iou(maps, boxes, THRESHOLD)
     return frame.assign(probability=explained.probability.astype(float))
+
+
+def _write(folder: Path, metrics: Metrics, found: dict[str, Any]) -> GradCam:
+    """Write `gradcam.json`; it is the last, so that who sees it finds the others."""
+    record = GradCam(
+        status=metrics.status,
+        method="Grad-CAM",
+        version=VERSION,
+        images_sha256=sha256(folder / GRADCAM_IMAGES),
+        maps_sha256=sha256(folder / GRADCAM_MAPS),
+        **found,
+    )
+    write_json(folder / GRADCAM, record.model_dump(exclude_unset=True))
+    return record
 
 
 def _shares(maps: NDArray[Any]) -> NDArray[np.float16]:
@@ -179,11 +198,16 @@ def _size(images: torch.Tensor) -> tuple[int, int]:
     return images.shape[2], images.shape[3]
 
 
-def _weights(path: Path) -> dict[str, Any]:
+def _load_weights(model: nn.Module, path: Path) -> str:
+    """Load a run's weights, and return the SHA-256 of their file."""
+    again = "delete its folder to train it again"
     try:
-        weights: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: the run's weights are gone; delete its folder to train it again."
-        ) from None
-    return weights
+        content = read_bytes(path)
+        model.load_state_dict(torch.load(io.BytesIO(content), "cpu", weights_only=True))
+    except Missing:
+        raise UserError(f"{path}: the run's weights are gone; {again}.") from None
+    except UserError:
+        raise
+    except Exception:  # torch raises many kinds for what it has not written
+        raise UserError(f"{path}: these are no weights of this network; {again}.") from None
+    return hashlib.sha256(content).hexdigest()

@@ -19,8 +19,9 @@ def contests(plan: Plan, table: str, metric: Metric, runs: pd.DataFrame) -> list
         values = {}
         for row in group:
             outcomes = runs.loc[[run.path for run in plan.row_runs(table, row.key)]]
-            if (outcomes["status"] == "completed").all():
-                values[row.key] = outcomes[f"validation_{metric}"].astype(float).tolist()
+            numbers = outcomes.reindex(columns=[f"validation_{metric}"]).iloc[:, 0].astype(float)
+            if (outcomes["status"] == "completed").all() and numbers.notna().all():
+                values[row.key] = numbers.tolist()
         # A row that is not complete leaves the winner open.
         higher = KINDS[metric].higher_is_better
         if len(values) == len(group) and (found := contest(values, higher_is_better=higher)):

@@ -17,7 +17,7 @@ RUNS_CSV = "runs.csv"
 def collect(plan: Plan) -> pd.DataFrame:
     """Return the plan's runs, indexed by folder: who shows them, spec, status and metrics.
 
-    `status` is completed, diverged, failed or missing; a run is never left out for it. `verified`
+    `status` is one of `study.runs.STATES`; a run is never left out for it. `verified`
     is 'yes' where the folder of a finished run agrees with itself, weights aside, or says why not.
     """
     shown: dict[str, list[str]] = {path: [] for path in plan.runs}
@@ -43,11 +43,14 @@ def runs_csv(frame: pd.DataFrame) -> str:
 def _record(folder: Path, path: str, run: Run) -> dict[str, Any]:
     spec = run.spec.model_dump(mode="json")
     outcome = read_outcome(folder / path)
-    gradcam = read_gradcam(folder / path)
+    facts: dict[str, Any] = {"status": outcome.status, "verified": None}
+    if outcome.metrics:
+        facts["verified"] = verdict(check_run(folder / path))
+        facts |= outcome.metrics.recorded
+    if outcome.reason:
+        facts["reason"] = outcome.reason
+    gradcam = read_gradcam(folder / path) if outcome.metrics else None
     # Empty where there is none, and where the data set has no boxes.
-    looks = {f"gradcam_{name}": gradcam.get(name) for name in GRADCAM_MEANS.values()}
-    status = outcome.pop("status")
-    finished = status in ("completed", "diverged")
-    verified = verdict(check_run(folder / path)) if finished else None
-    facts = {"status": status, "verified": verified, **outcome, **looks}
-    return {"run": path, "seed": run.seed, **spec, **facts}
+    means = gradcam.means if gradcam else dict.fromkeys(GRADCAM_MEANS.values())
+    looks = {f"gradcam_{name}": mean for name, mean in means.items()}
+    return {"run": path, "seed": run.seed, **spec, **facts, **looks}

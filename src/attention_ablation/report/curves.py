@@ -1,6 +1,5 @@
 """Error curves: training and validation top-1 error against epoch (the paper's Figure 4)."""
 
-import io
 import textwrap
 from contextlib import suppress
 from itertools import cycle
@@ -13,8 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from attention_ablation.report.save import save
 from attention_ablation.study.config import CurvesFigure, Panel
+from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.io import Missing, read_text
+from attention_ablation.study.io import read_text
+from attention_ablation.study.records import parse_history
 from attention_ablation.study.runs import HISTORY
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
@@ -84,9 +85,11 @@ def draw_legend(ax: Axes) -> None:
 
 
 def _histories(plan: Plan, table: str, key: str) -> list[pd.DataFrame]:
-    texts = []
+    columns = ["epoch", *(f"{split}_top1_error" for split in STYLES)]
+    histories = []
     for run in plan.row_runs(table, key):
-        with suppress(Missing):
-            texts.append(read_text(plan.runs_folder / run.path / HISTORY))
-    # A file without a line is a training that has only just started.
-    return [pd.read_csv(io.StringIO(text)) for text in texts if text]
+        with suppress(UserError):  # missing, or damaged, as `verify` says
+            rows = parse_history(read_text(plan.runs_folder / run.path / HISTORY))
+            histories.append(pd.DataFrame(rows, columns=columns))
+    # A history without a row is of a training that has only just started.
+    return [history for history in histories if len(history)]

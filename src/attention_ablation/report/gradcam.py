@@ -1,7 +1,7 @@
 """Grad-CAM of the same images by several rows, beside each other (the paper's Figure 5)."""
 
+import io
 import textwrap
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from attention_ablation.report.save import save
 from attention_ablation.study.config import GradCamFigure
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.io import write_text
+from attention_ablation.study.records import GradCam, read_sealed
 from attention_ablation.study.runs import GRADCAM_MAPS, read_gradcam, read_outcome
 
 Shown = dict[str, NDArray[Any]]
@@ -83,7 +84,7 @@ def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> F
         f"Figure {name.removeprefix('figure')}. {entry.title} (section {entry.section})",
         fontsize=11,
     )
-    facts = next((read_gradcam(folder) for folder, m in zip(folders, maps, strict=True) if m), {})
+    facts = next((read_gradcam(folder) for folder, m in zip(folders, maps, strict=True) if m), None)
     figure.supxlabel(
         _caption(plan, entry, means, facts), fontsize=8.5, color="0.35", x=0.005, ha="left"
     )
@@ -92,10 +93,14 @@ def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> F
 
 def _read(folder: Path) -> Shown | None:
     """Return a run's maps to show, None where there are none."""
+    found = read_gradcam(folder)
+    if found is None or found.status == "diverged":
+        return None
     try:
-        with np.load(folder / GRADCAM_MAPS) as arrays:
-            return dict(arrays) or None  # a diverged run's file is empty
-    except (OSError, ValueError, zipfile.BadZipFile):
+        content = io.BytesIO(read_sealed(folder / GRADCAM_MAPS, found.maps_sha256))
+        with np.load(content) as arrays:
+            return dict(arrays)
+    except Exception:  # numpy raises many kinds for what is no archive of its own
         return None
 
 
@@ -165,31 +170,31 @@ def _short(plan: Plan, entry: GradCamFigure, means: pd.DataFrame) -> list[str]:
 def why_missing(folder: Path) -> str:
     """Return why a run has no maps, in a few lines."""
     outcome = read_outcome(folder)
-    status = str(outcome["status"])
-    if status == "completed":
-        status = "run completed, its Grad-CAM missing"
-    elif status in ("failed", "diverged", "missing"):
-        status = f"run {status}" + (f": {outcome['reason']}" if "reason" in outcome else "")
+    status = f"run {outcome.status}"
+    if outcome.status == "completed":
+        status += ", its Grad-CAM missing or damaged"
+    elif outcome.reason:
+        status += f": {outcome.reason}"
     return "\n".join(textwrap.wrap(status, 30, max_lines=3, placeholder=" ..."))
 
 
-def _caption(plan: Plan, entry: GradCamFigure, means: pd.DataFrame, facts: dict[str, Any]) -> str:
+def _caption(plan: Plan, entry: GradCamFigure, means: pd.DataFrame, facts: GradCam | None) -> str:
     seeds = len(plan.seeds)
     parts = ["P: softmax score of the true class."]
-    if facts:
-        height, width = facts["map_size"]
+    if facts and facts.map_size and facts.last_map_size:
+        height, width = facts.map_size
         parts.append(
-            f"Colour: Grad-CAM of the true class at the output of {facts['layer']}, "
+            f"Colour: Grad-CAM of the true class at the output of {facts.layer}, "
             f"{height}x{width} places, enlarged and divided by its maximum (all dark: empty)."
         )
-        if facts["last_map_size"] != facts["map_size"]:
-            height, width = facts["last_map_size"]
+        if facts.last_map_size != facts.map_size:
+            height, width = facts.last_map_size
             parts.append(
                 f"The last convolution's output, which the paper shows, has {height}x{width} here: "
-                f"the last one with at least {facts['least_map_size']} a side is taken."
+                f"the last one with at least {facts.least_map_size} a side is taken."
             )
         parts.append("Images: the first of each class in the validation set, a rule, not a choice.")
-        over = f"{facts['images']} images" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
+        over = f"{facts.images} images" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
         kind = "t-interval over seeds" if seeds > 1 else "bootstrap over images, not trainings"
         parts.append(f"Means over {over}, with 95 % interval ({kind}).")
         if means["ci_low"][means["metric"].isin(SHOWN_MEANS)].isna().any():
@@ -201,10 +206,10 @@ def _caption(plan: Plan, entry: GradCamFigure, means: pd.DataFrame, facts: dict[
                 f"Seeds are missing: {', '.join(short)}; a row's means are over those that are "
                 "there, and the interval of a single one is a bootstrap over images."
             )
-    if "uniform_map" in facts:
+    if facts and facts.uniform_map is not None:
         parts.append(
             "White frame: the target's box. Energy in box: the share of the map inside it; a map "
-            f"without preference has {facts['uniform_map']:.2f}."
+            f"without preference has {facts.uniform_map:.2f}."
         )
     parts.append(f"Maps of seed {plan.seeds[0]}. Tier {plan.config.tier}: {plan.tier.title}.")
     return "\n".join(textwrap.wrap(" ".join(parts), 150))

@@ -1,5 +1,6 @@
 """What Grad-CAM says over all images: means, differences to the first row, and intervals."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,25 @@ import pandas as pd
 
 from attention_ablation.analysis.statistics import bootstrap_interval, t_interval
 from attention_ablation.study.config import GradCamFigure
+from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.runs import GRADCAM_IMAGES, GRADCAM_MEANS, read_gradcam
+from attention_ablation.study.records import read_sealed
+from attention_ablation.study.runs import (
+    GRADCAM_IMAGES,
+    GRADCAM_MEANS,
+    read_gradcam,
+    read_outcome,
+)
 
 COLUMNS = ["row", "metric", "mean", "ci_low", "ci_high", "interval", "n_images", "n_seeds"]
 IMAGES, SEEDS = "bootstrap over images", "t over seeds"
+
+
+def gradcam_csv(plan: Plan, name: str) -> str:
+    """Return the text of a Grad-CAM figure's CSV."""
+    figure = plan.study.figures[name]
+    assert isinstance(figure, GradCamFigure)
+    return gradcam_frame(plan, figure).to_csv(index=False)
 
 
 def gradcam_frame(plan: Plan, figure: GradCamFigure) -> pd.DataFrame:
@@ -41,17 +56,19 @@ def per_image(plan: Plan, figure: GradCamFigure, key: str) -> dict[int, pd.DataF
     found = {}
     for run in plan.row_runs(figure.table, key):
         folder = plan.runs_folder / run.path
-        if read_gradcam(folder).get("status") == "completed":
-            frame = _read(folder / GRADCAM_IMAGES)
+        gradcam = read_gradcam(folder)
+        if gradcam and read_outcome(folder).status == gradcam.status == "completed":
+            frame = _read(folder / GRADCAM_IMAGES, gradcam.images_sha256)
             if frame is not None:
                 found[run.seed] = frame
     return found
 
 
-def _read(path: Path) -> pd.DataFrame | None:
+def _read(path: Path, digest: str | None) -> pd.DataFrame | None:
     try:
-        return pd.read_csv(path, index_col=["index", "label"])
-    except (OSError, ValueError):  # not there, or cut short
+        content = io.BytesIO(read_sealed(path, digest))
+        return pd.read_csv(content, index_col=["index", "label"]).astype(float)
+    except (UserError, ValueError):  # not there, or damaged
         return None
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from attention_ablation import __version__
-from attention_ablation.analysis.counted import COMPLEXITY_CSV
+from attention_ablation.analysis.counted import counted_lines
 from attention_ablation.report.html_claims import page_claims
 from attention_ablation.report.html_tables import page_table
 from attention_ablation.report.numbers import DASH
@@ -22,6 +22,7 @@ from attention_ablation.study.expand import Plan
 from attention_ablation.study.io import Missing, read_bytes, write_text
 from attention_ablation.study.metrics import KINDS, MEASURED
 
+REPORT = "report.html"
 PAGE = files("attention_ablation.report") / "page"
 # What runs may differ in: a column of the runs frame, and its name on the page.
 ENVIRONMENT = {
@@ -33,12 +34,17 @@ DECIMALS = {"train_loss": 3, "seconds": 1, "images_per_second": 1}
 
 def write_report(plan: Plan, runs: pd.DataFrame) -> None:
     """Write `report.html` from what is there; what is missing is said to be."""
+    write_text(plan.folder / REPORT, rendered_report(plan, runs))
+
+
+def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
+    """Return the text of `report.html`."""
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (PAGE / "report.html.j2").read_text("utf-8")
     )
     cells: dict[str, dict[str, Any]] = {}
     counts = runs["status"].value_counts()
-    page = template.render(
+    return template.render(
         study=plan.study,
         tier=plan.config.tier,
         summary=plan.summary,
@@ -58,7 +64,6 @@ def write_report(plan: Plan, runs: pd.DataFrame) -> None:
         script=Markup((PAGE / "report.js").read_text("utf-8")),
         data=_json({"cells": cells, "runs": {p: _provenance(plan, runs, p) for p in runs.index}}),
     )
-    write_text(plan.folder / "report.html", page)
 
 
 def _figure(plan: Plan, name: str) -> dict[str, Any]:
@@ -74,17 +79,13 @@ def _figure(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def _complexity(plan: Plan) -> dict[str, Any]:
-    path, headings = plan.folder / COMPLEXITY_CSV, ["Row", "Table", "Params", "paper (M)", "GFLOPs",
-                                                    "paper", "Verdict"]  # fmt: skip
-    rows = []
-    if path.exists():
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        rows = [
-            [line["row"], _number(line["table"]), f"{int(line['params']):,}",
-             line["params_m_paper"] or DASH, line["gflops"] or DASH, line["gflops_paper"] or DASH,
-             line["verdict"]]
-            for line in frame.to_dict("records")
-        ]  # fmt: skip
+    headings = ["Row", "Table", "Params", "paper (M)", "GFLOPs", "paper", "Verdict"]
+    rows = [
+        [line["row"], _number(line["table"]), f"{int(line['params']):,}",
+         line["params_m_paper"] or DASH, line["gflops"] or DASH, line["gflops_paper"] or DASH,
+         line["verdict"]]
+        for line in counted_lines(plan).to_dict("records")
+    ]  # fmt: skip
     return {
         "name": "complexity", "title": "Parameters and GFLOPs of every row", "headings": headings,
         "rows": rows, "numbers": [2, 3, 4, 5],

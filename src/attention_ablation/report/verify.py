@@ -5,32 +5,42 @@ from pathlib import Path
 
 import pandas as pd
 
+from attention_ablation.analysis.counted import COMPLEXITY_CSV
 from attention_ablation.report.claims import rendered_claims
 from attention_ablation.report.collect import RUNS_CSV, runs_csv
 from attention_ablation.report.comparable import conditions, confounds
+from attention_ablation.report.gradcam_means import gradcam_csv
+from attention_ablation.report.html import REPORT, rendered_report
 from attention_ablation.report.tables import rendered
+from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.io import Missing, read_text
 from attention_ablation.study.verify import LEVELS, NOTE, UNVERIFIABLE, WRONG, Finding, check_run
-
-# What an edit that made a number text raises.
-UNREADABLE = (TypeError, ValueError)
 
 
 def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
-    """Return all findings about a plan's runs, their weights too, tables, runs.csv and ledger.
+    """Return all findings about a plan's runs, their weights too, and what is rendered of them.
 
-    Figures and the page are not held to anything: `attention-ablation render` draws them again.
+    Every file that is there must be what the runs, or a new count of the networks, give now. Of
+    figures that holds for their numbers; pictures are in the page as they are on the disk.
     """
     findings = [
         finding
         for path in plan.runs
         for finding in check_run(plan.runs_folder / path, weights=True)
     ]
+    findings += _complexity(plan)
     for table in plan.tables:
         findings += _table(plan, table, runs)
     findings += _files({plan.folder / RUNS_CSV: runs_csv(runs)})
     if plan.study.claims:
-        findings += _ledger(plan, runs)
+        texts = rendered_claims(plan, runs)
+        findings += _files({plan.folder / name: text for name, text in texts.items()})
+    for name in plan.gradcam_figures:
+        path = plan.folder / "figures" / f"{name}.csv"
+        findings += _files({path: gradcam_csv(plan, name)} if path.exists() else {})
+    page = plan.folder / REPORT
+    findings += _files({page: rendered_report(plan, runs)} if page.exists() else {})
     return findings
 
 
@@ -65,10 +75,11 @@ def _summary(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
         {finding.where for finding in findings if finding.level == level}
         for level in (WRONG, UNVERIFIABLE)
     )
+    damaged = int((runs["status"] == "damaged").sum())
     return (
         f"{len(finished)} of {len(runs)} runs finished: "
         f"{len(finished - wrong - unverifiable)} verified, {len(unverifiable)} not verifiable, "
-        f"{len(finished & wrong)} wrong."
+        f"{len(finished & wrong)} wrong" + (f", {damaged} damaged." if damaged else ".")
     )
 
 
@@ -81,29 +92,31 @@ def _table(plan: Plan, table: str, runs: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(NOTE, table, f"its runs were made under several conditions: {line}")
     if confounded:
         return  # it is not rendered
-    try:
-        texts = rendered(plan, table, runs)
-    except UNREADABLE:
-        yield Finding(WRONG, table, "it cannot be rendered from what its runs say")
-        return
+    texts = rendered(plan, table, runs)
     yield from _files(
         {plan.folder / "tables" / f"{table}.{kind}": text for kind, text in texts.items()}
     )
 
 
-def _ledger(plan: Plan, runs: pd.DataFrame) -> Iterator[Finding]:
-    """Yield what is wrong with the ledger's files."""
-    try:
-        texts = rendered_claims(plan, runs)
-    except UNREADABLE:
-        yield Finding(WRONG, "claims", "they cannot be judged by what their runs say")
-        return
-    yield from _files({plan.folder / name: text for name, text in texts.items()})
+def _complexity(plan: Plan) -> list[Finding]:
+    """Return whether complexity.csv is what a new count of the networks, of 10 s, gives."""
+    path = plan.folder / COMPLEXITY_CSV
+    if not path.exists():
+        return []
+    from attention_ablation.analysis.complexity import complexity_csv  # it imports torch
+
+    again = "`attention-ablation render complexity`"
+    return list(_files({path: complexity_csv(plan.study)}, again))
 
 
-def _files(texts: dict[Path, str]) -> Iterator[Finding]:
+def _files(texts: dict[Path, str], again: str = "`attention-ablation render`") -> Iterator[Finding]:
     """Yield each file that is there and is not what its runs give now."""
     for path, text in texts.items():
-        if path.exists() and path.read_text("utf-8") != text:
-            what = "not what its runs give now: edited, old, or of other tables or seeds"
-            yield Finding(WRONG, str(path), what, "`attention-ablation render` writes it again")
+        try:
+            if read_text(path) != text:
+                what = "not what its runs give now: edited, old, or of other tables or seeds"
+                yield Finding(WRONG, str(path), what, f"{again} writes it again")
+        except Missing:
+            continue
+        except UserError as error:
+            yield Finding(WRONG, str(path), str(error), f"{again} writes it again")

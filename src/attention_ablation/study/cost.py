@@ -58,7 +58,7 @@ class Cost:
         left = {}
         for path, run in self.plan.runs.items():
             folder = self.plan.runs_folder / path
-            ended = read_outcome(folder)["status"] in ("completed", "diverged")
+            ended = read_outcome(folder).metrics is not None
             done = 1.0 if ended else steps_saved(folder) / run.spec.recipe.steps
             left[path] = self.run_hours[path] * max(0.0, 1 - done)
         return left

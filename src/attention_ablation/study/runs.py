@@ -9,21 +9,24 @@ written again. Where its weights look is in `gradcam.json` (means), `gradcam.csv
 `gradcam.npz` (maps).
 """
 
-import fcntl
 import hashlib
-import json
-import os
-import socket
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.files import parse
-from attention_ablation.study.io import Missing, read_json, write_json, write_text
-from attention_ablation.study.model import one_line
+from attention_ablation.study.io import Missing, read_json, read_text, write_json, write_text
+from attention_ablation.study.lock import read_lock
+from attention_ablation.study.records import (
+    Failure,
+    GradCam,
+    Metrics,
+    Result,
+    disagreement,
+    read_record,
+)
 from attention_ablation.study.spec import Run
 
 HISTORY, METRICS, FAILURE = "history.csv", "metrics.json", "failure.json"
@@ -41,8 +44,26 @@ GRADCAM_MEANS = {
     "iou": "iou",
     "probability": "target_probability",
 }
-LOCK, LOG = ".lock", "train.log"
-CHECKPOINTS = "checkpoint-*.pt"  # checkpoint-<step>-<digest>.pt
+LOG = "train.log"
+CHECKPOINT = re.compile(r"checkpoint-(\d{9})-[0-9a-f]{16}\.pt")  # its step, and its digest
+PART = "checkpoint.part"  # one name after a kill, whatever the step was
+WRITTEN = (HISTORY, METRICS, RESULT, FAILURE, WEIGHTS, DETECTIONS)  # by a training
+STATES = ("completed", "diverged", "running", "failed", "damaged", "interrupted", "missing")
+ENDED_FROM_OUTSIDE = "its process was ended from outside, as for want of memory"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    status: one of `STATES`; diverged: the loss was not finite; damaged: a file does not say what
+    came out. reason: of what failed, is damaged or was ended from outside. metrics: of what
+    completed or diverged, and of nothing else.
+    """
+
+    status: str
+    reason: str | None = None
+    metrics: Metrics | None = None
 
 
 def read_run(path: Path) -> Run:
@@ -51,7 +72,7 @@ def read_run(path: Path) -> Run:
     Raises UserError where the file is missing, is not a spec, or was edited.
     """
     try:
-        run = parse(Run, read_json(path), path)
+        run = Run.model_validate_json(read_text(path))
     except Missing:
         raise UserError(f"{path}: there is no such spec; plan the run with snakemake.") from None
     if not path.parent.as_posix().endswith(run.path):
@@ -64,41 +85,44 @@ def read_run(path: Path) -> Run:
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
     """Declare a run finished: keep its result, then write `metrics.json`."""
-    history = (folder / HISTORY).read_text("utf-8")
-    write_json(folder / RESULT, {"metrics": metrics, "history": history})
+    write_json(folder / RESULT, {"metrics": metrics, "history": read_text(folder / HISTORY)})
     write_json(folder / METRICS, metrics)
 
 
 def restore(folder: Path) -> bool:
-    """Write a finished run's history and metrics again; False where it has not finished."""
-    try:
-        result = json.loads((folder / RESULT).read_text("utf-8"))
-    except FileNotFoundError:
+    """Put a finished run's folder in order; False where it has not finished.
+
+    History and metrics are written again from `result.json`. Where that is missing or damaged, it
+    is written from them, if they agree. What a killed training left behind is removed.
+    """
+    result = _result(folder)
+    if result is None:
         return False
+    write_json(folder / RESULT, result)
     write_text(folder / HISTORY, result["history"])
     write_json(folder / METRICS, result["metrics"])
+    remove_leftovers(folder)
     return True
 
 
-def read_outcome(folder: Path) -> dict[str, Any]:
-    """Return a run's metrics, its failure, or `{"status": "missing"}`.
+def read_outcome(folder: Path) -> Outcome:
+    """Return what became of a run, from its files and its lock."""
+    outcome = _written(folder)
+    if outcome.metrics:
+        return outcome
+    lock = read_lock(folder)
+    if lock.holder:
+        return Outcome("running")
+    if outcome.status == "missing" and (lock.lost or checkpoints(folder)):
+        return Outcome("interrupted", reason=ENDED_FROM_OUTSIDE if lock.lost else None)
+    return outcome
 
-    `status` is one of completed, diverged (the loss was not finite), failed, missing. Texts, such
-    as the reason of a failure, are a line of printable characters each.
-    """
-    for name in (METRICS, RESULT, FAILURE):
-        try:
-            outcome: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
-            if name == RESULT:
-                outcome = outcome["metrics"]
-            if isinstance(outcome["status"], str):
-                return {k: one_line(v) if isinstance(v, str) else v for k, v in outcome.items()}
-        except FileNotFoundError:
-            continue
-        except (ValueError, TypeError, KeyError):  # ValueError: of JSON and of UTF-8
-            pass
-        return {"status": "failed", "reason": f"{name} is damaged: it holds no outcome"}
-    return {"status": "missing"}
+
+def read_gradcam(folder: Path) -> GradCam | None:
+    """Return what `gradcam.json` says, None where it is missing or damaged."""
+    with suppress(UserError):
+        return read_record(folder / GRADCAM, GradCam)
+    return None
 
 
 def initial_weights(run: Run, folder: Path) -> Path | None:
@@ -112,59 +136,56 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_gradcam(folder: Path) -> dict[str, Any]:
-    """Return what `gradcam.json` holds; nothing where it is missing or not JSON."""
-    try:
-        found: dict[str, Any] = json.loads((folder / GRADCAM).read_text("utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return found
+def checkpoints(folder: Path) -> list[Path]:
+    """Return a run's checkpoints, the newest last."""
+    return sorted(path for path in folder.glob("*.pt") if CHECKPOINT.fullmatch(path.name))
 
 
 def steps_saved(folder: Path) -> int:
     """Return the steps that the newest checkpoint holds, 0 where there is none."""
-    return max((int(path.name.split("-")[1]) for path in folder.glob(CHECKPOINTS)), default=0)
+    return max((int(path.name.split("-")[1]) for path in checkpoints(folder)), default=0)
 
 
-@contextmanager
-def held(folder: Path, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold a run's folder against a second process; the lock dies with its holder.
-
-    `meanwhile` is called twice a second while another process holds it.
-    """
-    with (folder / LOCK).open("a+") as lock:
-        said = False
-        while not _locked(lock):
-            if not said:
-                print(f"{folder} is being trained by another process; waiting for it.", flush=True)
-                said = True
-            meanwhile()
-            time.sleep(0.5)
-        lock.truncate(0)
-        print(f"{socket.gethostname()}, process {os.getpid()}", file=lock, flush=True)
-        yield
+def remove_leftovers(folder: Path) -> None:
+    """Remove a finished run's checkpoints, and files that a killed training began."""
+    begun = [path for name in WRITTEN for path in folder.glob(f".{name}*.part")]
+    for path in (*checkpoints(folder), folder / PART, *begun):
+        with suppress(OSError):
+            path.unlink()
 
 
-def _locked(lock: IO[str]) -> bool:
+def refuse_folders(folder: Path) -> None:
+    """Raise UserError where a training could not write a file, because a folder has its name."""
+    for name in WRITTEN:
+        if (folder / name).is_dir() and not (folder / name).is_symlink():
+            raise UserError(f"{folder / name}: expected a file, got a folder; remove it.")
+
+
+def _written(folder: Path) -> Outcome:
+    """Return what the first file that is there says of a run."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise UserError(
-            f"{lock.name}: this file system cannot lock files ({error.strerror}), so two jobs "
-            "could train one run; put `results` in config.yaml on one that can."
-        ) from None
-    return True
+        with suppress(Missing):
+            metrics = read_record(folder / METRICS, Metrics)
+            return Outcome(metrics.status, metrics=metrics)
+        with suppress(Missing):
+            metrics = read_record(folder / RESULT, Result).metrics
+            return Outcome(metrics.status, metrics=metrics)
+        with suppress(Missing):
+            failure = read_record(folder / FAILURE, Failure)
+            return Outcome(failure.status, reason=failure.reason)
+    except UserError as error:
+        return Outcome("damaged", reason=str(error))
+    return Outcome("missing")
 
 
-def holder(folder: Path) -> str | None:
-    """Return the machine and process that train a run, None where nobody does."""
-    try:
-        with (folder / LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        return (folder / LOCK).read_text().strip()
+def _result(folder: Path) -> dict[str, Any] | None:
+    """Return what `result.json` holds, or what metrics and history say in its place."""
+    with suppress(UserError):
+        read_record(folder / RESULT, Result)
+        kept: dict[str, Any] = read_json(folder / RESULT)
+        return kept
+    with suppress(UserError):
+        metrics, history = read_record(folder / METRICS, Metrics), read_text(folder / HISTORY)
+        if disagreement(history, metrics) is None:
+            return {"metrics": read_json(folder / METRICS), "history": history}
     return None

@@ -5,20 +5,35 @@ step is found by nothing but training the run again.
 """
 
 import csv
-import json
-import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 from attention_ablation.study.errors import UserError
+from attention_ablation.study.io import Missing, read_text
+from attention_ablation.study.records import (
+    GradCam,
+    Metrics,
+    R,
+    Result,
+    disagreement,
+    read_record,
+    read_sealed,
+)
 from attention_ablation.study.runs import (
+    FAILURE,
+    GRADCAM,
+    GRADCAM_IMAGES,
+    GRADCAM_MAPS,
+    GRADCAM_MEANS,
     HISTORY,
     METRICS,
     RESULT,
     SPEC,
     WEIGHTS,
+    read_outcome,
     read_run,
     sha256,
 )
@@ -26,7 +41,8 @@ from attention_ablation.study.runs import (
 # From bad to harmless. 'wrong': the number is not to be trusted. 'unverifiable': nothing speaks
 # against it, and too little for it. 'warning' and 'note': worth knowing before it is published.
 WRONG, UNVERIFIABLE, WARNING, NOTE = LEVELS = ("wrong", "unverifiable", "warning", "note")
-SEAL = "history_sha256"
+# Means are rounded to 6 decimals, and made of more digits than gradcam.csv has.
+MEANS_AGREE = 2e-6
 RETRAIN = "delete the folder and train the run again"
 
 
@@ -44,32 +60,26 @@ def check_run(folder: Path, *, weights: bool = False) -> list[Finding]:
     """Return what is found in a run's folder, nothing where the run has not finished.
 
     The spec must hash to the folder; metrics and history must agree with each other, with what
-    was kept in `result.json` and with the recorded digest; with `weights`, which takes as long as
-    reading them, `weights.pt` must have its digest, too. A run of a version that recorded no
-    digests is 'unverifiable' where nothing else is found.
+    was kept in `result.json` and with the recorded digest, and so must what Grad-CAM wrote; with
+    `weights`, which takes as long as reading them, `weights.pt` must have its digest, too. A run
+    of a version that recorded no digests is 'unverifiable' where nothing else is found.
     """
-    try:
-        metrics, result = _read(folder / METRICS), _read(folder / RESULT)
-    except UserError as error:
-        return [Finding(WRONG, str(folder), str(error), RETRAIN)]
-    kept = result.get("metrics", {})
-    if not (metrics or kept):
+    outcome = read_outcome(folder)
+    if outcome.status == "damaged":
+        remedy = f"`{_train(folder)}` writes it again, or trains the run again"
+        # Nothing is shown of a run that only failed.
+        level = WARNING if str(outcome.reason).startswith(FAILURE) else WRONG
+        return [Finding(level, str(folder), f"damaged: {outcome.reason}", remedy)]
+    facts = outcome.metrics
+    if facts is None:
         return []
-    sealed = SEAL in metrics or SEAL in kept
-    wrong = list(_disagreements(folder, metrics, result, sealed=sealed))
-    if digest := (kept or metrics).get("initial_sha256"):
-        wrong += _start(folder, digest)
-    if weights and sealed:
-        wrong += _weights(folder, (kept or metrics).get("weights_sha256"))
-    found = [Finding(WRONG, str(folder), text, remedy) for text, remedy in wrong]
-    if not sealed and not found:
-        text = "finished by a version that recorded no digests"
-        found.append(Finding(UNVERIFIABLE, str(folder), text, RETRAIN))
-    facts = metrics or kept
-    if facts.get("git_dirty"):
+    found = [Finding(WRONG, str(folder), *said) for said in _wrong(folder, weights=weights)]
+    if not found:
+        found = [Finding(UNVERIFIABLE, str(folder), *said) for said in _open(folder, facts)]
+    if facts.git_dirty:
         text = "trained with changes that were not committed, so that its code cannot be found"
         found.append(Finding(WARNING, str(folder), text))
-    elif "git_commit" in facts and facts["git_commit"] is None:
+    elif "git_commit" in facts.model_fields_set and facts.git_commit is None:
         text = "trained outside of a git repository, so that its code is known by version alone"
         found.append(Finding(WARNING, str(folder), text))
     return found
@@ -84,82 +94,132 @@ def verdict(findings: list[Finding]) -> str:
     return f"{UNVERIFIABLE}: {open_[0]}" if open_ else "yes"
 
 
-def _disagreements(
-    folder: Path, metrics: dict[str, Any], result: dict[str, Any], *, sealed: bool
-) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with a folder's small files, and what to do."""
-    again = f"`attention-ablation train {folder / SPEC}` writes it again from {RESULT}"
+def _wrong(folder: Path, *, weights: bool) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a finished run's folder, and what to do."""
+    metrics = _there(folder / METRICS, Metrics)
+    rebuilt = f"`{_train(folder)}` writes it again from {METRICS} and {HISTORY}"
     try:
-        if sealed or (folder / SPEC).exists():
-            read_run(folder / SPEC)
+        result = _there(folder / RESULT, Result)
     except UserError as error:
-        yield str(error), ""
-    if not metrics:
-        yield f"{METRICS} is missing", again
-    kept: dict[str, Any] = result.get("metrics", {})
-    if not kept and (sealed or result):
-        yield f"{RESULT}, which keeps what came out, is missing or empty", RETRAIN
-    if metrics and kept:
-        for key in dict.fromkeys([*kept, *metrics]):
-            if metrics.get(key) != kept.get(key):
-                values = f"{metrics.get(key)} in {METRICS} and {kept.get(key)} in {RESULT}"
-                yield f"{key} is {values}", again
-    try:
-        history = (folder / HISTORY).read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        if sealed:
-            yield f"{HISTORY} is missing or not text", again
+        yield f"damaged: {error}", f"{rebuilt}, or trains the run again"
         return
-    seal = (kept or metrics).get(SEAL)
-    if history != result.get("history", history):
-        yield f"{HISTORY} is not the one in {RESULT}", again
-    elif seal and sha256(folder / HISTORY) != seal:
-        yield f"{HISTORY} has not the digest that was recorded", RETRAIN
-    elif not _ends_in(history, kept or metrics):
-        yield f"the last epoch in {HISTORY} has other numbers than {METRICS}", RETRAIN
+    kept = result.metrics if result else metrics
+    assert kept  # or it would not have finished
+    sealed = kept.history_sha256 is not None
+    if sealed or (folder / SPEC).exists():
+        try:
+            read_run(folder / SPEC)
+        except UserError as error:
+            yield str(error), ""
+    again = f"`{_train(folder)}` writes it again from {RESULT}"
+    if metrics is None:
+        yield f"{METRICS} is missing", again
+    elif result is None and sealed:
+        yield f"{RESULT}, which keeps what came out, is missing", rebuilt
+    else:
+        ours, theirs = metrics.recorded, kept.recorded
+        for key in dict.fromkeys([*theirs, *ours]):
+            if ours.get(key) != theirs.get(key):
+                values = f"{ours.get(key)} in {METRICS} and {theirs.get(key)} in {RESULT}"
+                yield f"{key} is {values}", again
+    yield from _history(folder, kept, result, again)
+    yield from _gradcam(folder, kept)
+    if kept.initial_sha256:
+        yield from _start(folder, kept.initial_sha256)
+    if weights and sealed:
+        yield from _weights(folder, kept.weights_sha256)
 
 
-def _ends_in(history: str, metrics: dict[str, Any]) -> bool:
-    """Whether a history's last row has the numbers of the metrics."""
-    rows = list(csv.DictReader(history.splitlines()))
-    numbers = {k: v for k, v in metrics.items() if k.startswith(("train_", "validation_"))}
+def _history(
+    folder: Path, kept: Metrics, result: Result | None, again: str
+) -> Iterator[tuple[str, str]]:
     try:
-        last = {key: float(rows[-1][key]) for key in numbers}
-    except (KeyError, IndexError, TypeError, ValueError):
-        return False
-    return metrics.get("epochs") == len(rows) and all(
-        value == last[key] if value is not None else not math.isfinite(last[key])
-        for key, value in numbers.items()
-    )
+        history = read_text(folder / HISTORY)
+    except UserError as error:
+        if kept.history_sha256 or not isinstance(error, Missing):
+            yield f"{HISTORY} is missing or not text", again if result else RETRAIN
+        return
+    try:
+        why = disagreement(history, kept)
+    except UserError as error:
+        why = str(error)
+    if result and history != result.history:
+        yield f"{HISTORY} is not the one in {RESULT}", again
+    elif why:
+        yield why, RETRAIN
+
+
+def _gradcam(folder: Path, kept: Metrics) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with what Grad-CAM wrote: its means reach runs.csv and the claims."""
+    again = f"`attention-ablation gradcam {folder / SPEC}` writes it again"
+    try:
+        found = _there(folder / GRADCAM, GradCam)
+    except UserError as error:
+        yield f"damaged: {error}", again
+        return
+    if found is None:
+        return
+    try:
+        seals = {found.weights_sha256, kept.weights_sha256} - {None}
+        if found.status != kept.status or len(seals) > 1:
+            yield f"{GRADCAM} is of other weights than the run's", again
+        read_sealed(folder / GRADCAM_MAPS, found.maps_sha256)
+        images = read_sealed(folder / GRADCAM_IMAGES, found.images_sha256).decode()
+        rows = list(csv.DictReader(images.splitlines()))
+        for column, name in GRADCAM_MEANS.items():
+            values = [float(row[column]) for row in rows if column in row]
+            mean, said = fmean(values) if values else None, found.means[name]
+            if mean is None or said is None:
+                agree = mean is said
+            else:
+                agree = abs(mean - said) <= MEANS_AGREE
+            if not agree:
+                yield f"{name} in {GRADCAM} is not the mean of {GRADCAM_IMAGES}", again
+    except UserError as error:
+        yield str(error).replace(f"{folder}/", ""), again
+    except (ValueError, TypeError, csv.Error):
+        yield f"{GRADCAM_IMAGES}: expected a row of numbers for each image", again
+
+
+def _open(folder: Path, facts: Metrics) -> Iterator[tuple[str, str]]:
+    """Yield why a folder in which nothing is wrong cannot be verified."""
+    if facts.history_sha256 is None:
+        yield "finished by a version that recorded no digests", RETRAIN
+    with suppress(UserError):
+        found = _there(folder / GRADCAM, GradCam)
+        if found and found.images_sha256 is None:
+            again = f"`attention-ablation gradcam {folder / SPEC}` writes it again"
+            yield f"{GRADCAM} was written by a version that recorded no digests", again
 
 
 def _weights(folder: Path, digest: object) -> Iterator[tuple[str, str]]:
-    if not (folder / WEIGHTS).is_file():
-        yield f"{WEIGHTS} is missing", RETRAIN
-    elif sha256(folder / WEIGHTS) != digest:
-        yield f"{WEIGHTS} has not the digest that was recorded", RETRAIN
+    try:
+        if not (folder / WEIGHTS).is_file():
+            yield f"{WEIGHTS} is missing", RETRAIN
+        elif sha256(folder / WEIGHTS) != digest:
+            yield f"{WEIGHTS} has not the digest that was recorded", RETRAIN
+    except OSError as error:
+        yield f"{WEIGHTS} cannot be read: {error.strerror}", RETRAIN
 
 
-def _start(folder: Path, digest: object) -> Iterator[tuple[str, str]]:
+def _start(folder: Path, digest: str) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the weights that a detector's backbone started from."""
     try:
         first = read_run(folder / SPEC).initial
-        assert first  # or there would be no digest
-        weights = _read(folder.parents[1] / first.path / METRICS).get("weights_sha256")
     except UserError:
         return  # said of that folder
-    if weights and weights != digest:
+    metrics = read_outcome(folder.parents[1] / first.path).metrics if first else None
+    if first and metrics and metrics.weights_sha256 not in (None, digest):
         yield f"it started from other weights than {first.path} has now", RETRAIN
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read an object, empty where there is no file. Raises UserError where it is not one."""
+def _train(folder: Path) -> str:
+    return f"attention-ablation train {folder / SPEC}"
+
+
+def _there(path: Path, model: type[R]) -> R | None:
+    """Read a file of the run's, None where there is none. Raises UserError where it is damaged."""
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):  # of JSON and of UTF-8
-        data = None
-    if not isinstance(data, dict):
-        raise UserError(f"{path.name} is not a JSON object")
-    return data
+        return read_record(path, model)
+    except Missing:
+        return None

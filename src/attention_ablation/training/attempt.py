@@ -5,17 +5,18 @@ torch is imported only when all that is settled, so that one that waits for a GP
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from attention_ablation import STARTED
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.io import write_json
+from attention_ablation.study.lock import held
 from attention_ablation.study.runs import (
     FAILURE,
-    held,
     read_outcome,
     read_run,
+    refuse_folders,
     restore,
 )
 from attention_ablation.training.processes import Processes, join, local_rank
@@ -48,12 +49,14 @@ def attempt(
     Raises UserError for a mistake, and where an attempt before this one failed by itself.
     """
     folder = spec.parent
-    if not spec.is_file():
+    if not spec.exists():
         raise UserError(f"{spec}: there is no such spec; plan the run with snakemake.")
     failure = folder / FAILURE
-    if number > 1 and failure.exists():
+    refuse_folders(folder)
+    outcome = read_outcome(folder)
+    if number > 1 and failure.exists() and outcome.reason:
         raise UserError(
-            f"{folder}: it failed in the attempt before: {read_outcome(folder)['reason']} "
+            f"{folder}: it failed in the attempt before: {outcome.reason} "
             "Mend that and start the workflow again; what fails by itself is not tried again."
         )
     failure.unlink(missing_ok=True)
@@ -67,7 +70,8 @@ def attempt(
     except Exception as error:
         # The first process to fail knows why.
         if not _misses_another(error) and not failure.exists():
-            write_json(failure, {"status": "failed", "reason": _reason(error)})
+            with suppress(UserError):  # a full disk, which is what `error` says, too
+                write_json(failure, {"status": "failed", "reason": _reason(error)})
         raise
 
 

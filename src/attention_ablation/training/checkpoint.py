@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from attention_ablation.study.io import write_bytes
-from attention_ablation.study.runs import CHECKPOINTS, WEIGHTS
+from attention_ablation.study.io import read_bytes, write_bytes
+from attention_ablation.study.runs import PART, WEIGHTS, checkpoints, remove_leftovers
 
 KEPT = 2
-PART = "checkpoint.part"  # for one name after a kill, whatever the step was
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
@@ -27,7 +26,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     write_bytes(
         folder / f"checkpoint-{step:09d}-{_digest(content)}.pt", content, durable=True, part=PART
     )
-    for old in sorted(folder.glob(CHECKPOINTS))[:-KEPT]:
+    for old in checkpoints(folder)[:-KEPT]:
         old.unlink()
 
 
@@ -45,8 +44,7 @@ def save_weights(folder: Path, weights: dict[str, Any]) -> str:
 
 def remove(folder: Path) -> None:
     """Remove all checkpoints of a finished run."""
-    for path in folder.glob(CHECKPOINTS):
-        path.unlink()
+    remove_leftovers(folder)
 
 
 def load(folder: Path) -> dict[str, Any] | None:
@@ -54,18 +52,26 @@ def load(folder: Path) -> dict[str, Any] | None:
 
     Says which ones were skipped.
     """
-    paths = sorted(folder.glob(CHECKPOINTS), reverse=True)
-    for path in paths:
-        content = path.read_bytes()
-        if _digest(content) == path.stem.split("-")[-1]:
-            state: dict[str, Any] = torch.load(
-                io.BytesIO(content), weights_only=True, map_location="cpu"
-            )
+    paths = checkpoints(folder)
+    for path in reversed(paths):
+        state = _read(path)
+        if state is not None:
             return state
         print(f"warning: {path} is damaged; falling back to the checkpoint before it.", flush=True)
     if paths:
         print("warning: no sound checkpoint is left; starting over.", flush=True)
     return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = read_bytes(path)
+        if _digest(content) != path.stem.split("-")[-1]:
+            return None
+        state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception:  # a UserError, or any of the many that torch raises for what is no checkpoint
+        return None
+    return state if isinstance(state, dict) else None
 
 
 def _digest(content: bytes | memoryview) -> str:
