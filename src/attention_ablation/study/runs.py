@@ -65,10 +65,17 @@ def read_run(path: Path) -> Run:
 
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
-    """Declare a run finished: keep its result, then write `metrics.json`."""
+    """Declare a run finished: keep its result, clean its folder, then write `metrics.json`."""
     history = (folder / HISTORY).read_text("utf-8")
     write_json(folder / RESULT, {"metrics": metrics, "history": history})
+    remove_leftovers(folder)
     write_json(folder / METRICS, metrics)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a finished run no longer needs: checkpoints, and files of a killed writer."""
+    for path in [*folder.glob(CHECKPOINTS), *folder.glob("*.part")]:
+        path.unlink(missing_ok=True)
 
 
 def restore(folder: Path) -> bool:
@@ -77,6 +84,7 @@ def restore(folder: Path) -> bool:
         result = json.loads((folder / RESULT).read_text("utf-8"))
     except FileNotFoundError:
         return False
+    remove_leftovers(folder)
     write_text(folder / HISTORY, result["history"])
     write_json(folder / METRICS, result["metrics"])
     return True

@@ -15,7 +15,7 @@ PART = "checkpoint.part"  # for one name after a kill, whatever the step was
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Write `state` as the checkpoint of `step`, and remove all but the last two.
+    """Write `state` as the checkpoint of `step`, and remove all but those of the last two steps.
 
     The name carries the first 16 hexadecimal digits of the content's SHA-256, so a file that was
     cut short or damaged is known for one. Raises UserError as `write_bytes` does; the checkpoints
@@ -24,10 +24,11 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    write_bytes(
-        folder / f"checkpoint-{step:09d}-{_digest(content)}.pt", content, durable=True, part=PART
-    )
-    for old in sorted(folder.glob(CHECKPOINTS))[:-KEPT]:
+    path = folder / f"checkpoint-{step:09d}-{_digest(content)}.pt"
+    write_bytes(path, content, durable=True, part=PART)
+    # One of the same step is older: the evaluation that follows the step was not yet made.
+    others = set(folder.glob(f"checkpoint-{step:09d}-*.pt")) - {path}
+    for old in [*others, *sorted(set(folder.glob(CHECKPOINTS)) - others)[:-KEPT]]:
         old.unlink()
 
 
@@ -41,12 +42,6 @@ def save_weights(folder: Path, weights: dict[str, Any]) -> str:
     content = buffer.getbuffer()
     write_bytes(folder / WEIGHTS, content, durable=True, part=PART)
     return hashlib.sha256(content).hexdigest()
-
-
-def remove(folder: Path) -> None:
-    """Remove all checkpoints of a finished run."""
-    for path in folder.glob(CHECKPOINTS):
-        path.unlink()
 
 
 def load(folder: Path) -> dict[str, Any] | None:
