@@ -11,12 +11,14 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import nn
 
 from attention_ablation.cli import script
 from attention_ablation.data import batches
+from attention_ablation.data.images import read_image
 from attention_ablation.training.loop import Loop
 
 
@@ -76,15 +78,15 @@ def stop_in_evaluation(images: int) -> None:
 
 def fail_in_worker(images: int) -> None:
     """Let a worker of process 1 fail when it has read so many images."""
-    plain, read = batches.read_image, []
+    read = []
 
     def failing(path: Path) -> torch.Tensor:
         read.append(path)
         if len(read) > images and os.environ["RANK"] == "1":
             raise Exception("odd pixels")
-        return plain(path)
+        return read_image(path)
 
-    batches.read_image = failing
+    patch.object(batches, "read_image", failing).start()
 
 
 HAPPENS = {

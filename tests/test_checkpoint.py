@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from attention_ablation.cli import main
+from attention_ablation.data.batches import Batch, MemorySource
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
 from attention_ablation.training import checkpoint
@@ -171,6 +173,52 @@ def test_a_signal_writes_a_checkpoint_at_the_next_step(
     assert main(["train", str(spec)]) == 0
     assert f"going on from step 10 of {4 * EPOCHS}" in capsys.readouterr().out
     assert_equal(outcome(spec), expected)
+
+
+@pytest.mark.parametrize("how", ["stopped", "dies"])
+def test_an_evaluation_that_is_interrupted_is_made_again_and_no_step_is(
+    spec: Path,
+    expected: tuple[list[dict[str, str]], dict[str, torch.Tensor]],
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain, step, evaluations, steps = MemorySource.validation, Loop._step, [], []
+
+    def interrupted(source: MemorySource) -> Iterator[Batch]:
+        evaluations.append(1)
+        if len(evaluations) == 3:
+            if how == "dies":
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield from plain(source)  # one batch
+            raise AssertionError("the evaluation went on")
+        yield from plain(source)
+
+    def counted(loop: Loop, batch: Batch) -> None:
+        steps.append(1)
+        step(loop, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemorySource, "validation", interrupted)
+        with pytest.raises(KeyboardInterrupt if how == "dies" else SystemExit) as ended:
+            main(["train", str(spec)])
+    if how == "stopped":
+        assert ended.value.args == (128 + signal.SIGTERM,)
+        assert "stopped at step 12; the next call goes on from there" in capsys.readouterr().out
+    monkeypatch.setattr(Loop, "_step", counted)
+    assert main(["train", str(spec)]) == 0
+    assert f"going on from step 12 of {4 * EPOCHS}" in capsys.readouterr().out
+    assert len(steps) == 4 * EPOCHS - 12
+    assert_equal(outcome(spec), expected)
+
+
+def test_a_checkpoint_replaces_the_one_of_its_step(tmp_path: Path) -> None:
+    for step, number in ((1, 1), (2, 1), (3, 1), (3, 2), (3, 3)):
+        checkpoint.save(tmp_path, step, {"number": number})
+    assert checkpoint.load(tmp_path) == {"number": 3}
+    names = sorted(path.name[:20] for path in tmp_path.iterdir())
+    assert names == ["checkpoint-000000002", "checkpoint-000000003"]
 
 
 def stop_after(epochs: int, spec: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
