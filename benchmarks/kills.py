@@ -40,7 +40,8 @@ from tests.test_training import TIMES, small_run, spec_file
 
 HANGS = 60  # s that a process may take to end
 KILL, TERM, INT = "SIGKILL", "SIGTERM", "SIGINT"
-ENDS = {KILL: {-9}, TERM: {143, -15, 0}, INT: {130, 0}, WORKER: {2, 0}, "": {0}}
+# 0: it ended by itself just before.
+ENDS = {KILL: {-9, 0}, TERM: {143, -15, 0}, INT: {130, 0}, WORKER: {2, 0}, "": {0}}
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h: what a killed training leaves comes to this process
 
 

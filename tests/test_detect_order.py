@@ -73,7 +73,8 @@ def test_a_signal_stops_an_evaluation_which_is_then_made_again(
     def interrupted(images: SceneSet, index: int) -> object:
         if len(images) == 8:  # the validation set
             read.append(index)
-            os.kill(os.getpid(), signal.SIGTERM)
+            if len(read) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
         return plain(images, index)
 
     with monkeypatch.context() as patched:
