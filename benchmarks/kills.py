@@ -207,6 +207,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
+        tempfile.tempdir = name  # a killed worker leaves its socket there
         found = works(root)
         random, log, total = Random(options.seed), root / "log", options.kills // (len(found) - 1)
         done = []

@@ -119,6 +119,40 @@ def test_a_worker_that_waits_for_a_file_ends_with_its_killed_training(
     assert training.process.returncode == -signal.SIGKILL, said
 
 
+WAITED_FOR = """
+import sys, threading, time
+from attention_ablation import cli
+
+def main():
+    print("printed")
+    threading.Thread(target=time.sleep, args=[1000]).start()
+    {ends}
+
+cli.main = main
+cli.script()
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "said"),
+    [
+        ("raise ValueError('odd')", 1, "Traceback (most recent call last):"),
+        ("sys.exit(143)", 143, ""),
+        ("raise SystemExit", 0, ""),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("return 2", 2, ""),
+    ],
+)
+def test_a_command_waits_for_nothing_however_it_ends(ends: str, code: int, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WAITED_FOR.format(ends=ends)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (code, "printed\n")
+    assert done.stderr.startswith(said)
+    assert bool(done.stderr) == bool(said)
+
+
 # Without the command, which leaves by itself: a worker waits, the other raises an error.
 NOT_A_COMMAND = """
 import sys, time, torch

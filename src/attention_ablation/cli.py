@@ -173,9 +173,9 @@ def script() -> None:
     try:
         code = _code()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has had enough
+    except OSError:  # the disk is full, or the reader, such as `head`, has had enough
         code = 1
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         sys.stderr.flush()
     os._exit(code)
 
