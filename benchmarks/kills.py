@@ -209,14 +209,18 @@ def main() -> None:
         root = Path(name)
         tempfile.tempdir = name  # a killed worker leaves its socket there
         found = works(root)
-        random, log, total = Random(options.seed), root / "log", options.kills // (len(found) - 1)
+        random, log, total = (
+            Random(options.seed),
+            root / "log",
+            -(-options.kills // (len(found) - 1)),
+        )
         done = []
         for work in found:
             os.chdir(work.folder.parents[2 if work.describe is rendered else 4])
             rounds = Rounds(work, random, log)
             done.append(rounds)
             signals = [KILL, TERM, INT] + [WORKER] * ("workers" in work.name)
-            want = options.renders if work.describe is rendered else total
+            want = options.renders if work.describe is rendered else trainings
             while (kills := sum(rounds.kills.values())) < want:
                 rounds.once(random.choice(signals))
                 print(f"{work.name}: {kills} of {want} kills, {rounds.ends} ends", flush=True)

@@ -131,7 +131,7 @@ def test_processes_share_the_validation_images(plan: Plan) -> None:
     scenes = detection.data.validation
     parts: list[int] = []
 
-    def perfect(part: range, _: object) -> list[object]:
+    def perfect(part: range) -> list[object]:
         parts.extend(part)
         return [({**scenes[i][1], "scores": torch.ones(len(scenes[i][1]["labels"]))}, scenes[i][1])
                 for i in part]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,8 @@ class Detection:
     def validate(self, stop: Callable[[], None] | None = None) -> dict[str, float]:
         """Return the mAP (%) of the whole validation set by the recipe's metric; see `Task`."""
         part = range(self.processes.rank, len(self.data.validation), self.processes.size)
-        found = self.processes.gather(self.detect(part, stop))
+        detect = partial(self.detect, stop=stop) if stop else self.detect
+        found = self.processes.gather(detect(part))
         predictions, targets = [p for p, _ in found], [t for _, t in found]
         if self.recipe.metric == "coco":
             shares = coco_map(predictions, targets)
