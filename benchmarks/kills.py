@@ -209,11 +209,8 @@ def main() -> None:
         root = Path(name)
         tempfile.tempdir = name  # a killed worker leaves its socket there
         found = works(root)
-        random, log, total = (
-            Random(options.seed),
-            root / "log",
-            -(-options.kills // (len(found) - 1)),
-        )
+        random, log = Random(options.seed), root / "log"
+        trainings = -(-options.kills // (len(found) - 1))
         done = []
         for work in found:
             os.chdir(work.folder.parents[2 if work.describe is rendered else 4])
