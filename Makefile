@@ -8,6 +8,7 @@
 # make benchmark-cluster  checkpoints and 500 runs through a local Slurm (needs it, and root)
 # make benchmark-loader  how fast images are read, beside torchvision's reference loader
 # make benchmark-detection  how fast detectors train, beside torchvision's
+# make benchmark-kills  kill 200 trainings and 50 renderings; all must end as if they never were
 # make lock     pin every package again, from pyproject.toml (needs uv)
 #
 # Choose with TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
@@ -37,7 +38,7 @@ $(if $(strip $(UNKNOWN)),$(error unknown $(strip $(UNKNOWN)); valid are: $(CHOOS
 # Files are UTF-8 in any locale.
 export PYTHONUTF8 := 1
 
-.PHONY: tables plan status verify benchmark benchmark-cluster benchmark-loader benchmark-detection test lint format lock
+.PHONY: tables plan status verify benchmark benchmark-cluster benchmark-loader benchmark-detection benchmark-kills test lint format lock
 
 tables: $(READY)
 	@test -f $(call quoted,workflow/profiles/$(PROFILE)/config.yaml) || { \
@@ -68,6 +69,9 @@ benchmark-loader: $(READY)
 
 benchmark-detection: $(READY)
 	$(RUN) python -m benchmarks.detection
+
+benchmark-kills: $(READY)
+	$(RUN) python -m benchmarks.kills
 
 test: $(READY)
 	$(RUN) pytest

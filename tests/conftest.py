@@ -31,8 +31,13 @@ def study() -> Study:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the workflow whose default tier, 'tiny', trains a network in a second."""
-    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
-    shutil.copy(ROOT / "Snakefile", tmp_path)
+    return tiny_project(tmp_path)
+
+
+def tiny_project(folder: Path) -> Path:
+    """Write that copy into a folder, and return it."""
+    shutil.copytree(ROOT / "workflow", folder / "workflow")
+    shutil.copy(ROOT / "Snakefile", folder)
     tier = yaml.safe_load((ROOT / "workflow/tiers/quick.yaml").read_text())
     recipe = tier["classification"]["recipe"]
     recipe["dataset"] |= {"train_images": 64, "validation_images": 50}
@@ -43,10 +48,10 @@ def project(tmp_path: Path) -> Path:
         recipe = detector["recipe"]
         recipe["dataset"] |= {"train_images": 16, "validation_images": 8}
         recipe |= {"epochs": 2, "evaluate_every": 2, "batch_size": 4}
-    write_yaml(tmp_path / "workflow/tiers/tiny.yaml", tier)
+    write_yaml(folder / "workflow/tiers/tiny.yaml", tier)
     config = {"study": "cbam", "tier": "tiny", "tables": ["table3"]}
-    write_yaml(tmp_path / "config.yaml", config)
-    return tmp_path
+    write_yaml(folder / "config.yaml", config)
+    return folder
 
 
 @pytest.fixture

@@ -2,18 +2,23 @@
 
 NO_NORM: scale channels where BatchNorm would normalise them. When that many steps are done, process
 1 alone: STOP_AT, sends itself SIGTERM; STOP_LAUNCHER_AT, sends it to torchrun; FAIL_AT, raises an
-error; KILL_AT, is gone.
+error; KILL_AT, is gone. STOP_IN_EVALUATION: it sends itself SIGTERM in its first evaluation, of
+that many images a batch. FAIL_IN_WORKER: its workers fail after as many images.
 """
 
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import nn
 
 from attention_ablation.cli import script
+from attention_ablation.data import batches
+from attention_ablation.data.images import read_image
 from attention_ablation.training.loop import Loop
 
 
@@ -58,6 +63,32 @@ def fail() -> None:
     raise ValueError("process 1 broke")
 
 
+def stop_in_evaluation(images: int) -> None:
+    """Let process 1 send itself a signal when its first evaluation begins."""
+    plain = Loop._evaluate
+    batches.EVALUATION_BATCH = images
+
+    def interrupted(loop: Loop, asked_to_stop: Callable[[], bool]) -> Mapping[str, float]:
+        if loop.processes.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(loop, asked_to_stop)
+
+    Loop._evaluate = interrupted
+
+
+def fail_in_worker(images: int) -> None:
+    """Let a worker of process 1 fail when it has read so many images."""
+    read = []
+
+    def failing(path: Path) -> torch.Tensor:
+        read.append(path)
+        if len(read) > images and os.environ["RANK"] == "1":
+            raise Exception("odd pixels")
+        return read_image(path)
+
+    patch.object(batches, "read_image", failing).start()
+
+
 HAPPENS = {
     "STOP_AT": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "STOP_LAUNCHER_AT": signal_launcher,
@@ -71,4 +102,8 @@ if __name__ == "__main__":
     for name, happens in HAPPENS.items():
         if name in os.environ:
             at(int(os.environ[name]), happens)
+    if "STOP_IN_EVALUATION" in os.environ:
+        stop_in_evaluation(int(os.environ["STOP_IN_EVALUATION"]))
+    if "FAIL_IN_WORKER" in os.environ:
+        fail_in_worker(int(os.environ["FAIL_IN_WORKER"]))
     script()

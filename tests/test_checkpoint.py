@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from attention_ablation.cli import main
+from attention_ablation.data.batches import Batch, MemorySource
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.runs import steps_saved
+from attention_ablation.study.runs import remove_leftovers, steps_saved
 from attention_ablation.training import checkpoint
 from attention_ablation.training.loop import Loop
 from tests.test_training import classification, history, small_run, spec_file
@@ -175,6 +177,52 @@ def test_a_signal_writes_a_checkpoint_at_the_next_step(
     assert_equal(outcome(spec), expected)
 
 
+@pytest.mark.parametrize("how", ["stopped", "dies"])
+def test_an_evaluation_that_is_interrupted_is_made_again_and_no_step_is(
+    spec: Path,
+    expected: tuple[list[dict[str, str]], dict[str, torch.Tensor]],
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain, step, evaluations, steps = MemorySource.validation, Loop._step, [], []
+
+    def interrupted(source: MemorySource) -> Iterator[Batch]:
+        evaluations.append(1)
+        if len(evaluations) == 3:
+            if how == "dies":
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield from plain(source)  # one batch
+            raise AssertionError("the evaluation went on")
+        yield from plain(source)
+
+    def counted(loop: Loop, batch: Batch) -> None:
+        steps.append(1)
+        step(loop, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemorySource, "validation", interrupted)
+        with pytest.raises(KeyboardInterrupt if how == "dies" else SystemExit) as ended:
+            main(["train", str(spec)])
+    if how == "stopped":
+        assert ended.value.args == (128 + signal.SIGTERM,)
+        assert "stopped at step 12; the next call goes on from there" in capsys.readouterr().out
+    monkeypatch.setattr(Loop, "_step", counted)
+    assert main(["train", str(spec)]) == 0
+    assert f"going on from step 12 of {4 * EPOCHS}" in capsys.readouterr().out
+    assert len(steps) == 4 * EPOCHS - 12
+    assert_equal(outcome(spec), expected)
+
+
+def test_a_checkpoint_replaces_the_one_of_its_step(tmp_path: Path) -> None:
+    for step, number in ((1, 1), (2, 1), (3, 1), (3, 2), (3, 3)):
+        checkpoint.save(tmp_path, step, {"number": number})
+    assert checkpoint.load(tmp_path) == {"number": 3}
+    names = sorted(path.name[:20] for path in tmp_path.iterdir())
+    assert names == ["checkpoint-000000002", "checkpoint-000000003"]
+
+
 def stop_after(epochs: int, spec: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Train some epochs, then die; return the checkpoints, the newest last."""
     plain = Loop.epoch
@@ -254,7 +302,7 @@ def test_what_torch_refuses_is_passed_over_and_a_users_own_file_is_none(
     assert checkpoint.load(tmp_path) == {"step": 1}
     assert capsys.readouterr().out.count("is damaged; falling back") == 3
     assert steps_saved(tmp_path) == 4
-    checkpoint.remove(tmp_path)
+    remove_leftovers(tmp_path)
     assert (tmp_path / "checkpoint-best.pt").exists()
 
 

@@ -16,6 +16,7 @@ from attention_ablation.data.detection import SceneSet
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.runs import WEIGHTS, steps_saved
+from attention_ablation.training import detect
 from attention_ablation.training.detect import Detection
 from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.processes import Processes
@@ -57,6 +58,35 @@ def test_an_interrupted_run_ends_as_one_that_never_was(
     assert steps_saved(second) == 4
     found = train(run, second, plan.data_folder, CPU)
     assert len(calls) == 6 + 4
+    for name in ("train_loss", "validation_map", "weights_sha256"):
+        assert found[name] == expected[name], name
+
+
+def test_a_signal_stops_an_evaluation_which_is_then_made_again(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = alone(plan, "table6", "resnet18+faster-rcnn")
+    first, second = (tmp_path / name for name in "ab")
+    first.mkdir()
+    second.mkdir()
+    monkeypatch.setattr(detect, "EVALUATION_BATCH", 2)
+    expected = train(run, first, plan.data_folder, CPU)
+    plain, read = SceneSet.__getitem__, []
+
+    def interrupted(images: SceneSet, index: int) -> object:
+        if len(images) == 8:  # the validation set
+            read.append(index)
+            if len(read) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return plain(images, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SceneSet, "__getitem__", interrupted)
+        with pytest.raises(SystemExit):
+            train(run, second, plan.data_folder, CPU)
+    assert len(read) == 2  # a batch
+    assert steps_saved(second) == run.spec.recipe.steps
+    found = train(run, second, plan.data_folder, CPU)
     for name in ("train_loss", "validation_map", "weights_sha256"):
         assert found[name] == expected[name], name
 

@@ -8,7 +8,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -259,6 +262,59 @@ def test_a_signal_to_one_process_stops_all_and_any_number_goes_on(
     assert losses[0] == pytest.approx(losses[1], abs=2e-6)
     assert two == expected
     assert all(torch.equal(v, weights(together)[name]) for name, v in weights(spec.parent).items())
+
+
+def test_processes_stop_together_in_an_evaluation_and_make_it_again(
+    run: Run, data: Path, together: Path, tmp_path: Path
+) -> None:
+    spec = place(run, tmp_path)
+    # One process has two batches of at most 25 images, the other one.
+    text = Launch(spec, data, STOP_IN_EVALUATION="25").output(fails=True)
+    assert text.count(f"stopped at step {STEPS}; the next call goes on from there") == 1
+    assert not (spec.parent / "failure.json").exists()
+    text = Launch(spec, data).output()
+    assert text.count(f"going on from step {STEPS} of {EPOCHS * STEPS}") == 1
+    assert numbers(spec.parent) == numbers(together)
+    assert all(torch.equal(v, weights(together)[name]) for name, v in weights(spec.parent).items())
+
+
+class _Threads(Processes):
+    """Processes as threads, which agree at a barrier."""
+
+    def __init__(self, rank: int, size: int, shared: list[int], barrier: Barrier) -> None:
+        super().__init__(rank, size)
+        self.shared, self.barrier = shared, barrier
+
+    def largest(self, number: int) -> int:
+        self.shared[self.rank] = number
+        self.barrier.wait()
+        most = max(self.shared)
+        self.barrier.wait()
+        return most
+
+
+@pytest.mark.parametrize("stops_at", [None, 2])
+def test_processes_with_unlike_numbers_of_batches_are_asked_alike(stops_at: int | None) -> None:
+    counts, shared, barrier = [3, 1, 0, 2], [0] * 4, Barrier(4, timeout=30)
+
+    def process(rank: int) -> tuple[list[int], int]:
+        one = _Threads(rank, 4, shared, barrier)
+        got, asked = [], []
+
+        def stop() -> None:
+            asked.append(1)
+            if one.largest(int(rank == 2 and len(asked) == stops_at)):
+                raise InterruptedError
+
+        with suppress(InterruptedError):
+            got += list(one.in_step(range(counts[rank]), stop))
+        return got, len(asked)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(process, range(4)))
+    assert {asked for _, asked in found} == {stops_at or max(counts)}
+    if stops_at is None:
+        assert [got for got, _ in found] == [list(range(count)) for count in counts]
 
 
 def test_a_process_that_fails_notes_why_and_one_that_is_gone_may_be_tried_again(

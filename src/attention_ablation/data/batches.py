@@ -4,9 +4,9 @@ Either source gives this process's part of every batch, as a network sees it, on
 an image looks like in a step depends on the seed, the epoch and its place only.
 """
 
-import signal
 import weakref
 from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -17,6 +17,7 @@ from attention_ablation.data.augment import PadCropFlip, draws
 from attention_ablation.data.files import FileList, ImageFiles
 from attention_ablation.data.images import EvaluationCrop, TrainingCrop, read_image
 from attention_ablation.data.load import ImageData, ImageSet, network_input
+from attention_ablation.data.workers import fetch, worker_loader
 from attention_ablation.study.datasets import IMAGENET_MEAN, IMAGENET_STD, Images
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.recipes import ClassificationRecipe
@@ -173,15 +174,13 @@ class FileSource:
     def _load(self, keys: Iterator[list["Key"]]) -> Generator[Batch, None, None]:
         self._keys = keys
         if not self._loaders:
-            loader = DataLoader(
+            loader = worker_loader(
                 self._crops,
-                batch_sampler=_Asked(self),
-                num_workers=self._workers,
-                collate_fn=collate,
+                _Asked(self),
+                collate,
+                self._workers,
+                stay=True,
                 pin_memory=self._device.type == "cuda",
-                persistent_workers=self._workers > 0,
-                worker_init_fn=ignore_signals,
-                generator=torch.Generator(),  # the global one is the training's
             )
             self._loaders.append(loader)
         yield from self.on_device(self._loaders[0])
@@ -213,20 +212,23 @@ class Crops(Dataset[tuple[Tensor, int]]):
 
     def __getitems__(self, keys: list[Key]) -> list[tuple[Tensor, int]] | str:
         """Return (H, W, 3) uint8 images with their labels."""
-        try:
-            return [self._item(key) for key in keys]
-        except UserError as error:  # raised in a worker, it would come with its traceback
-            return str(error)
+        return fetch(keys, self._item, self._path)
+
+    def _path(self, key: Key) -> Path:
+        epoch, index = key
+        return self._split(epoch).path(index)
+
+    def _split(self, epoch: int | None) -> FileList:
+        return self._files.validation if epoch is None else self._files.train
 
     def _item(self, key: Key) -> tuple[Tensor, int]:
         epoch, index = key
-        files: FileList = self._files.validation if epoch is None else self._files.train
-        image = read_image(files.path(index))
+        image = read_image(self._path(key))
         if epoch is not None and self._augmented:
             cropped = self._training(image, epoch, index)
         else:
             cropped = self._evaluation(image)
-        return cropped.permute(1, 2, 0).contiguous(), int(files.labels[index])
+        return cropped.permute(1, 2, 0).contiguous(), int(self._split(epoch).labels[index])
 
 
 def collate(items: list[tuple[Tensor, int]] | str) -> Batch | str:
@@ -255,15 +257,6 @@ def _end(
         batches.close()
     under_way.clear()
     loaders.clear()  # with a loader its workers end
-
-
-def ignore_signals(_: int) -> None:
-    """Leave a signal to stop, which often goes to every process of a job, to the main one.
-
-    It asks its workers for the batch under way and ends them when the checkpoint is written.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def source(

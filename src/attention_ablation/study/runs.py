@@ -84,8 +84,9 @@ def read_run(path: Path) -> Run:
 
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
-    """Declare a run finished: keep its result, then write `metrics.json`."""
+    """Declare a run finished: keep its result, clean its folder, then write `metrics.json`."""
     write_json(folder / RESULT, {"metrics": metrics, "history": read_text(folder / HISTORY)})
+    remove_leftovers(folder)
     write_json(folder / METRICS, metrics)
 
 
@@ -99,9 +100,9 @@ def restore(folder: Path) -> bool:
     if result is None:
         return False
     write_json(folder / RESULT, result)
+    remove_leftovers(folder)
     write_text(folder / HISTORY, result["history"])
     write_json(folder / METRICS, result["metrics"])
-    remove_leftovers(folder)
     return True
 
 

@@ -2,19 +2,20 @@
 
 import hashlib
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from attention_ablation.study.io import read_bytes, write_bytes
-from attention_ablation.study.runs import PART, WEIGHTS, checkpoints, remove_leftovers
+from attention_ablation.study.runs import PART, WEIGHTS, checkpoints
 
 KEPT = 2
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Write `state` as the checkpoint of `step`, and remove all but the last two.
+    """Write `state` as the checkpoint of `step`, and remove all but those of the last two steps.
 
     The name carries the first 16 hexadecimal digits of the content's SHA-256, so a file that was
     cut short or damaged is known for one. Raises UserError as `write_bytes` does; the checkpoints
@@ -23,11 +24,13 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    write_bytes(
-        folder / f"checkpoint-{step:09d}-{_digest(content)}.pt", content, durable=True, part=PART
-    )
-    for old in checkpoints(folder)[:-KEPT]:
-        old.unlink()
+    path = folder / f"checkpoint-{step:09d}-{_digest(content)}.pt"
+    write_bytes(path, content, durable=True, part=PART)
+    # One of the same step is older: the evaluation that follows the step was not yet made.
+    same = {old for old in checkpoints(folder) if old.name.startswith(path.name[:20])} - {path}
+    for old in [*same, *[other for other in checkpoints(folder) if other not in same][:-KEPT]]:
+        with suppress(OSError):  # a folder of that name
+            old.unlink()
 
 
 def save_weights(folder: Path, weights: dict[str, Any]) -> str:
@@ -40,11 +43,6 @@ def save_weights(folder: Path, weights: dict[str, Any]) -> str:
     content = buffer.getbuffer()
     write_bytes(folder / WEIGHTS, content, durable=True, part=PART)
     return hashlib.sha256(content).hexdigest()
-
-
-def remove(folder: Path) -> None:
-    """Remove all checkpoints of a finished run."""
-    remove_leftovers(folder)
 
 
 def load(folder: Path) -> dict[str, Any] | None:

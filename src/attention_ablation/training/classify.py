@@ -1,6 +1,6 @@
 """What a step and an evaluation are in image classification."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,21 +84,22 @@ class Classification:
         return loss, _sums(logits.detach(), labels, loss.detach())
 
     @torch.inference_mode()
-    def evaluate(self) -> Tensor:
+    def evaluate(self, stop: Callable[[], None] = lambda: None) -> Tensor:
         """Return the sums over this process's part of the validation set.
 
-        Every image is in one process's part, also where the parts are not of one size.
+        Every image is in one process's part, also where the parts are not of one size. `stop` is
+        called before each batch, by all processes together.
         """
         self.model.eval()
         sums = torch.zeros(4, device=self.device)
-        for images, labels in self.source.validation():
+        for images, labels in self.processes.in_step(self.source.validation(), stop):
             logits = self.model(images)
             sums += _sums(logits, labels, cross_entropy(logits, labels))
         return sums
 
-    def validate(self) -> dict[str, float]:
-        """Return loss and errors (%) of the whole validation set."""
-        *values, images = self.processes.sum(self.evaluate()).tolist()
+    def validate(self, stop: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Return loss and errors (%) of the whole validation set; see `Task`."""
+        *values, images = self.processes.sum(self.evaluate(stop)).tolist()
         return means(self.columns, values, images)
 
     def describe(self, row: Mapping[str, Any]) -> str:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from attention_ablation.data.annotations import Target
 from attention_ablation.data.arrays import write_arrays
-from attention_ablation.data.batches import ignore_signals
 from attention_ablation.data.detection import DetectionData, DetectionSet, load_detection
 from attention_ablation.data.detection_augment import Augmentation, augmented, sample_seed
+from attention_ablation.data.workers import fetch, worker_loader
 from attention_ablation.metrics.coco import coco_map
 from attention_ablation.metrics.voc import voc_map
 from attention_ablation.models.detection.build import build_detector, initialise_detector
@@ -126,14 +127,7 @@ class Detection:
         begin = (epoch - 1) * self.steps_per_epoch
         steps = range(begin + first, begin + self.steps_per_epoch)
         pick = _Picked(self.data.train, self.recipe.augmentation, self.seed)
-        loader = DataLoader(
-            pick,
-            batch_sampler=_Steps(steps, self._indices),
-            collate_fn=_lists,
-            num_workers=self.workers,
-            worker_init_fn=ignore_signals,
-            generator=torch.Generator(),  # the global one is the training's
-        )
+        loader = worker_loader(pick, _Steps(steps, self._indices), _lists, self.workers)
         for step, batch in zip(steps, loader, strict=True):
             if isinstance(batch, str):
                 raise UserError(batch)
@@ -154,21 +148,28 @@ class Detection:
         return loss, torch.cat([sums, sums.new_tensor([len(images)])])
 
     @torch.inference_mode()
-    def detect(self, indices: range) -> list[tuple[Target, Target]]:
-        """Return what the detector finds in validation images, and what is there, on the CPU."""
+    def detect(
+        self, indices: range, stop: Callable[[], None] | None = None
+    ) -> list[tuple[Target, Target]]:
+        """Return what the detector finds in validation images, and what is there, on the CPU.
+
+        With `stop` all processes do so together, and it is called before each batch.
+        """
         self.model.eval()
         found = []
-        for begin in range(0, len(indices), EVALUATION_BATCH):
+        begins = range(0, len(indices), EVALUATION_BATCH)
+        for begin in self.processes.in_step(begins, stop) if stop else begins:
             pairs = [self.data.validation[i] for i in indices[begin : begin + EVALUATION_BATCH]]
             predictions = self.model(self._to_device([image for image, _ in pairs]))
             for prediction, (_, target) in zip(predictions, pairs, strict=True):
                 found.append(({k: v.cpu() for k, v in prediction.items()}, target))
         return found
 
-    def validate(self) -> dict[str, float]:
-        """Return the mAP (%) of the whole validation set by the recipe's metric."""
+    def validate(self, stop: Callable[[], None] | None = None) -> dict[str, float]:
+        """Return the mAP (%) of the whole validation set by the recipe's metric; see `Task`."""
         part = range(self.processes.rank, len(self.data.validation), self.processes.size)
-        found = self.processes.gather(self.detect(part))
+        detect = partial(self.detect, stop=stop) if stop else self.detect
+        found = self.processes.gather(detect(part))
         predictions, targets = [p for p, _ in found], [t for _, t in found]
         if self.recipe.metric == "coco":
             shares = coco_map(predictions, targets)
@@ -255,15 +256,16 @@ class _Picked(Dataset[tuple[Tensor, Target]]):
         self.images, self.augmentation, self.seed = images, augmentation, seed
 
     def __getitems__(self, places: list[tuple[int, int]]) -> list[tuple[Tensor, Target]] | str:
-        try:
-            return [self[at] for at in places]
-        except UserError as error:  # raised in a worker, it would come with its traceback
-            return str(error)
+        return fetch(places, self.__getitem__, self._name)
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, Target]:
         turn, index = at
         image, target = self.images[index]
         return augmented(image, target, self.augmentation, sample_seed(self.seed, turn, index))
+
+    def _name(self, at: tuple[int, int]) -> str:
+        paths = getattr(self.images, "paths", None)
+        return str(paths[at[1]]) if paths else f"training image {at[1]}"
 
 
 def _lists(pairs: list[tuple[Tensor, Target]] | str) -> Batch | str:

@@ -1,7 +1,7 @@
 """Optimiser, schedule, precision and progress around a task, as one state that can be resumed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class Stopped(Exception):  # noqa: N818  (a request that was met, not an error)
-    """The loop was asked to stop and did so between two steps."""
+    """The loop was asked to stop and did so between two batches; its state is saved."""
 
 
 class Loop:
@@ -50,29 +50,32 @@ class Loop:
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
-    def epoch(self, asked_to_stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+    def epoch(
+        self,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+        save: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
         """Train the rest of an epoch, evaluate, and return the history's new row.
 
-        Raises Stopped before the first step at which `asked_to_stop` is true.
+        `save` is called when the steps are done: an evaluation that is interrupted is made again.
+        Raises Stopped, after `save`, before the first batch at which `asked_to_stop` is true.
         """
-        first_step = len(self.history) * self.task.steps_per_epoch
         number = len(self.history) + 1
-        row: dict[str, float] = {
-            "epoch": number,
-            "lr": float(f"{self._learning_rate(first_step):.6g}"),
-        }
-        self._train(self.step - first_step, asked_to_stop)
+        steps = self.task.steps_per_epoch
+        done = self.step - (number - 1) * steps
+        if done < steps:
+            self._train(done, asked_to_stop, save)
+            save()
         *values, images = self.processes.sum(self.sums).tolist()
         train = means(self.task.columns, values, images)
-        row |= {f"train_{name}": value for name, value in train.items()}
         start = time.perf_counter()
-        if self.recipe.evaluates(number):
-            self.processes.share_buffers(self.task.model)
-            with self._autocast():
-                found = self.task.validate()
-            row |= {f"validation_{name}": value for name, value in found.items()}
+        found = self._evaluate(asked_to_stop) if self.recipe.evaluates(number) else {}
         seconds = self.seconds + time.perf_counter() - start
-        row |= {
+        row: dict[str, float] = {
+            "epoch": number,
+            "lr": float(f"{self._learning_rate((number - 1) * steps):.6g}"),
+            **{f"train_{name}": value for name, value in train.items()},
+            **{f"validation_{name}": value for name, value in found.items()},
             "seconds": round(seconds, 4),
             "compute_seconds": round(seconds - self.waited, 4),
             # Four digits, because a large detector on a CPU may take seconds for an image.
@@ -118,7 +121,9 @@ class Loop:
         if not self.processes.is_main:
             self.sums.zero_()  # they are in the main one's already
 
-    def _train(self, done: int, asked_to_stop: Callable[[], bool]) -> None:
+    def _train(
+        self, done: int, asked_to_stop: Callable[[], bool], save: Callable[[], None]
+    ) -> None:
         self.task.model.train()
         epoch = len(self.history) + 1
         batches = self.task.batches(epoch, done)
@@ -128,6 +133,7 @@ class Loop:
         silent = None if self.processes.is_main else True  # None: where no terminal shows it
         for _ in tqdm(steps, f"epoch {epoch}", leave=False, disable=silent):
             if asked_to_stop():
+                save()
                 raise Stopped
             asked = time.perf_counter()
             batch = next(batches)
@@ -137,6 +143,15 @@ class Loop:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds = before + time.perf_counter() - start
+
+    def _evaluate(self, asked_to_stop: Callable[[], bool]) -> Mapping[str, float]:
+        def stop() -> None:
+            if asked_to_stop():
+                raise Stopped
+
+        self.processes.share_buffers(self.task.model)
+        with self._autocast():
+            return self.task.validate(stop)
 
     def _step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         for group in self.optimizer.param_groups:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -117,6 +117,20 @@ class Processes:
         values = [value]
         distributed.broadcast_object_list(values, src=0, device=device("cpu"))
         return values[0]
+
+    def in_step(self, batches: Iterable[T], stop: Callable[[], None]) -> Iterator[T]:
+        """Yield this process's batches, calling `stop` before each together with the others.
+
+        One that has fewer batches calls it as often, because they agree in it whether to stop.
+        """
+        mine = iter(batches)
+        while True:
+            batch = next(mine, None)
+            if not self.largest(int(batch is not None)):
+                return
+            stop()
+            if batch is not None:
+                yield batch
 
     def share_buffers(self, model: nn.Module) -> None:
         """Copy the main process's buffers, BatchNorm's running statistics, to the others."""

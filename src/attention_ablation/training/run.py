@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -15,7 +14,8 @@ from typing import Any
 
 import torch
 
-from attention_ablation.study.io import write_text
+from attention_ablation.data.workers import deaths_as_errors
+from attention_ablation.study.io import read_bytes, write_bytes, write_text
 from attention_ablation.study.runs import HISTORY, finish, initial_weights, sha256
 from attention_ablation.study.spec import Run
 from attention_ablation.training import checkpoint
@@ -44,10 +44,11 @@ def train(
     evaluation); compute_seconds (the same without waiting for batches); images_per_second
     (training, end to end) and compute_images_per_second.
 
-    A checkpoint is written after every epoch. On SIGINT, SIGTERM or SIGUSR1 one is written at the
-    next step, and the process exits with 128 + the signal's number. A training that finds a
-    checkpoint goes on from it, with the numbers of one that was never interrupted. At the end the
-    weights alone are kept, in weights.pt.
+    A checkpoint is written when an epoch's steps are done, before their evaluation. On SIGINT,
+    SIGTERM or SIGUSR1 the process exits with 128 + the signal's number: at the next step, after
+    one more checkpoint, or at the evaluation's next batch. A training that finds a checkpoint goes
+    on from it, with the numbers of one that was never interrupted. At the end the weights alone
+    are kept, in weights.pt.
 
     Several `processes` call this together, each with its device. A signal to any of them stops
     all at the same step; images_per_second counts the images of all, and seconds, waiting and the
@@ -72,35 +73,11 @@ def train(
     facts = provenance(device)
     task: Task = task_of(run, data, device, processes, workers)
     module = run.spec.attention.module_file
-    if module and processes.is_main:
-        shutil.copy(module, folder)  # it may be in no commit
+    if module and processes.is_main:  # it may be in no commit
+        write_bytes(folder / Path(module).name, read_bytes(Path(module)))
     loop = Loop(task, device)
-    epochs = run.spec.recipe.epochs
-    # The main process tells the others, who may see the folder later than it was written.
-    if state := processes.tell(checkpoint.load(folder) if processes.is_main else None):
-        loop.load_state_dict(state)
-        if processes.is_main:
-            print(f"going on from step {loop.step} of {run.spec.recipe.steps}", flush=True)
-    with stop_signal() as received, closing(task):
-
-        def number() -> int:
-            return processes.largest(received() or 0)
-
-        while len(loop.history) < epochs and not _diverged(loop.history):
-            try:
-                row = loop.epoch(lambda: number() > 0)
-            except Stopped:
-                _save(folder, loop)
-                if processes.is_main:
-                    at = f"stopped at step {loop.step}"
-                    print(f"{at}; the next call goes on from there", flush=True)
-                # Here the others wait for the main process to have saved: torchrun kills what is
-                # left half a minute after the first one has gone.
-                sys.exit(128 + number())
-            _save(folder, loop)
-            if processes.is_main:
-                _write_history(folder, loop.history)
-                print(_line(row, epochs, task.describe(row)), flush=True)
+    with deaths_as_errors(), stop_signal() as received, closing(task):
+        _go_on(loop, folder, lambda: processes.largest(received() or 0))
     history = loop.history
     results = {k: v for k, v in history[-1].items() if k.startswith(("train_", "validation_"))}
     metrics = {
@@ -128,8 +105,39 @@ def train(
         metrics["weights_sha256"] = checkpoint.save_weights(folder, task.model.state_dict())
         metrics["history_sha256"] = sha256(folder / HISTORY)
         finish(folder, metrics)
-        checkpoint.remove(folder)
     return metrics
+
+
+def _go_on(loop: Loop, folder: Path, signalled: Callable[[], int]) -> None:
+    """Train from the last checkpoint to the end, or until a signal.
+
+    `signalled` returns its number, 0 without one; all processes call it together.
+    """
+    processes, recipe = loop.processes, loop.recipe
+    # The main process tells the others, who may see the folder later than it was written.
+    if state := processes.tell(checkpoint.load(folder) if processes.is_main else None):
+        loop.load_state_dict(state)
+        if processes.is_main:
+            print(f"going on from step {loop.step} of {recipe.steps}", flush=True)
+
+    def save() -> None:
+        state = loop.state_dict()  # of all processes
+        if processes.is_main:
+            checkpoint.save(folder, loop.step, state)
+
+    while len(loop.history) < recipe.epochs and not _diverged(loop.history):
+        try:
+            row = loop.epoch(lambda: signalled() > 0, save)
+        except Stopped:
+            if processes.is_main:
+                at = f"stopped at step {loop.step}"
+                print(f"{at}; the next call goes on from there", flush=True)
+            # Here the others wait for the main process to have saved: torchrun kills what is
+            # left half a minute after the first one has gone.
+            sys.exit(128 + signalled())
+        if processes.is_main:
+            _write_history(folder, loop.history)
+            print(_line(row, recipe.epochs, loop.task.describe(row)), flush=True)
 
 
 def settle(seed: int, device: torch.device) -> None:
@@ -159,12 +167,6 @@ def stop_signal() -> Iterator[Callable[[], int | None]]:
 def _diverged(history: list[dict[str, float]]) -> bool:
     losses = [v for row in history[-1:] for k, v in row.items() if k.endswith("_loss")]
     return not all(map(math.isfinite, losses))
-
-
-def _save(folder: Path, loop: Loop) -> None:
-    state = loop.state_dict()  # of all processes
-    if loop.processes.is_main:
-        checkpoint.save(folder, loop.step, state)
 
 
 def _write_history(folder: Path, history: list[dict[str, float]]) -> None:

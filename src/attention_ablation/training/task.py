@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,8 +45,11 @@ class Task(Protocol):
     def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the loss to minimise and the batch's sums over images."""
 
-    def validate(self) -> Mapping[str, float]:
-        """Return the numbers of the whole validation set, of all processes, by name."""
+    def validate(self, stop: Callable[[], None]) -> Mapping[str, float]:
+        """Return the numbers of the whole validation set, of all processes, by name.
+
+        All processes call `stop` together before each batch; it raises where they shall stop.
+        """
 
     def describe(self, row: Mapping[str, Any]) -> str:
         """Return what a row of the history says, for the log."""

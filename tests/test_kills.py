@@ -1,0 +1,74 @@
+"""Trainings and renderings that are killed at any moment leave what undisturbed ones leave."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from attention_ablation.cli import main
+from attention_ablation.study.expand import Plan
+from attention_ablation.training.classify import Classification
+from tests.conftest import ROOT
+from tests.forked import Child, die_at_write
+from tests.test_training import history, small_run, spec_file
+
+
+# Twenty processes that train for a moment, and as many that go on from there.
+def test_killed_at_any_write_of_its_end_a_training_leaves_what_another_one_leaves(
+    tiny: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_file(small_run(tiny, epochs=2)).resolve()
+    folder, saved = spec.parent, tmp_path / "saved"
+
+    def dies(_: Classification, row: dict[str, float]) -> str:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+        return ""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Classification, "describe", dies)
+        with pytest.raises(KeyboardInterrupt):
+            main(["train", str(spec)])
+    shutil.copytree(folder, saved)
+    assert len(list(saved.glob("checkpoint-*.pt"))) == 2  # nothing but the end is left to do
+    assert main(["train", str(spec)]) == 0
+    names, expected = names_in(folder), history(folder)
+    left = set()
+    for number in count(1):
+        shutil.rmtree(folder)
+        shutil.copytree(saved, folder)
+        child = Child(["train", str(spec)], tmp_path / "log", partial(die_at_write, number))
+        assert child.wait(child.ended, 60)
+        if child.code == 0:
+            break
+        assert child.code == -signal.SIGKILL
+        left |= names_in(folder) - names
+        if (folder / "metrics.json").exists():  # the workflow takes that for a run that is done
+            assert names_in(folder) == names
+        assert main(["train", str(spec)]) == 0
+        assert names_in(folder) == names
+        assert history(folder) == expected
+    assert number > 10
+    assert {".result.json.part", ".metrics.json.part", "checkpoint.part"} <= left
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# It trains each kind of run, kills it a few times and goes on; all rounds are a benchmark.
+def test_killed_at_random_moments_trainings_and_render_end_as_if_they_never_were() -> None:
+    command = [sys.executable, "-m", "benchmarks.kills", "--kills", "6", "--renders", "2"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True,
+        text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.count("| 0 ") for line in done.stdout.splitlines()[-4:]] == [6] * 4

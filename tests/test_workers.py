@@ -1,0 +1,215 @@
+"""Processes that read images: what fails in them is named, and they end with their training."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attention_ablation.cli import main
+from attention_ablation.data import batches
+from attention_ablation.data.workers import _begin
+from attention_ablation.study.expand import Plan
+from tests.own_images import own_run
+from tests.test_processes import Launch, place
+from tests.test_training import spec_file
+
+# The command, whose second worker waits for ever in its second batch; its first one then does this.
+FAILING = """
+import os, pathlib, signal, time
+from torch.utils.data import _utils, get_worker_info
+from attention_ablation import cli
+from attention_ablation.data import batches
+
+plain, read, fifo = batches.read_image, [], pathlib.Path(os.environ["FIFO"])
+waits = fifo.with_name("waits")
+
+def read_image(path):
+    read.append(path)
+    if len(read) > {batch}:
+        if get_worker_info().id:
+            waits.touch()
+            fifo.read_text()
+        while not waits.exists():
+            time.sleep(0.01)
+        {then}
+    return plain(path)
+
+batches.read_image = read_image
+_utils.MP_STATUS_CHECK_INTERVAL = 0.2  # s, that torch gives a worker to end
+cli.script()
+"""
+BATCH = 2
+
+
+class Training:
+    """A training on image files by two workers that fails, or is killed, as `then` says."""
+
+    def __init__(self, tiny: Plan, own: Path, then: str) -> None:
+        spec = spec_file(own_run(tiny, batch_size=BATCH))
+        self.folder, fifo = spec.parent, own / "fifo"
+        os.mkfifo(fifo)
+        self.writer = os.open(fifo, os.O_RDWR)  # which waits for no reader
+        command = ["train", str(spec), "--datasets", str(own), "--workers", "2"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", FAILING.format(batch=BATCH, then=then), *command],
+            env=os.environ | {"FIFO": str(fifo)}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def ends(self) -> str:
+        """Wait until it has ended and nobody holds its folder; return what it said."""
+        try:
+            said = self.process.communicate(timeout=60)[1]
+            deadline = time.monotonic() + 5
+            with (self.folder / ".lock").open() as lock:
+                while not _free(lock.fileno()):
+                    assert time.monotonic() < deadline, "a worker holds the lock"
+                    time.sleep(0.05)
+        finally:
+            self.process.kill()
+            os.close(self.writer)  # the worker would wait for ever
+        return said
+
+    @property
+    def reason(self) -> str:
+        text = (self.folder / "failure.json").read_text("utf-8")
+        return str(json.loads(text)["reason"])
+
+
+def _free(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# Each of these three starts a training as a user does: 3 s of imports.
+def test_a_training_ends_when_an_image_fails_whatever_the_error_and_names_it(
+    tiny: Plan, own: Path
+) -> None:
+    training = Training(tiny, own, then="raise Exception('odd pixels')")
+    said = training.ends()
+    assert training.process.returncode == 2, said
+    assert said.startswith(f"attention-ablation: {own}/own/train/n")
+    assert "no batch can be made of this image: Exception: odd pixels. Replace it." in said
+    assert "Traceback" not in said
+    assert training.reason.startswith(f"{own}/own/train/n")
+
+
+def test_a_training_ends_when_a_worker_is_killed(tiny: Plan, own: Path) -> None:
+    training = Training(tiny, own, then="os.kill(os.getpid(), signal.SIGKILL)")
+    said = training.ends()
+    assert training.process.returncode == 2, said
+    assert "A process that reads images is gone: " in said
+    assert "Traceback" not in said
+    assert "If memory ran out, give the job more or fewer --workers" in training.reason
+
+
+def test_a_worker_that_waits_for_a_file_ends_with_its_killed_training(
+    tiny: Plan, own: Path
+) -> None:
+    training = Training(tiny, own, then="os.kill(os.getppid(), signal.SIGKILL)")
+    said = training.ends()
+    assert training.process.returncode == -signal.SIGKILL, said
+
+
+WAITED_FOR = """
+import sys, threading, time
+from attention_ablation import cli
+
+def main():
+    print("printed")
+    threading.Thread(target=time.sleep, args=[1000]).start()
+    {ends}
+
+cli.main = main
+cli.script()
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "said"),
+    [
+        ("raise ValueError('odd')", 1, "Traceback (most recent call last):"),
+        ("sys.exit(143)", 143, ""),
+        ("raise SystemExit", 0, ""),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("return 2", 2, ""),
+    ],
+)
+def test_a_command_waits_for_nothing_however_it_ends(ends: str, code: int, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WAITED_FOR.format(ends=ends)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (code, "printed\n")
+    assert done.stderr.startswith(said)
+    assert bool(done.stderr) == bool(said)
+
+
+# Without the command, which leaves by itself: a worker waits, the other raises an error.
+NOT_A_COMMAND = """
+import sys, time, torch
+from torch.utils.data import Dataset, _utils, get_worker_info
+from attention_ablation.data.workers import worker_loader
+
+class Images(Dataset):
+    def __getitems__(self, keys):
+        if get_worker_info().id:
+            time.sleep(1000)
+        raise ValueError("odd")
+
+_utils.MP_STATUS_CHECK_INTERVAL = 0.2
+try:
+    next(iter(worker_loader(Images(), [[0], [1]], list, 2)))
+except ValueError as error:
+    kept = error  # with the loader
+    sys.exit(3)
+"""
+
+
+def test_a_program_of_a_users_own_ends_although_a_worker_waits() -> None:
+    command = [sys.executable, "-c", NOT_A_COMMAND]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 3
+
+
+def test_a_worker_whose_parent_is_gone_before_it_began_ends_at_once() -> None:
+    pid = os.fork()
+    if pid == 0:
+        _begin(os.getpid(), 0)  # its parent is another process
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_any_error_about_a_file_becomes_a_sentence(
+    tiny: Plan,
+    own: Path,
+    workers: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def bomb(path: Path) -> object:
+        raise MemoryError(f"{path.name} is 180 megapixels.")
+
+    monkeypatch.setattr(batches, "read_image", bomb)
+    spec = spec_file(own_run(tiny))
+    assert main(["train", str(spec), "--datasets", str(own), "--workers", workers]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"attention-ablation: {own}/own/train/n")
+    assert error.endswith("JPEG is 180 megapixels. Replace it.\n")
+    assert error.count("\n") == 1
+
+
+def test_processes_of_torchrun_end_when_a_worker_of_one_fails(tiny: Plan, own: Path) -> None:
+    spec = place(own_run(tiny, epochs=4), own)
+    text = Launch(spec, own, FAIL_IN_WORKER="2").output(fails=True)
+    assert "JPEG: no batch can be made of this image: Exception: odd pixels" in text
+    reason = json.loads((spec.parent / "failure.json").read_text("utf-8"))["reason"]
+    assert "JPEG: no batch can be made of this image: Exception: odd pixels" in reason
