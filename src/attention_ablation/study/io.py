@@ -27,13 +27,17 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
     """
     try:
         # Without O_NONBLOCK the opening of a pipe waits for its writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
-            found = os.fstat(file.fileno())
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise UserError(f"{path}: expected a regular file, got {_kind(found.st_mode)}.")
             if most is not None and found.st_size > most:
                 raise UserError(f"{path}: expected at most {most:,} bytes, got {found.st_size:,}.")
-            return file.read()
+            with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123
+                return file.read()
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Missing(f"{path}: it cannot be read: {error.strerror}.") from None
     except ValueError:  # a path with a NUL character
