@@ -34,7 +34,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
                 raise UserError(f"{path}: expected a regular file, got {_kind(found.st_mode)}.")
             if most is not None and found.st_size > most:
                 raise UserError(f"{path}: expected at most {most:,} bytes, got {found.st_size:,}.")
-            with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123
+            with open(descriptor, "rb", closefd=False) as file:
                 return file.read()
         finally:
             os.close(descriptor)
