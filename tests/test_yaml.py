@@ -38,7 +38,8 @@ def test_only_what_is_plainly_a_number_is_one(text: str, value: Any) -> None:
     assert (found, type(found)) == (value, type(value))
 
 
-@given(st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False)))
+# Without subnormal ones, which a training in the same process has had flushed to 0.
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False))
 def test_every_number_that_python_writes_is_read(number: float) -> None:
     assert parse_yaml(repr(number), "a test") == number
 
