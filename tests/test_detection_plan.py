@@ -111,7 +111,7 @@ def test_the_voc_tier_is_the_papers_protocol() -> None:
         learning_rate(recipe.schedule, recipe.learning_rate, epoch * per_epoch, per_epoch, 250)
         for epoch in (0, 1, 149, 150, 199, 200, 249)
     ]
-    assert rates == pytest.approx([0, 4e-3, 4e-3, 4e-4, 4e-4, 4e-5, 4e-5])
+    assert rates == pytest.approx([4e-3 / 517, 4e-3, 4e-3, 4e-4, 4e-4, 4e-5, 4e-5])
     assert [recipe.evaluates(epoch) for epoch in (1, 9, 10, 250)] == [False, False, True, True]
     assert recipe.evaluations == 25
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_ablation.study.errors import UserError
+from attention_ablation.study.files import parse
 from attention_ablation.study.io import Missing, read_json, read_text, write_json, write_text
 from attention_ablation.study.lock import read_lock
 from attention_ablation.study.records import (
@@ -72,7 +73,7 @@ def read_run(path: Path) -> Run:
     Raises UserError where the file is missing, is not a spec, or was edited.
     """
     try:
-        run = Run.model_validate_json(read_text(path))
+        run = parse(Run, read_json(path), path)
     except Missing:
         raise UserError(f"{path}: there is no such spec; plan the run with snakemake.") from None
     if not path.parent.as_posix().endswith(run.path):
