@@ -10,6 +10,7 @@ no log, because its printf has nothing to say; `train` keeps its own, which surv
 import json
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -93,7 +94,8 @@ onstart:
         raise WorkflowError(f"Nothing was started: {error}") from None
     # What failed in an earlier call is tried again; what fails in this one is not.
     for path in PLAN.runs:
-        (PLAN.runs_folder / path / FAILURE).unlink(missing_ok=True)
+        with suppress(OSError):  # none, or a folder, which the training refuses
+            (PLAN.runs_folder / path / FAILURE).unlink()
 
 
 onsuccess:

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
+from attention_ablation.report.detections import read_detections
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.records import Metrics, read_sealed
 from attention_ablation.study.runs import BACKBONE, DETECTIONS, WEIGHTS
 from attention_ablation.study.spec import DetectionSpec
 from attention_ablation.study.verify import check_run
@@ -63,6 +65,13 @@ def test_a_run_has_losses_by_part_and_its_average_precision(
         size = run.spec.recipe.dataset.image_size
         assert kept["image_0"].shape == (3, size, size)
         assert kept["true_boxes_0"].shape[1] == kept["found_boxes_5"].shape[1] == 4
+        others = {name: values for name, values in kept.items() if name != "found_boxes_1"}
+    recorded = Metrics.model_validate(found)
+    assert read_sealed(folder / DETECTIONS, recorded.detections_sha256)
+    np.savez(folder / DETECTIONS, **others)
+    findings = [finding.text for finding in check_run(folder, weights=True)]
+    assert "detections.npz has not the digest that was recorded" in findings
+    assert read_detections(folder) is None  # and no figure draws it
 
 
 def found_order(metrics: dict[str, object]) -> list[str]:
@@ -79,6 +88,12 @@ def test_a_backbone_starts_from_the_run_before_it_and_says_where_that_is_missing
     with pytest.raises(UserError, match=r"backbone\.pt: there are no weights to start .* train"):
         task(plan, run)
     first = folder_of(plan, run.initial)
+    (first / BACKBONE).write_bytes(b"no weights")
+    with pytest.raises(UserError, match=r"backbone\.pt: expected tensors saved by torch\.save"):
+        task(plan, run)
+    torch.save([1], first / BACKBONE)
+    with pytest.raises(UserError, match=r"backbone\.pt: expected a network's state"):
+        task(plan, run)
     train(run.initial, first, plan.data_folder, CPU)
     (first / WEIGHTS).rename(first / BACKBONE)
     model = task(plan, run).model

@@ -71,7 +71,7 @@ def read_weights(name: str) -> tuple[State, Published | None]:
         weights = _torchvision(name.removeprefix(TORCHVISION))
         return _download(weights), _published(weights)
     path = Path(name)
-    state = _unwrapped(_read(path), path)
+    state = read_state(path)
     if any(".cbam." in key for key in state):
         known = all(k in state and state[k].shape == size for k, size in CBAM_RESNET50_SHAPE)
         # ResNet101 has a seventh block there.
@@ -107,6 +107,14 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: object) -
             f"{where}: expected the weights of this network, got others; " + "; ".join(found) + "."
         )
     model.load_state_dict(expected | dict(state))
+
+
+def read_state(path: Path) -> State:
+    """Return a network's tensors by name, from a file of its state or one in a wrapper.
+
+    What else is in the file is not run. Raises UserError where it cannot be read or holds no state.
+    """
+    return _unwrapped(_read(path), path)
 
 
 def _read(path: Path) -> Any:

@@ -1,5 +1,6 @@
 """What detectors find in the same validation images, a line for each row."""
 
+import io
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from attention_ablation.report.gradcam import why_missing
 from attention_ablation.report.save import save
 from attention_ablation.study.config import DetectionsFigure
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.records import read_sealed
 from attention_ablation.study.runs import DETECTIONS, read_outcome
 
 Kept = dict[str, NDArray[Any]]
@@ -40,7 +42,7 @@ def write_detections(plan: Plan, name: str) -> None:
     for line, key in zip(grid, entry.rows, strict=True):
         run = plan.row_runs(entry.table, key)[0]
         folder = plan.runs_folder / run.path
-        kept = _read(folder)
+        kept = read_detections(folder)
         label = next(row.label for row in plan.rows(entry.table) if row.key == key)
         for ax in line:
             ax.set(xticks=[], yticks=[])
@@ -63,9 +65,13 @@ def write_detections(plan: Plan, name: str) -> None:
     save(plan, name, figure)
 
 
-def _read(folder: Path) -> Kept | None:
+def read_detections(folder: Path) -> Kept | None:
+    """Return the arrays that a finished run kept, None where they are not what it kept."""
+    metrics = read_outcome(folder).metrics
     try:
-        with np.load(folder / DETECTIONS) as arrays:
+        digest = metrics.detections_sha256 if metrics else None
+        content = read_sealed(folder / DETECTIONS, digest)
+        with np.load(io.BytesIO(content)) as arrays:
             return dict(arrays)
     except Exception:  # numpy raises many kinds for what is no archive of its own
         return None

@@ -55,6 +55,7 @@ class Metrics(Model):
     numpy: Text | None = None
     weights_sha256: Text | None = None
     history_sha256: Text | None = None
+    detections_sha256: Text | None = None
 
     @model_validator(mode="after")
     def _only_numbers_are_named_freely(self) -> Self:

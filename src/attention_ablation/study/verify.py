@@ -23,6 +23,7 @@ from attention_ablation.study.records import (
     read_sealed,
 )
 from attention_ablation.study.runs import (
+    DETECTIONS,
     FAILURE,
     GRADCAM,
     GRADCAM_IMAGES,
@@ -127,7 +128,9 @@ def _wrong(folder: Path, *, weights: bool) -> Iterator[tuple[str, str]]:
     if kept.initial_sha256:
         yield from _start(folder, kept.initial_sha256)
     if weights and sealed:
-        yield from _weights(folder, kept.weights_sha256)
+        yield from _whole(folder / WEIGHTS, kept.weights_sha256)
+        if kept.detections_sha256:
+            yield from _whole(folder / DETECTIONS, kept.detections_sha256)
 
 
 def _history(
@@ -192,14 +195,14 @@ def _open(folder: Path, facts: Metrics) -> Iterator[tuple[str, str]]:
             yield f"{GRADCAM} was written by a version that recorded no digests", again
 
 
-def _weights(folder: Path, digest: object) -> Iterator[tuple[str, str]]:
+def _whole(path: Path, digest: str | None) -> Iterator[tuple[str, str]]:
     try:
-        if not (folder / WEIGHTS).is_file():
-            yield f"{WEIGHTS} is missing", RETRAIN
-        elif sha256(folder / WEIGHTS) != digest:
-            yield f"{WEIGHTS} has not the digest that was recorded", RETRAIN
+        if not path.is_file():
+            yield f"{path.name} is missing", RETRAIN
+        elif sha256(path) != digest:
+            yield f"{path.name} has not the digest that was recorded", RETRAIN
     except OSError as error:
-        yield f"{WEIGHTS} cannot be read: {error.strerror}", RETRAIN
+        yield f"{path.name} cannot be read: {error.strerror}", RETRAIN
 
 
 def _start(folder: Path, digest: str) -> Iterator[tuple[str, str]]:

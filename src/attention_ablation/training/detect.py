@@ -22,9 +22,10 @@ from attention_ablation.metrics.coco import coco_map
 from attention_ablation.metrics.voc import voc_map
 from attention_ablation.models.detection.build import build_detector, initialise_detector
 from attention_ablation.models.detection.ssd import SingleShot
+from attention_ablation.models.published import read_state
 from attention_ablation.study.datasets import Coco
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.runs import DETECTIONS, initial_weights
+from attention_ablation.study.runs import DETECTIONS, initial_weights, sha256
 from attention_ablation.study.spec import DetectionSpec, Run
 from attention_ablation.training.processes import ALONE, Processes
 
@@ -185,10 +186,10 @@ class Detection:
             text += f"  mAP@.5 {row['validation_map_50']:.1f} % validation"
         return text
 
-    def conclude(self, folder: Path) -> None:
+    def conclude(self, folder: Path) -> dict[str, str]:
         """Keep the first validation images with true and found boxes, for a person to look at."""
         if not self.processes.is_main:
-            return
+            return {}
         shown = range(min(SHOWN, len(self.data.validation)))
         arrays: dict[str, Any] = {"classes": np.array(self.data.classes)}
         for i, (prediction, target) in enumerate(self.detect(shown)):
@@ -196,6 +197,7 @@ class Detection:
             arrays |= {f"found_{k}_{i}": v.numpy() for k, v in prediction.items()}
             arrays |= {f"true_{k}_{i}": target[k].numpy() for k in ("boxes", "labels")}
         write_arrays(folder / DETECTIONS, arrays)
+        return {"detections_sha256": sha256(folder / DETECTIONS)}
 
     def close(self) -> None:
         """Do nothing: worker processes end with the epoch."""
@@ -283,5 +285,4 @@ def _initial(run: Run, folder: Path) -> Weights | None:
             f"{path}: there are no weights to start the backbone from; train that run first, as "
             "the workflow does."
         )
-    weights: Weights = torch.load(path, map_location="cpu", weights_only=True)
-    return weights
+    return read_state(path)

@@ -98,7 +98,7 @@ def train(
         "processes": processes.size,
         **facts,
     }
-    task.conclude(folder)
+    metrics |= task.conclude(folder)
     if processes.is_main:
         _write_history(folder, history)
         # What `attention-ablation verify` holds the folder to.

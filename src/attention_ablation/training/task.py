@@ -54,8 +54,8 @@ class Task(Protocol):
     def describe(self, row: Mapping[str, Any]) -> str:
         """Return what a row of the history says, for the log."""
 
-    def conclude(self, folder: Path) -> None:
-        """Write into a run's folder what the trained network shows beside its numbers."""
+    def conclude(self, folder: Path) -> dict[str, str]:
+        """Write what the trained network shows beside its numbers; return the files' digests."""
 
     def close(self) -> None:
         """End the worker processes, if there are any."""
