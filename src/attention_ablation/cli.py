@@ -6,7 +6,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from attention_ablation import __version__, verbs
@@ -170,14 +169,15 @@ def script() -> None:
 
     Python's own end waits for other processes, and takes torch apart, which takes 0.7 s.
     """
+    code = 1
     try:
         code = _code()
         sys.stdout.flush()
+        sys.stderr.flush()
     except OSError:  # the disk is full, or the reader, such as `head`, has had enough
         code = 1
-    with suppress(OSError):
-        sys.stderr.flush()
-    os._exit(code)
+    finally:
+        os._exit(code)
 
 
 def _code() -> int:
