@@ -106,7 +106,7 @@ def test_a_training_ends_when_a_worker_is_killed(tiny: Plan, own: Path) -> None:
     training = Training(tiny, own, then="os.kill(os.getpid(), signal.SIGKILL)")
     said = training.ends()
     assert training.process.returncode == 2, said
-    assert "A process that reads images is gone: " in said
+    assert "A process that reads images was killed. " in said
     assert "Traceback" not in said
     assert "If memory ran out, give the job more or fewer --workers" in training.reason
 

@@ -6,7 +6,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from attention_ablation import __version__, verbs
@@ -127,14 +126,15 @@ def script() -> None:
     if sys.getfilesystemencoding() != "utf-8":  # a locale of old: all files and output are UTF-8
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    code = 1
     try:
         code = _code()
         sys.stdout.flush()
+        sys.stderr.flush()
     except OSError:  # the disk is full, or the reader, such as `head`, has had enough
         code = 1
-    with suppress(OSError):
-        sys.stderr.flush()
-    os._exit(code)
+    finally:
+        os._exit(code)
 
 
 def _code() -> int:

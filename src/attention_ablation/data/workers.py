@@ -8,12 +8,14 @@ import ctypes
 import mmap
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import popen_fork
 from multiprocessing.context import ForkContext, ForkProcess
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -72,16 +74,27 @@ def fetch(keys: list[K], read: Callable[[K], V], name: Callable[[K], object]) ->
 
 @contextmanager
 def deaths_as_errors() -> Iterator[None]:
-    """Raise UserError where a worker was killed, of which torch tells with a RuntimeError."""
+    """Raise UserError where a worker was killed, of which torch or a broken connection tells.
+
+    torch tells of it from a handler of SIGCHLD, in the middle of anything; afterwards it is silent.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
     try:
         yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise UserError(
-            f"A process that reads images is gone: {str(error).strip().rstrip('.')}. If memory ran "
-            "out, give the job more or fewer --workers; then start it again, it resumes."
-        ) from error
+    except UserError:
+        raise
+    except Exception as error:
+        signal.signal(signal.SIGCHLD, before)
+        if isinstance(error, EOFError | OSError):
+            time.sleep(0.5)  # the connection breaks before the process has ended
+        if any(worker.exitcode not in (None, 0) for worker in _started):
+            raise UserError(
+                "A process that reads images was killed. If memory ran out, give the job more or "
+                "fewer --workers; then start it again, it resumes."
+            ) from error
+        raise
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _begin(parent: int, _: int) -> None:
@@ -112,9 +125,16 @@ class _Popen(popen_fork.Popen):
 
 
 class _Process(ForkProcess):
+    def start(self) -> None:
+        super().start()
+        _started.add(self)
+
     @staticmethod
     def _Popen(process_obj: Any) -> _Popen:  # noqa: N802  (multiprocessing's name)
         return _Popen(process_obj)
+
+
+_started: WeakSet[_Process] = WeakSet()
 
 
 class _Context(ForkContext):

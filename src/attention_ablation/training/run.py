@@ -76,7 +76,7 @@ def train(
     if module and processes.is_main:  # it may be in no commit
         write_bytes(folder / Path(module).name, read_bytes(Path(module)))
     loop = Loop(task, device)
-    with deaths_as_errors(), stop_signal() as received, closing(task):
+    with stop_signal() as received, closing(task), deaths_as_errors():
         _go_on(loop, folder, lambda: processes.largest(received() or 0))
     history = loop.history
     results = {k: v for k, v in history[-1].items() if k.startswith(("train_", "validation_"))}
