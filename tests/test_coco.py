@@ -308,7 +308,7 @@ COCO_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
         lambda d: (d / VAL).write_text('{"images": [3]}'),
         r"val2014.json: image at 0: exp.*; input should",
     ),
-    (lambda d: folder_at(d / VAL), r"val2014.json: it cannot be read: Is a directory"),
+    (lambda d: folder_at(d / VAL), r"val2014.json: expected a regular file, got a folder"),
     (lambda d: (d / MINI).write_text('{"images": {}}'), r"minival2014.json: expected the keys im"),
 ]
 

@@ -104,7 +104,7 @@ def test_other_damage_stops_no_verb(done: Plan, capsys: pytest.CaptureFixture[st
     assert f"warning: {second}: damaged: failure.json" in out
     assert main(["plan", *SEEDS]) == 0
     assert main(["train", str(second / "spec.json")]) == 2
-    assert "spec.json: it cannot be read: Is a directory" in capsys.readouterr().err
+    assert "spec.json: expected a regular file, got a folder" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_put_in_order_and_not_trained_again(

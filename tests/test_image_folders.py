@@ -215,8 +215,6 @@ def test_data_check_lists_every_bad_file(
     bad[0].unlink()
     assert main(command) == 1
     assert "own/train: expected 12 images, got 11" in capsys.readouterr().out
-    assert main([*command, "--workers", "-1"]) == 2
-    assert "--workers: expected 0 or more, got -1." in capsys.readouterr().err
 
 
 def test_data_check_names_hostile_files_a_line_each(

@@ -201,7 +201,7 @@ def test_what_cannot_be_written_stops_nothing_else(
     error = capsys.readouterr().err
     for name in names:
         assert f"{name}: it cannot be written: Is a directory" in error
-    assert "figures/figure4.svg: it cannot be read: Is a directory" in error  # for the page
+    assert "figures/figure4.svg: expected a regular file, got a folder" in error  # for the page
     written = ["runs.csv", "tables/table1.tex", "tables/table4.md", "figures/figure4-reference.png"]
     assert [name for name in written if not (folder / name).is_file()] == []
 

@@ -201,11 +201,11 @@ VOC_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
     ),
     (
         lambda d: folder_at(d / "VOC2007/Annotations/000007.xml"),
-        r"000007.xml: it cannot be read",
+        r"000007.xml: expected a regular file, got a folder",
     ),
     (
         lambda d: folder_at(d / "VOC2007/ImageSets/Main/test.txt"),
-        r"test.txt: it cannot be read: ",
+        r"test.txt: expected a regular file, got a folder",
     ),
     (lambda d: image_set(d / "VOC2007", "test", ["\N{SUPERSCRIPT TWO}"]), r"names .* got '²'"),
     (lambda d: image_set(d / "VOC2007", "trainval", ["000005"] * 2), r"once, .* such as 5\. Fetch"),
