@@ -119,6 +119,13 @@ def test_a_finished_run_is_put_in_order_and_not_trained_again(
             assert "finished already" in capsys.readouterr().out
             (folder / ".lock").unlink()
             assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    # One that disagrees with its own history overwrites nothing that is sound.
+    result = json.loads((folder / "result.json").read_text())
+    result["metrics"]["validation_top1_error"] = 1.5
+    (folder / "result.json").write_text(json.dumps(result))
+    assert main(["train", str(folder / "spec.json")]) == 0
+    (folder / ".lock").unlink()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_what_cannot_be_restored_is_trained_again(tiny: Plan) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,27 @@ def test_a_link_is_replaced_and_what_it_points_to_is_left_alone(tmp_path: Path) 
     assert not (tmp_path / "file").is_symlink()
     assert (tmp_path / "other").read_text() == "somebody's"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from attention_ablation.study.io import write_bytes
+for _ in range(300):
+    write_bytes(Path(sys.argv[1]), sys.argv[2].encode() * 200_000)
+"""
+
+
+def test_two_that_write_one_file_leave_what_one_of_them_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, name]) for name in "ab"]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            content = read_bytes(path)
+            assert len(content) == 200_000
+            assert len(set(content)) == 1
+            seen.add(content[:1])
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert seen == {b"a", b"b"}
+    assert [left.name for left in tmp_path.iterdir()] == ["file"]

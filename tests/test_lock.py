@@ -80,7 +80,7 @@ def test_a_process_that_was_killed_is_said_to_have_been(
     assert read_outcome(folder).status == "running"
     process.kill()
     process.communicate()
-    said = "its process was ended from outside, as for want of memory"
+    said = "its process was ended from outside, by a signal or for want of memory"
     assert main(["status"]) == 0
     assert f"interrupted:\n  {folder}: 0 % of its steps saved; {said}\n" in capsys.readouterr().out
     assert main(["render", "runs", "table3"]) == 0

@@ -192,6 +192,14 @@ def test_processes_without_a_place_to_meet_are_refused(
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
+def test_an_option_against_utf8_is_followed_and_not_argued_with() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-m", "attention_ablation.cli", "--version"],
+        env=os.environ | ASCII, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -213,5 +221,8 @@ def test_files_and_output_are_utf8_in_any_locale(
         cwd=project, env=os.environ | ASCII, capture_output=True, timeout=100,
     )  # fmt: skip
     output = (done.stdout + done.stderr).decode("utf-8")
-    assert "Traceback" not in output
+    assert done.returncode == (2 if "größer" in arguments else 0), output
     assert expected in output
+    if "render" in arguments:
+        text = (project / "results/größe/cbam/runs.csv").read_text("utf-8")
+        assert text.count("table3:resnet18+se") == 1

@@ -100,7 +100,11 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "metrics.json and result.json edited": (
         edit_all_but_history,
-        "the last epoch in history.csv has other numbers than metrics.json",
+        "damaged: result.json: the last epoch in history.csv has other numbers than the metrics",
+    ),
+    "result.json edited": (
+        lambda f: edit_json(f / "result.json", lambda data: better(data["metrics"])),
+        "damaged: result.json: the last epoch in history.csv has other numbers than the metrics",
     ),
     "metrics.json deleted": (
         lambda f: (f / "metrics.json").unlink(),

@@ -50,7 +50,10 @@ def test_any_text_is_data_or_a_sentence(text: str) -> None:
         parse_yaml(text, "a test")
 
 
-@pytest.mark.parametrize("text", ["[" * 5000, "9" * 5000, "!!int x", "!!timestamp x", "!!bool x"])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 5000, "9" * 5000, "!!int x", "!!float " + "1:" * 300 + "1", "!!timestamp x", "!!bool x"],
+)
 def test_what_pyyaml_itself_dies_of_is_a_sentence(text: str) -> None:
     with pytest.raises(UserError, match="a test: this is not valid YAML"):
         parse_yaml(text, "a test")

@@ -123,7 +123,8 @@ def script() -> None:
 
     Python's own end waits for other processes, and takes torch apart, which takes 0.7 s.
     """
-    if sys.getfilesystemencoding() != "utf-8":  # a locale of old: all files and output are UTF-8
+    # In a locale of old: all files and output are UTF-8.
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     code = 1

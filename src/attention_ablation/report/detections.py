@@ -48,10 +48,8 @@ def write_detections(plan: Plan, name: str) -> None:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         line[0].text(0, 0.54, textwrap.fill(label, 22), fontsize=9.5, va="bottom")
-        line[0].text(
-            0, 0.46, _result(folder) if kept else why_missing(folder), fontsize=8.5, color="0.35",
-            va="top",
-        )  # fmt: skip
+        said = _result(folder) if kept else why_missing(folder, "detections")
+        line[0].text(0, 0.46, said, fontsize=8.5, color="0.35", va="top")
         for number, ax in enumerate(line[1:]):
             _draw(ax, kept, number)
     figure.suptitle(f"{entry.title} (section {entry.section})", fontsize=11)

@@ -68,7 +68,9 @@ def _draw(plan: Plan, name: str, entry: GradCamFigure, means: pd.DataFrame) -> F
     for line, key, folder, shown in zip(grid[1:], entry.rows, folders, maps, strict=True):
         label = next(row.label for row in plan.rows(entry.table) if row.key == key)
         _label(
-            line[0], label, _numbers(means, key, len(plan.seeds)) if shown else why_missing(folder)
+            line[0],
+            label,
+            _numbers(means, key, len(plan.seeds)) if shown else why_missing(folder, "Grad-CAM"),
         )
         for number in range(columns):
             _draw_map(line[number + 1], shown, number)
@@ -167,12 +169,12 @@ def _short(plan: Plan, entry: GradCamFigure, means: pd.DataFrame) -> list[str]:
     return [f"{label} has {n} of {wanted}" for label, n in there.items() if n < wanted]
 
 
-def why_missing(folder: Path) -> str:
-    """Return why a run has no maps, in a few lines."""
+def why_missing(folder: Path, what: str) -> str:
+    """Return why a run has nothing to show, in a few lines; `what` is what a finished run has."""
     outcome = read_outcome(folder)
     status = f"run {outcome.status}"
     if outcome.status == "completed":
-        status += ", its Grad-CAM missing or damaged"
+        status += f", its {what} missing or damaged"
     elif outcome.reason:
         status += f": {outcome.reason}"
     return "\n".join(textwrap.wrap(status, 30, max_lines=3, placeholder=" ..."))

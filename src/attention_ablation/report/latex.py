@@ -75,6 +75,6 @@ def cell(shown: Shown) -> str:
 
 
 def escape(text: str) -> str:
-    """Return LaTeX that sets `text` as it is."""
+    """Return LaTeX that sets `text` as it is, but for quotation marks, which LaTeX curls."""
     # Two hyphens would be a dash.
     return re.sub("-(?=-)", "-{}", one_line(text).translate(LATEX))

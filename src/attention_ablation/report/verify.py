@@ -1,12 +1,13 @@
 """Every number that the tables show, held to the folders of the runs that it came from."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from attention_ablation.analysis.counted import COMPLEXITY_CSV
-from attention_ablation.report.claims import rendered_claims
+from attention_ablation.report.claims import CLAIMS_CSV, CLAIMS_MD, rendered_claims
 from attention_ablation.report.collect import RUNS_CSV, runs_csv
 from attention_ablation.report.comparable import conditions, confounds
 from attention_ablation.report.gradcam_means import gradcam_csv
@@ -14,7 +15,7 @@ from attention_ablation.report.html import REPORT, rendered_report
 from attention_ablation.report.tables import rendered
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.io import Missing, read_text
+from attention_ablation.study.io import read_text
 from attention_ablation.study.verify import LEVELS, NOTE, UNVERIFIABLE, WRONG, Finding, check_run
 
 
@@ -32,16 +33,19 @@ def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
     findings += _complexity(plan)
     for table in plan.tables:
         findings += _table(plan, table, runs)
-    findings += _files({plan.folder / RUNS_CSV: runs_csv(runs)})
+    findings += _files(plan.folder, [RUNS_CSV], lambda: {RUNS_CSV: runs_csv(runs)})
     if plan.study.claims:
-        texts = rendered_claims(plan, runs)
-        findings += _files({plan.folder / name: text for name, text in texts.items()})
+        names = [CLAIMS_CSV, CLAIMS_MD]
+        findings += _files(plan.folder, names, lambda: rendered_claims(plan, runs))
     for name in plan.gradcam_figures:
-        path = plan.folder / "figures" / f"{name}.csv"
-        findings += _files({path: gradcam_csv(plan, name)} if path.exists() else {})
-    page = plan.folder / REPORT
-    findings += _files({page: rendered_report(plan, runs)} if page.exists() else {})
+        path = f"figures/{name}.csv"
+        findings += _files(plan.folder, [path], partial(_gradcam, plan, name, path))
+    findings += _files(plan.folder, [REPORT], lambda: {REPORT: rendered_report(plan, runs)})
     return findings
+
+
+def _gradcam(plan: Plan, name: str, path: str) -> dict[str, str]:
+    return {path: gradcam_csv(plan, name)}
 
 
 def describe(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
@@ -92,31 +96,45 @@ def _table(plan: Plan, table: str, runs: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(NOTE, table, f"its runs were made under several conditions: {line}")
     if confounded:
         return  # it is not rendered
-    texts = rendered(plan, table, runs)
-    yield from _files(
-        {plan.folder / "tables" / f"{table}.{kind}": text for kind, text in texts.items()}
-    )
+    names = [f"{table}.{kind}" for kind in ("csv", "md", "tex")]
+
+    def texts() -> dict[str, str]:
+        return {f"{table}.{kind}": text for kind, text in rendered(plan, table, runs).items()}
+
+    yield from _files(plan.folder / "tables", names, texts)
 
 
 def _complexity(plan: Plan) -> list[Finding]:
     """Return whether complexity.csv is what a new count of the networks, of 10 s, gives."""
-    path = plan.folder / COMPLEXITY_CSV
-    if not path.exists():
-        return []
-    from attention_ablation.analysis.complexity import complexity_csv  # it imports torch
 
-    again = "`attention-ablation render complexity`"
-    return list(_files({path: complexity_csv(plan.study)}, again))
+    def texts() -> dict[str, str]:
+        from attention_ablation.analysis.complexity import complexity_csv  # it imports torch
+
+        return {COMPLEXITY_CSV: complexity_csv(plan.study)}
+
+    again = "attention-ablation render complexity"
+    return list(_files(plan.folder, [COMPLEXITY_CSV], texts, again))
 
 
-def _files(texts: dict[Path, str], again: str = "`attention-ablation render`") -> Iterator[Finding]:
-    """Yield each file that is there and is not what its runs give now."""
-    for path, text in texts.items():
+def _files(
+    folder: Path,
+    names: Sequence[str],
+    texts: Callable[[], Mapping[str, str]],
+    again: str = "attention-ablation render",
+) -> Iterator[Finding]:
+    """Yield each file that is there and is not what `texts` gives now, made only if any is."""
+    remedy = f"`{again}` writes it again"
+    there = [name for name in names if (folder / name).exists()]
+    try:
+        expected = texts() if there else {}
+    except UserError as error:  # of another file that it is made from
+        for name in there:
+            yield Finding(WRONG, str(folder / name), f"it cannot be made again: {error}")
+        return
+    for name in there:
         try:
-            if read_text(path) != text:
+            if read_text(folder / name) != expected[name]:
                 what = "not what its runs give now: edited, old, or of other tables or seeds"
-                yield Finding(WRONG, str(path), what, f"{again} writes it again")
-        except Missing:
-            continue
+                yield Finding(WRONG, str(folder / name), what, remedy)
         except UserError as error:
-            yield Finding(WRONG, str(path), str(error), f"{again} writes it again")
+            yield Finding(WRONG, str(folder / name), str(error), remedy)

@@ -16,10 +16,7 @@ def unknown(what: str, name: object, valid: Iterable[str], where: object) -> Use
     """Build the error for a name that is not among `valid`, with the nearest valid spelling."""
     names = list(valid)
     if not names:
-        return UserError(
-            f"{where}: unknown {what} '{name}'; there are none here. Run it in the "
-            "project's folder, where workflow/ is."
-        )
+        return UserError(f"{where}: unknown {what} '{name}'; there are none here.")
     near = get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"valid are: {', '.join(names)}."
     return UserError(f"{where}: unknown {what} '{name}'; {hint}")

@@ -100,6 +100,11 @@ def _listed(kind: str, folder: Path, pattern: str, name: str, where: object) -> 
         path.relative_to(folder).parts[0].removesuffix(".yaml"): path
         for path in folder.glob(pattern)
     }
+    if not files:
+        raise UserError(
+            f"{where}: unknown {kind} '{name}'; there are none in {folder}. Run it in the "
+            "project's folder, where workflow/ is."
+        )
     if name not in files:
         raise unknown(kind, name, sorted(files), where)
     path = files[name].resolve()

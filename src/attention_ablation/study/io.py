@@ -1,6 +1,7 @@
 """Files as the project reads and writes them: regular, text in UTF-8, whole or not at all."""
 
 import csv
+import fcntl
 import io
 import json
 import os
@@ -97,12 +98,13 @@ def write_bytes(
         path.parent.mkdir(parents=True, exist_ok=True)
         if beside.is_symlink():
             beside.unlink()
-        with beside.open("wb") as file:
+        with open(_begin(beside), "wb") as file:
+            file.truncate()
             file.write(content)
+            file.flush()
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
-        beside.replace(path)
+            beside.replace(path)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
@@ -110,6 +112,18 @@ def write_bytes(
             f"{path}: it cannot be written: {error.strerror}. What was there before is intact; "
             "make room or the folder writable, and run it again."
         ) from None
+
+
+def _begin(path: Path) -> int:
+    """Open a file that one process at a time writes and then moves away; it is locked till then."""
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)  # another one moved it away meanwhile
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """A run's `.lock`: held while a process trains the run; the file says which one.
 
-It is empty where that process let go of it, as after an error or a signal. A number that is left in
-a file that nobody holds is that of a process that was ended from outside.
+It is empty where that process let go of it, as after an error or where it stopped for a signal. A
+number that is left in a file that nobody holds is that of a process that was ended from outside.
 """
 
 import fcntl

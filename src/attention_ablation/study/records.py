@@ -70,7 +70,7 @@ class Metrics(Model):
 
     @property
     def recorded(self) -> dict[str, str | float | bool | None]:
-        """All that was recorded, in the order of the file."""
+        """All that was recorded: status, epochs, the last epoch's numbers, and the other facts."""
         known = self.model_dump(exclude_unset=True)
         return {k: known[k] for k in ("status", "epochs") if k in known} | self.numbers | known
 
@@ -183,7 +183,7 @@ def disagreement(history: str, metrics: Metrics) -> str | None:
         value == last.get(name) if value is not None else not math.isfinite(last.get(name, 0))
         for name, value in metrics.numbers.items()
     )
-    return None if same else "the last epoch in history.csv has other numbers than metrics.json"
+    return None if same else "the last epoch in history.csv has other numbers than the metrics"
 
 
 def _why(error: ValidationError) -> str:

@@ -50,7 +50,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d{9})-[0-9a-f]{16}\.pt")  # its step, and
 PART = "checkpoint.part"  # one name after a kill, whatever the step was
 WRITTEN = (HISTORY, METRICS, RESULT, FAILURE, WEIGHTS, DETECTIONS)  # by a training
 STATES = ("completed", "diverged", "running", "failed", "damaged", "interrupted", "missing")
-ENDED_FROM_OUTSIDE = "its process was ended from outside, as for want of memory"
+ENDED_FROM_OUTSIDE = "its process was ended from outside, by a signal or for want of memory"
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def restore(folder: Path) -> bool:
 
 def read_outcome(folder: Path) -> Outcome:
     """Return what became of a run, from its files and its lock."""
+    lock = read_lock(folder)  # before the files: a run may finish meanwhile
     outcome = _written(folder)
     if outcome.metrics:
         return outcome
-    lock = read_lock(folder)
     if lock.holder:
         return Outcome("running")
     if outcome.status == "missing" and (lock.lost or checkpoints(folder)):
@@ -181,11 +181,12 @@ def _written(folder: Path) -> Outcome:
 
 
 def _result(folder: Path) -> dict[str, Any] | None:
-    """Return what `result.json` holds, or what metrics and history say in its place."""
+    """Return what `result.json` holds, or metrics and history, whichever agree with themselves."""
     with suppress(UserError):
-        read_record(folder / RESULT, Result)
-        kept: dict[str, Any] = read_json(folder / RESULT)
-        return kept
+        result = read_record(folder / RESULT, Result)
+        if disagreement(result.history, result.metrics) is None:
+            kept: dict[str, Any] = read_json(folder / RESULT)
+            return kept
     with suppress(UserError):
         metrics, history = read_record(folder / METRICS, Metrics), read_text(folder / HISTORY)
         if disagreement(history, metrics) is None:

@@ -101,6 +101,8 @@ def _wrong(folder: Path, *, weights: bool) -> Iterator[tuple[str, str]]:
     rebuilt = f"`{_train(folder)}` writes it again from {METRICS} and {HISTORY}"
     try:
         result = _there(folder / RESULT, Result)
+        if result and (why := disagreement(result.history, result.metrics)):
+            raise UserError(f"{RESULT}: {why}")
     except UserError as error:
         yield f"damaged: {error}", f"{rebuilt}, or trains the run again"
         return

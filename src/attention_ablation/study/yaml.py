@@ -27,7 +27,8 @@ def parse_yaml(text: str, where: object) -> Any:
         loader.name = str(where)
         return loader.get_single_data()
     # What stands behind a tag, such as `!!int x`, is not checked by PyYAML.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+    except (yaml.YAMLError, ArithmeticError, ValueError, LookupError, AttributeError,
+            RecursionError) as error:  # fmt: skip
         raise UserError(f"{where}: this is not valid YAML: {error}") from None
 
 

@@ -54,7 +54,7 @@ def attempt(
     failure = folder / FAILURE
     refuse_folders(folder)
     outcome = read_outcome(folder)
-    if number > 1 and failure.exists() and outcome.reason:
+    if number > 1 and outcome.status == "failed":
         raise UserError(
             f"{folder}: it failed in the attempt before: {outcome.reason} "
             "Mend that and start the workflow again; what fails by itself is not tried again."
