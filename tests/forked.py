@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import IO, Any
@@ -32,7 +33,7 @@ class Child:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                os.setsid()
+                os.setpgid(0, 0)
                 output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 os.dup2(output, 1)
                 os.dup2(output, 2)
@@ -44,6 +45,7 @@ class Child:
                 os._exit(128 + signal.SIGINT)
             finally:
                 os._exit(99)
+        os.setpgid(self.pid, self.pid)  # whoever is first
         self.code: int | None = None
 
     @property
@@ -83,8 +85,10 @@ class Child:
             return True
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("utf-8").split()
         if children:
-            os.kill(int(children[-1]), signal.SIGKILL)
-        return bool(children)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(int(children[-1]), signal.SIGKILL)
+                return True
+        return False
 
 
 def mark_phases(shared: mmap.mmap) -> None:

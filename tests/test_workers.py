@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from torch._C import _set_worker_signal_handlers
+from torch.utils.data import _utils
 
 from attention_ablation.cli import main
 from attention_ablation.data import batches
 from attention_ablation.data.workers import _begin
 from attention_ablation.study.expand import Plan
-from tests.own_images import own_run
+from tests.own_images import file_source, own_run
 from tests.test_processes import Launch, place
 from tests.test_training import spec_file
 
@@ -185,6 +187,19 @@ def test_a_worker_whose_parent_is_gone_before_it_began_ends_at_once() -> None:
         _begin(os.getpid(), 0)  # its parent is another process
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
+def test_a_signal_to_stop_that_meets_a_worker_at_its_very_start_is_the_trainings_alone(
+    tiny: Plan, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def met() -> None:
+        _set_worker_signal_handlers()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(_utils.signal_handling, "_set_worker_signal_handlers", met)
+    source = file_source(own_run(tiny), own, workers=1)
+    assert len(list(source.training(1, 0))) == 3
+    source.close()
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

@@ -1,7 +1,7 @@
 """Processes that read images for a training, and end with it, however it ends.
 
 A signal to stop, which often goes to every process of a job, is the training's alone: it asks its
-workers for the batch under way. So they ignore what would end them, and are killed instead.
+workers for the batch under way. So they block what would end them, and are killed instead.
 """
 
 import ctypes
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from attention_ablation.study.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -98,8 +99,6 @@ def deaths_as_errors() -> Iterator[None]:
 
 
 def _begin(parent: int, _: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
     # Also one that waits for a file ends with its parent, whose locks it has inherited.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before that
@@ -126,7 +125,11 @@ class _Popen(popen_fork.Popen):
 
 class _Process(ForkProcess):
     def start(self) -> None:
-        super().start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # it begins with these blocked
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _started.add(self)
 
     @staticmethod
