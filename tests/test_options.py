@@ -72,7 +72,6 @@ NONSENSE: list[tuple[list[str], str]] = [
     (["where", "table3", "resnet5", "gflops"], "'resnet5'"),
     (["where", "table3", "resnet50+se", "gflop"], "'gflop'"),
     (["where", "table3", "resnet50+se", "gflops", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
-    (["complexity", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
     (["complexity", "--study", "../studies/cbam"], "--study: unknown study '../studies/cbam'"),
     (["check", "own.py:Own", "--channels", "0"], "argument --channels: expected a whole number from 1"),
     (["check", "own.py:Own", "--channels", "8", "x"], "argument --channels: expected a whole number"),

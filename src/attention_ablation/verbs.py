@@ -216,11 +216,8 @@ def verify(options: argparse.Namespace) -> int:
 def complexity(options: argparse.Namespace) -> int:
     """Print counted sizes beside the printed ones; 1 where one has no explanation."""
     study = load_study(Path("workflow/studies"), options.study, "--study")
-    from attention_ablation.analysis.complexity import MISMATCH, complexity_csv, complexity_table
+    from attention_ablation.analysis.complexity import MISMATCH, complexity_table
 
-    if options.format == "csv":
-        print(complexity_csv(study), end="")
-        return 0  # the verdict is in the file, for the tables to show
     records = complexity_table(study)
     from tabulate import tabulate
 
