@@ -96,7 +96,7 @@ NONSENSE: list[tuple[list[str], str]] = [
     (["data", "download", "cifar11"], "argument name: invalid choice: 'cifar11'"),
     (["data", "check", "--workers", "-1"], "argument --workers: expected a whole number from 0"),
     (["schema", "binary"], "binary/config.schema.json: it cannot be written"),
-    (["prepare", "{", "folder"], "as JSON"),
+    (["prepare", "{", "folder"], "prepare: this is not valid JSON"),
     (["tarin"], "invalid choice: 'tarin'"),
 ]  # fmt: skip
 

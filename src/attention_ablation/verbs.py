@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import (
@@ -22,10 +22,10 @@ from attention_ablation.study.config import (
     Tier,
 )
 from attention_ablation.study.datasets import ClutteredDigits, ClutteredScenes
-from attention_ablation.study.errors import UserError, invalid, unknown
+from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.files import load_study, merged
-from attention_ablation.study.io import write_text
+from attention_ablation.study.files import load_study, merged, parse
+from attention_ablation.study.io import parse_json, write_text
 from attention_ablation.study.model import Model
 from attention_ablation.study.yaml import parse_yaml
 
@@ -232,12 +232,7 @@ def complexity(options: argparse.Namespace) -> int:
 
 def prepare(options: argparse.Namespace) -> None:
     """Compose a data set."""
-    try:
-        record = Composed.model_validate({"dataset": json.loads(options.dataset)})
-    except ValidationError as error:
-        raise invalid(error, Composed, "prepare") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"prepare: expected a recipe's 'dataset' as JSON, got: {error}.") from None
+    record = parse(Composed, {"dataset": parse_json(options.dataset, "prepare")}, "prepare")
     from attention_ablation.data.composed import prepare
 
     print(prepare(record.dataset, options.folder))
