@@ -38,13 +38,6 @@ SPEC, WEIGHTS = "spec.json", "weights.pt"
 BACKBONE = "backbone.pt"
 DETECTIONS = "detections.npz"
 GRADCAM, GRADCAM_IMAGES, GRADCAM_MAPS = "gradcam.json", "gradcam.csv", "gradcam.npz"
-# Columns of gradcam.csv, and what their means are called in gradcam.json.
-GRADCAM_MEANS = {
-    "energy_in_box": "energy_in_box",
-    "hit": "hit_rate",
-    "iou": "iou",
-    "probability": "target_probability",
-}
 LOG = "train.log"
 CHECKPOINT = re.compile(r"checkpoint-(\d{9})-[0-9a-f]{16}\.pt")  # its step, and its digest
 PART = "checkpoint.part"  # one name after a kill, whatever the step was

@@ -14,6 +14,7 @@ from statistics import fmean
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.io import Missing, read_text
 from attention_ablation.study.records import (
+    GRADCAM_MEANS,
     GradCam,
     Metrics,
     R,
@@ -28,7 +29,6 @@ from attention_ablation.study.runs import (
     GRADCAM,
     GRADCAM_IMAGES,
     GRADCAM_MAPS,
-    GRADCAM_MEANS,
     HISTORY,
     METRICS,
     RESULT,
