@@ -52,12 +52,13 @@ class Outcome:
 
     status: one of `STATES`; diverged: the loss was not finite; damaged: a file does not say what
     came out. reason: of what failed, is damaged or was ended from outside. metrics: of what
-    completed or diverged, and of nothing else.
+    completed or diverged, and of nothing else. file: the name of the damaged file.
     """
 
     status: str
     reason: str | None = None
     metrics: Metrics | None = None
+    file: str | None = None
 
 
 def read_run(path: Path) -> Run:
@@ -158,18 +159,21 @@ def refuse_folders(folder: Path) -> None:
 
 def _written(folder: Path) -> Outcome:
     """Return what the first file that is there says of a run."""
+    file = METRICS
     try:
         with suppress(Missing):
             metrics = read_record(folder / METRICS, Metrics)
             return Outcome(metrics.status, metrics=metrics)
+        file = RESULT
         with suppress(Missing):
             metrics = read_record(folder / RESULT, Result).metrics
             return Outcome(metrics.status, metrics=metrics)
+        file = FAILURE
         with suppress(Missing):
             failure = read_record(folder / FAILURE, Failure)
             return Outcome(failure.status, reason=failure.reason)
     except UserError as error:
-        return Outcome("damaged", reason=str(error))
+        return Outcome("damaged", reason=str(error), file=file)
     return Outcome("missing")
 
 

@@ -69,7 +69,7 @@ def check_run(folder: Path, *, weights: bool = False) -> list[Finding]:
     if outcome.status == "damaged":
         remedy = f"`{_train(folder)}` writes it again, or trains the run again"
         # Nothing is shown of a run that only failed.
-        level = WARNING if str(outcome.reason).startswith(FAILURE) else WRONG
+        level = WARNING if outcome.file == FAILURE else WRONG
         return [Finding(level, str(folder), f"damaged: {outcome.reason}", remedy)]
     facts = outcome.metrics
     if facts is None:
