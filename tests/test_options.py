@@ -41,7 +41,7 @@ NONSENSE: list[tuple[list[str], str]] = [
     (["plan", "--gpus", "two"], "argument --gpus: expected a whole number from 1"),
     *(
         (["plan", "--price", value], f"argument --price: expected a number of 0 or more, got '{value}'")
-        for value in ("nan", "inf", "-1", "1e999", "two", "")
+        for value in ("nan", "inf", "-1", "1e999", "two", "", "1_0", "²", "१")
     ),
     (["plan", "--threads", "0"], "argument --threads: expected a whole number"),
     (["plan", "--calibrate", "--device", "meta"], "--device: expected auto, cpu, cuda"),

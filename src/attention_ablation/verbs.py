@@ -7,7 +7,9 @@ returns nothing or an exit code, and raises UserError for a user's mistake.
 import argparse
 import json
 import textwrap
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,9 +94,13 @@ def render(options: argparse.Namespace) -> None:
     for name in names:
         if name not in valid:
             raise unknown("table or figure", name, valid, options.config)
-    from attention_ablation.report.collect import collect
 
-    frame = collect(plan)
+    @cache
+    def frame() -> "pd.DataFrame":
+        from attention_ablation.report.collect import collect
+
+        return collect(plan)
+
     refused = []
     for name in names:
         try:
@@ -105,12 +111,16 @@ def render(options: argparse.Namespace) -> None:
         raise UserError("\n".join(refused))
 
 
-def _render(plan: Plan, name: str, frame: "pd.DataFrame") -> None:
-    """Write one table or figure, the ledger, the report or runs.csv."""
+def _render(plan: Plan, name: str, frame: "Callable[[], pd.DataFrame]") -> None:
+    """Write one table or figure, the ledger, the report or runs.csv.
+
+    Args:
+        frame: returns the collected runs, which not every name needs.
+    """
     if name == "runs":
         from attention_ablation.report.collect import write_runs
 
-        write_runs(plan, frame)
+        write_runs(plan, frame())
     elif name == COMPLEXITY:
         from attention_ablation.analysis.complexity import write_complexity
 
@@ -118,15 +128,15 @@ def _render(plan: Plan, name: str, frame: "pd.DataFrame") -> None:
     elif name == "claims":
         from attention_ablation.report.claims import write_claims
 
-        write_claims(plan, frame)
+        write_claims(plan, frame())
     elif name == "report":
         from attention_ablation.report.html import write_report
 
-        write_report(plan, frame)
+        write_report(plan, frame())
     elif name in plan.tables:
         from attention_ablation.report.tables import write_table
 
-        write_table(plan, name, frame)
+        write_table(plan, name, frame())
     elif name in plan.gradcam_figures:
         from attention_ablation.report.gradcam import write_gradcam
 
