@@ -10,9 +10,8 @@ import torch
 
 from attention_ablation.cli import main
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.expand import load_plan
 from attention_ablation.training.device import choose_device
-from tests.conftest import shrink_study, write_yaml
+from tests.conftest import plan_from, shrink_study, write_yaml
 
 SPEC = "results/tiny/runs/x/seed-0/spec.json"
 # A verb with its nonsense, and what the sentence says of it.
@@ -111,7 +110,7 @@ def code(arguments: list[str]) -> int | str | None:
 
 def place_spec() -> str:
     """Write the spec of a run of the project here; its path."""
-    run = next(iter(load_plan(Path("config.yaml")).runs.values()))
+    run = next(iter(plan_from(Path("config.yaml")).runs.values()))
     path = Path("results/tiny/runs") / run.path / "spec.json"
     path.parent.mkdir(parents=True)
     path.write_text(run.canonical())
