@@ -16,6 +16,7 @@ import torch
 
 from attention_ablation.data.digits import compose
 from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.files import merged
 from attention_ablation.study.runs import METRICS
 from attention_ablation.training.provenance import provenance
 
@@ -25,7 +26,7 @@ TOP1 = "validation_top1_error"
 
 def main() -> None:
     """Print a Markdown table: figure, measured, limit."""
-    plan = load_plan(Path("config.yaml"))
+    plan = load_plan(merged([Path("config.yaml")], {}))
     header()
     print("| figure | measured | limit |\n|---|--:|--:|")
     for name, measured, limit in [*trainings(plan), *probes(plan)]:

@@ -12,7 +12,7 @@ from hypothesis import settings
 from attention_ablation.cli import main
 from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.files import load_study
+from attention_ablation.study.files import load_study, merged
 from tests.photos import CLASSES, encoded, folder, photo
 from tests.run_folders import ROWS, SEEDS, finished
 
@@ -91,6 +91,11 @@ def deterministic() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
+
+
+def plan_from(config: Path, root: Path = Path()) -> Plan:
+    """Expand a config's file; `root` holds `workflow/`."""
+    return load_plan(merged([config], {}), root)
 
 
 def shrink_study(project: Path, rows: str, figures: dict[str, Any] | None = None) -> None:

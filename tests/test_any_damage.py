@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from attention_ablation.cli import main
 from attention_ablation.report.collect import collect
 from attention_ablation.study.config import Study
-from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.expand import Plan
 from attention_ablation.study.verify import check_run
-from tests.conftest import shrink_study
+from tests.conftest import plan_from, shrink_study
 
 ROWS = """table,label,backbone,attention,params_m,gflops,top1_error,top5_error
 table4,ResNet18,resnet18,none,11.69,1.814,29.60,10.55
@@ -36,7 +36,7 @@ def pair(project: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> Plan:
     figures["figure4"]["panels"] = [panel | {"table": "table4", "rows": [SOUND, DAMAGED]}]
     figures["figure5"]["rows"] = [SOUND, DAMAGED]
     shrink_study(project, ROWS, figures)
-    plan = load_plan(Path("config.yaml"))
+    plan = plan_from(Path("config.yaml"))
     for run in plan.runs.values():
         spec = plan.runs_folder / run.path / "spec.json"
         spec.parent.mkdir(parents=True)

@@ -14,8 +14,8 @@ from attention_ablation.analysis.claims import (
 from attention_ablation.study.claims import Comparison
 from attention_ablation.study.config import Study
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.expand import Plan, load_plan
-from tests.conftest import write_yaml
+from attention_ablation.study.expand import Plan
+from tests.conftest import plan_from, write_yaml
 from tests.run_folders import CBAM
 
 
@@ -141,7 +141,7 @@ def test_a_mistake_in_claims_is_named(
     part[keys[-1]] = value
     write_yaml(CLAIMS, data)
     with pytest.raises(UserError, match=message):
-        load_plan(Path("config.yaml"))
+        plan_from(Path("config.yaml"))
 
 
 def test_every_pair_of_the_studys_claims_differs(study: Study) -> None:

@@ -216,12 +216,8 @@ RECORD = DIGITS.model_dump_json()
     [
         (RECORD, "file", r"file: expected a folder that can be written, got: File exists\."),
         (RECORD, "file/below", r"below: expected a folder that .* got: Not a directory\."),
-        ("{", "data", r"prepare: expected a recipe's 'dataset' as JSON, got: .* line 1"),
-        (
-            "[" * 100_000,
-            "data",
-            r"prepare: expected a recipe's 'dataset' as JSON, got: .*recursion",
-        ),
+        ("{", "data", r"prepare: this is not valid JSON: .* line 1"),
+        ("[" * 100_000, "data", r"prepare: this is not valid JSON: .*recursion"),
         ("3", "data", r"prepare: dataset: input should be a valid dictionary .* got 3"),
         ("{}", "data", r"prepare: the key 'dataset\.name' is missing"),
         ('{"name": "cluttered-digitz"}', "data", r"did you mean 'cluttered-digits'\?"),

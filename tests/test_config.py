@@ -10,6 +10,7 @@ from attention_ablation.cli import main
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan
 from attention_ablation.study.runs import read_run
+from tests.conftest import plan_from
 from tests.test_study import CONFIG, ROWS, TIER, edit
 
 
@@ -23,7 +24,7 @@ def test_a_config_without_keys_is_refused(
     monkeypatch.chdir(project)
     Path(CONFIG).write_text(text)
     with pytest.raises(UserError, match=r"config\.yaml: expected keys with values, got "):
-        load_plan(Path(CONFIG))
+        plan_from(Path(CONFIG))
     assert main(["status", "--set", "tier=quick"]) == 2
     assert "config.yaml: expected keys with values, got " in capsys.readouterr().err
 
@@ -47,10 +48,10 @@ def test_a_tier_that_is_for_no_table_is_refused(
     monkeypatch.chdir(project)
     edit(Path(TIER), "tables", value=tables)
     edit(Path(TIER), "detection", value={})
-    assert load_plan(Path(CONFIG)).tables == ["table3"]  # chosen, whatever the tier is for
+    assert plan_from(Path(CONFIG)).tables == ["table3"]  # chosen, whatever the tier is for
     edit(Path(CONFIG), "tables", value="all")
     with pytest.raises(UserError, match=message):
-        load_plan(Path(CONFIG))
+        plan_from(Path(CONFIG))
 
 
 def test_a_tier_that_is_a_folder_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +59,7 @@ def test_a_tier_that_is_a_folder_is_named(project: Path, monkeypatch: pytest.Mon
     Path(TIER).unlink()
     Path(TIER).mkdir()
     with pytest.raises(UserError, match=r"tiny\.yaml: (it cannot|expected)"):
-        load_plan(Path(CONFIG))
+        plan_from(Path(CONFIG))
 
 
 @pytest.mark.parametrize(
@@ -71,8 +72,8 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(
     monkeypatch.chdir(project)
     (project / path).rename(project / "elsewhere")
     (project / path).symlink_to(project / "elsewhere")
-    with pytest.raises(UserError, match=rf"config\.yaml: expected the {kind} .*, but a link leads"):
-        load_plan(Path(CONFIG))
+    with pytest.raises(UserError, match=rf"--config: expected the {kind} .*, but a link leads"):
+        plan_from(Path(CONFIG))
 
 
 def test_names_that_look_like_numbers_are_names(
@@ -90,9 +91,9 @@ def test_printed_values_may_follow_a_byte_order_mark(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
-    rows = load_plan(Path(CONFIG)).study.rows
+    rows = plan_from(Path(CONFIG)).study.rows
     Path(ROWS).write_bytes(b"\xef\xbb\xbf" + Path(ROWS).read_bytes().replace(b"\n", b"\r\n"))
-    assert load_plan(Path(CONFIG)).study.rows == rows
+    assert plan_from(Path(CONFIG)).study.rows == rows
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from attention_ablation.study.config import Config, GradCamFigure, Study
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.spec import Attention, Backbone
 from attention_ablation.study.verify import check_run
-from tests.conftest import shrink_study
+from tests.conftest import plan_from, shrink_study
 
 KEYS = ["resnet18", "resnet18+se", "resnet18+cbam"]
 ROWS = """table,label,backbone,attention,params_m,gflops,top1_error,top5_error
@@ -196,7 +196,7 @@ def plan(project: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.chdir(project)
     figure = study.figures["figure5"].model_dump() | {"rows": KEYS}
     shrink_study(project, ROWS, {"figure5": figure})
-    return load_plan(Path("config.yaml"))
+    return plan_from(Path("config.yaml"))
 
 
 def spec(plan: Plan, key: str, seed: int = 0) -> Path:

@@ -10,9 +10,8 @@ import torch
 
 from attention_ablation.cli import main
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.expand import load_plan
 from attention_ablation.training.device import choose_device
-from tests.conftest import shrink_study, write_yaml
+from tests.conftest import plan_from, shrink_study, write_yaml
 
 SPEC = "results/tiny/runs/x/seed-0/spec.json"
 # A verb with its nonsense, and what the sentence says of it.
@@ -41,7 +40,7 @@ NONSENSE: list[tuple[list[str], str]] = [
     (["plan", "--gpus", "two"], "argument --gpus: expected a whole number from 1"),
     *(
         (["plan", "--price", value], f"argument --price: expected a number of 0 or more, got '{value}'")
-        for value in ("nan", "inf", "-1", "1e999", "two", "")
+        for value in ("nan", "inf", "-1", "1e999", "two", "", "1_0", "²", "१")
     ),
     (["plan", "--threads", "0"], "argument --threads: expected a whole number"),
     (["plan", "--calibrate", "--device", "meta"], "--device: expected auto, cpu, cuda"),
@@ -72,7 +71,6 @@ NONSENSE: list[tuple[list[str], str]] = [
     (["where", "table3", "resnet5", "gflops"], "'resnet5'"),
     (["where", "table3", "resnet50+se", "gflop"], "'gflop'"),
     (["where", "table3", "resnet50+se", "gflops", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
-    (["complexity", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
     (["complexity", "--study", "../studies/cbam"], "--study: unknown study '../studies/cbam'"),
     (["check", "own.py:Own", "--channels", "0"], "argument --channels: expected a whole number from 1"),
     (["check", "own.py:Own", "--channels", "8", "x"], "argument --channels: expected a whole number"),
@@ -97,7 +95,7 @@ NONSENSE: list[tuple[list[str], str]] = [
     (["data", "download", "cifar11"], "argument name: invalid choice: 'cifar11'"),
     (["data", "check", "--workers", "-1"], "argument --workers: expected a whole number from 0"),
     (["schema", "binary"], "binary/config.schema.json: it cannot be written"),
-    (["prepare", "{", "folder"], "as JSON"),
+    (["prepare", "{", "folder"], "prepare: this is not valid JSON"),
     (["tarin"], "invalid choice: 'tarin'"),
 ]  # fmt: skip
 
@@ -112,7 +110,7 @@ def code(arguments: list[str]) -> int | str | None:
 
 def place_spec() -> str:
     """Write the spec of a run of the project here; its path."""
-    run = next(iter(load_plan(Path("config.yaml")).runs.values()))
+    run = next(iter(plan_from(Path("config.yaml")).runs.values()))
     path = Path("results/tiny/runs") / run.path / "spec.json"
     path.parent.mkdir(parents=True)
     path.write_text(run.canonical())

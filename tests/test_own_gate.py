@@ -14,9 +14,9 @@ from attention_ablation.analysis.gate_check import Subject, check_gate
 from attention_ablation.cli import main
 from attention_ablation.models.build import build, initialise
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.expand import load_plan
 from attention_ablation.study.modules import seal
 from attention_ablation.study.spec import Attention, Backbone
+from tests.conftest import plan_from
 
 RESNET = Backbone(name="resnet18", width=0.25)
 # Squeeze-and-excitation again, written as a user would.
@@ -55,23 +55,23 @@ def test_it_is_counted_as_the_same_gate_of_the_package_is(folder: Path) -> None:
 
 
 def test_its_file_is_part_of_the_runs_identity_and_others_ids_stay(project: Path) -> None:
-    plain = load_plan(project / "config.yaml", project)
+    plain = plan_from(project / "config.yaml", project)
     add_row(project)
     (project / "my_module.py").write_text(GATE)
-    plan = load_plan(project / "config.yaml", project)
+    plan = plan_from(project / "config.yaml", project)
     spec = plan.specs["table3", "resnet50+mine"]
     assert spec.run_id.startswith("resnet50_mygate_")
     assert spec.attention.module_sha256 == hashlib.sha256(GATE.encode()).hexdigest()
     assert plan.module_files == ["my_module.py"]
     assert plain.runs.items() < plan.runs.items()
     (project / "my_module.py").write_text(GATE + "# changed\n")
-    changed = load_plan(project / "config.yaml", project)
+    changed = plan_from(project / "config.yaml", project)
     assert changed.specs["table3", "resnet50+mine"].run_id != spec.run_id
     (project / "my_module.py").unlink()
     with pytest.raises(
         UserError, match=r"attentions.mine: expected the gate's class in .*my_module"
     ):
-        load_plan(project / "config.yaml", project)
+        plan_from(project / "config.yaml", project)
 
 
 def test_options_are_part_of_the_identity(folder: Path) -> None:

@@ -13,9 +13,8 @@ from attention_ablation.report.claims import claims_frame, write_claims
 from attention_ablation.report.collect import collect
 from attention_ablation.study.config import Study
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.expand import load_plan
 from attention_ablation.study.references import read_curve
-from tests.conftest import ROOT, write_yaml
+from tests.conftest import ROOT, plan_from, write_yaml
 
 STUDY = Path("workflow/studies/cbam")
 
@@ -49,7 +48,7 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_claims_show_the_differences_and_decide_nothing(here: Path) -> None:
-    plan = load_plan(here / "config.yaml")
+    plan = plan_from(here / "config.yaml")
     runs = collect(plan)
     judged = ledger(plan, runs)
     frame = claims_frame(judged)
@@ -95,7 +94,7 @@ def load_plan_without_references(project: Path) -> Any:
     data.pop("references")
     data["figures"].pop("figure4-reference")
     write_yaml(project / STUDY / "study.yaml", data)
-    return load_plan(project / "config.yaml")
+    return plan_from(project / "config.yaml")
 
 
 def test_the_figure_is_drawn_without_a_run_and_says_whose_it_is(here: Path) -> None:
@@ -107,7 +106,7 @@ def test_the_figure_is_drawn_without_a_run_and_says_whose_it_is(here: Path) -> N
     assert (folder / "figure4-reference.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["render", "figure4-reference"]) == 0
     assert (folder / "figure4-reference.svg").read_text() == svg
-    plan = load_plan(here / "config.yaml")
+    plan = plan_from(here / "config.yaml")
     assert plan.figure_runs("figure4-reference") == []
     assert len(plan.reference_files) == 6
 
@@ -153,4 +152,4 @@ def test_mistakes_are_told(here: Path, place: tuple[Any, ...], value: object, me
     at[place[-1]] = value
     write_yaml(here / STUDY / "study.yaml", data)
     with pytest.raises(UserError, match=message):
-        load_plan(here / "config.yaml")
+        plan_from(here / "config.yaml")

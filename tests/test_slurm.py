@@ -11,11 +11,11 @@ import pytest
 import torch
 import yaml
 
-from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.expand import Plan
 from attention_ablation.study.lock import read_lock
 from attention_ablation.study.runs import read_outcome, steps_saved
 from attention_ablation.training.run import train
-from tests.conftest import shrink_study, write_yaml
+from tests.conftest import plan_from, shrink_study, write_yaml
 from tests.local_slurm import LocalSlurm, command, jobs, why_not
 from tests.test_workflow import BIN, environment
 
@@ -63,7 +63,7 @@ def plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     profile["set-threads"]["train"] = 1
     profile |= {"slurm-init-seconds-before-status-checks": 2, "latency-wait": 5, "retries": 2}
     write_yaml(path, profile)
-    return load_plan(Path("config.yaml"))
+    return plan_from(Path("config.yaml"))
 
 
 def start() -> "subprocess.Popen[bytes]":

@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from attention_ablation.study.config import Config
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan, relative_cost
-from attention_ablation.study.files import load_config
 from attention_ablation.study.runs import read_run
 from attention_ablation.study.spec import Attention, Backbone, Run, Spec
-from tests.conftest import ROOT, write_yaml
+from tests.conftest import ROOT, plan_from, write_yaml
 
 
 def test_56_rows_are_50_trainings_a_seed() -> None:
-    plan = load_plan(ROOT / "config.yaml", ROOT)
+    plan = plan_from(ROOT / "config.yaml", ROOT)
     assert len(plan.specs) == 56
     assert len(plan.runs) == 50
     shares = "56 rows need 50 trainings a seed (7 rows share another row's; 1 more only to start"
@@ -93,7 +92,7 @@ def test_a_figure_is_drawn_where_its_tables_are_chosen() -> None:
     assert plan.figures == ["figure5", "figure4-reference"]
     assert plan.gradcam_figures == ["figure5"]
     assert len(plan.figure_runs("figure5")) == 6
-    everything = load_plan(ROOT / "config.yaml", ROOT)
+    everything = plan_from(ROOT / "config.yaml", ROOT)
     assert everything.figures == [
         "figure4", "figure5", "figure4-reference", "detections6", "detections7",
     ]  # fmt: skip
@@ -101,7 +100,7 @@ def test_a_figure_is_drawn_where_its_tables_are_chosen() -> None:
 
 
 def test_names_do_not_make_a_run() -> None:
-    plan = load_plan(ROOT / "config.yaml", ROOT)
+    plan = plan_from(ROOT / "config.yaml", ROOT)
     spec = plan.specs["table4", "resnet50+cbam"]
     assert spec.run_id.startswith("resnet50_channel+spatial-pool-k7_")
     same = Spec.model_validate_json(spec.canonical())
@@ -110,13 +109,13 @@ def test_names_do_not_make_a_run() -> None:
 
 @given(st.permutations(["backbone", "attention", "recipe", "task"]))
 def test_the_order_of_keys_does_not_make_a_run(order: list[str]) -> None:
-    spec = next(iter(load_plan(ROOT / "config.yaml", ROOT).specs.values()))
+    spec = next(iter(plan_from(ROOT / "config.yaml", ROOT).specs.values()))
     data = spec.model_dump()
     assert Spec.model_validate({key: data[key] for key in order}).run_id == spec.run_id
 
 
 def test_every_key_of_a_spec_makes_another_run() -> None:
-    spec = load_plan(ROOT / "config.yaml", ROOT).specs["table4", "resnet50+cbam"]
+    spec = plan_from(ROOT / "config.yaml", ROOT).specs["table4", "resnet50+cbam"]
     ids = {spec.run_id}
     changes: list[dict[str, Any]] = [
         {"backbone": {"width": 0.5}}, {"backbone": {"stride": "v1.5"}},
@@ -133,7 +132,7 @@ def test_every_key_of_a_spec_makes_another_run() -> None:
 
 
 def test_slugs_tell_the_studys_gates_apart() -> None:
-    plan = load_plan(ROOT / "config.yaml", ROOT)
+    plan = plan_from(ROOT / "config.yaml", ROOT)
     attentions = plan.study.attentions
     assert len({attention.slug for attention in attentions.values()}) == len(attentions)
     assert Attention().slug == "none"
@@ -141,7 +140,7 @@ def test_slugs_tell_the_studys_gates_apart() -> None:
 
 
 def test_deeper_networks_and_more_gates_are_started_first() -> None:
-    specs = load_plan(ROOT / "config.yaml", ROOT).specs
+    specs = plan_from(ROOT / "config.yaml", ROOT).specs
     names = ["resnext101+cbam", "resnet101+cbam", "resnet50+cbam", "resnet50+se", "resnet50"]
     costs = [relative_cost(specs["table4", name]) for name in names]
     assert costs == sorted(costs, reverse=True)
@@ -181,14 +180,14 @@ CONFIG, TIER = "config.yaml", "workflow/tiers/tiny.yaml"
 STUDY, ROWS = "workflow/studies/cbam/study.yaml", "workflow/studies/cbam/rows.csv"
 RECIPE = ("classification", "recipe")
 MISTAKES = [
-    (CONFIG, ["teir"], "quick", r"config.yaml: unknown key 'teir'; did you mean 'tier'\?"),
-    (CONFIG, ["tier"], "quik", r"config.yaml: unknown tier 'quik'; did you mean 'quick'\?"),
-    (CONFIG, ["study"], "cbma", r"config.yaml: unknown study 'cbma'; did you mean 'cbam'\?"),
+    (CONFIG, ["teir"], "quick", r"config.yaml or --config: unknown key 'teir'; did you mean 'tier'\?"),
+    (CONFIG, ["tier"], "quik", r"config.yaml or --config: unknown tier 'quik'; did you mean 'quick'\?"),
+    (CONFIG, ["study"], "cbma", r"config.yaml or --config: unknown study 'cbma'; did you mean 'cbam'\?"),
     (CONFIG, ["tables"], ["tabel3"], r"unknown table 'tabel3'; did you mean 'table3'\?"),
-    (CONFIG, ["tables"], 3, r"config.yaml: tables: .* but got 3"),
-    (CONFIG, ["seeds"], [1, 1], r"config.yaml: seeds: expected each value once, got 1 twice"),
-    (CONFIG, ["seeds"], [-1], r"config.yaml: seeds.0: .* greater than or equal to 0, but got -1"),
-    (CONFIG, ["seeds"], [], r"config.yaml: seeds: .* at least 1 item"),
+    (CONFIG, ["tables"], 3, r"config.yaml or --config: tables: .* but got 3"),
+    (CONFIG, ["seeds"], [1, 1], r"config.yaml or --config: seeds: expected each value once, got 1 twice"),
+    (CONFIG, ["seeds"], [-1], r"config.yaml or --config: seeds.0: .* greater than or equal to 0, but got -1"),
+    (CONFIG, ["seeds"], [], r"config.yaml or --config: seeds: .* at least 1 item"),
     (TIER, [*RECIPE, "epochs"], -3, r"tiny.yaml: classification.recipe.epochs: .* but got -3"),
     (TIER, [*RECIPE, "epochs"], "6", r"recipe.epochs: .* valid integer, but got '6'"),
     (TIER, [*RECIPE, "epoch"], 6, r"unknown key 'classification.recipe.epoch'; did you mean 'clas.*epochs'\?"),
@@ -196,7 +195,7 @@ MISTAKES = [
     (TIER, [*RECIPE, "dataset", "name"], "digits", r"tiny.yaml: .*dataset.* 'digits'"),
     (TIER, [*RECIPE, "dataset", "digit_size"], 99, r"digit_size of at most image_size \(\d+\), got 99"),
     (TIER, [*RECIPE, "batch_size"], 65, r"batch_size of at most dataset.train_images \(64\), got 65"),
-    (CONFIG, ["tables"], [], r"config.yaml: tables: .* at least 1 item"),
+    (CONFIG, ["tables"], [], r"config.yaml or --config: tables: .* at least 1 item"),
     (TIER, [*RECIPE, "weight_decay"], "1_000", r"weight_decay: .* but got '1_000'"),
     (TIER, [*RECIPE, "weight_decay"], math.inf, r"weight_decay: .* valid number, but got '.inf'"),
     (TIER, [*RECIPE, "learning_rate"], "1e999", r"learning_rate: .* finite number, but got inf"),
@@ -205,12 +204,12 @@ MISTAKES = [
     (CONFIG, ["seeds"], [2**64], r"seeds.0: .* less than 17592186044416, but got 18446744073709551616"),
     (CONFIG, ["seeds"], ["010"], r"seeds.0: .* valid integer, but got '010'"),
     (CONFIG, ["budget"], math.nan, r"budget: .* valid number, but got '.nan'"),
-    (CONFIG, ["tier"], "../tiers/quick", r"config.yaml: tier: expected a name of letters, .* got '../tiers/quick'"),
-    (CONFIG, ["study"], "/etc", r"config.yaml: study: expected a name of letters, .* got '/etc'"),
-    (CONFIG, ["results"], "", r"config.yaml: results: expected a folder without braces in its name, got ''"),
-    (CONFIG, ["results"], "a{b}", r"config.yaml: results: expected a folder without braces .* got 'a{b}'"),
-    (CONFIG, ["results"], "Snakefile", r"config.yaml: results: expected a folder, but Snakefile is none"),
-    (CONFIG, ["results"], "Snakefile/a/b", r"config.yaml: results: expected a folder, but Snakefile is none"),
+    (CONFIG, ["tier"], "../tiers/quick", r"config.yaml or --config: tier: expected a name of letters, .* got '../tiers/quick'"),
+    (CONFIG, ["study"], "/etc", r"config.yaml or --config: study: expected a name of letters, .* got '/etc'"),
+    (CONFIG, ["results"], "", r"config.yaml or --config: results: expected a folder without braces in its name, got ''"),
+    (CONFIG, ["results"], "a{b}", r"config.yaml or --config: results: expected a folder without braces .* got 'a{b}'"),
+    (CONFIG, ["results"], "Snakefile", r"config.yaml or --config: results: expected a folder, but Snakefile is none"),
+    (CONFIG, ["results"], "Snakefile/a/b", r"config.yaml or --config: results: expected a folder, but Snakefile is none"),
     (STUDY, ["tables", "table 9"], {"title": "t", "section": "1", "columns": []}, r"tables.table 9: expected a name of letters, .* got 'table 9'"),
     (ROWS, ["22.95,6.59"], "²,6.59", r"line 15: top1_error: expected a number, got '²'"),
     (ROWS, ["table,label"], "label,table,label", r"rows.csv: expected the columns .* got label,table,label,"),
@@ -256,7 +255,7 @@ def test_a_mistake_is_named_with_its_file(
     message: str,
 ) -> None:
     monkeypatch.chdir(project)
-    load_plan(Path(CONFIG))  # right before the mistake
+    plan_from(Path(CONFIG))  # right before the mistake
     if file == ROWS:
         text = Path(file).read_text()
         assert keys[0] in text
@@ -267,7 +266,7 @@ def test_a_mistake_is_named_with_its_file(
             value = {"mobilnet": {"recipe": recipe}}
         edit(Path(file), *keys, value=value)
     with pytest.raises(UserError, match=message):
-        load_plan(Path(CONFIG))
+        plan_from(Path(CONFIG))
 
 
 def test_files_that_cannot_be_read_are_named(
@@ -276,17 +275,17 @@ def test_files_that_cannot_be_read_are_named(
     monkeypatch.chdir(project)
     Path(ROWS).unlink()
     with pytest.raises(UserError, match=r"rows\.csv: it cannot be read: No such file"):
-        load_plan(Path(CONFIG))
+        plan_from(Path(CONFIG))
     Path(CONFIG).write_bytes(b"study: \xff")
     with pytest.raises(UserError, match=r"config\.yaml: expected text in UTF-8"):
-        load_plan(Path(CONFIG))
+        plan_from(Path(CONFIG))
     Path(CONFIG).write_text("study: [cbam")
     with pytest.raises(UserError, match=r"config\.yaml: this is not valid YAML"):
-        load_plan(Path(CONFIG))
+        plan_from(Path(CONFIG))
 
 
 def test_an_edited_or_moved_spec_is_refused(tmp_path: Path) -> None:
-    run = next(iter(load_plan(ROOT / "config.yaml", ROOT).runs.values()))
+    run = next(iter(plan_from(ROOT / "config.yaml", ROOT).runs.values()))
     path = tmp_path / run.path / "spec.json"
     path.parent.mkdir(parents=True)
     path.write_text(run.canonical())
@@ -302,12 +301,12 @@ def test_an_edited_or_moved_spec_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_survives_its_json() -> None:
-    for run in load_plan(ROOT / "config.yaml", ROOT).runs.values():
+    for run in plan_from(ROOT / "config.yaml", ROOT).runs.values():
         assert Run.model_validate_json(run.canonical()) == run
 
 
 def test_the_repositorys_config_is_what_its_comments_say() -> None:
-    config = load_config(ROOT / "config.yaml")
+    config = plan_from(ROOT / "config.yaml", ROOT).config
     assert (config.study, config.tier, config.tables, config.seeds) == (
         "cbam",
         "quick",

@@ -25,10 +25,10 @@ from attention_ablation.report.save import save
 from attention_ablation.report.tables import rendered
 from attention_ablation.study.config import CurvesFigure
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.expand import Plan
 from attention_ablation.study.model import Line
 from attention_ablation.study.runs import read_outcome
-from tests.conftest import write_yaml
+from tests.conftest import plan_from, write_yaml
 from tests.run_folders import CBAM, ROWS
 
 STUDY = Path("workflow/studies/cbam")
@@ -76,7 +76,7 @@ def test_a_label_that_not_every_format_can_show_is_refused(
     text = rows.read_text()
     rows.write_text(text.replace("table3,ResNet50 + channel (SE)", f"table3,{label}"), "utf-8")
     with pytest.raises(UserError, match=message):
-        load_plan(Path("config.yaml"))
+        plan_from(Path("config.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -107,19 +107,19 @@ def test_every_text_of_a_study_and_a_tier_is_checked(
     change(str(file), *keys, to=text)
     place = rf"{file.name}: {'.'.join(map(str, keys))}: expected"
     with pytest.raises(UserError, match=place):
-        load_plan(Path("config.yaml"))
+        plan_from(Path("config.yaml"))
 
 
 def test_the_name_of_a_claim_is_a_text_too(tiny: Plan) -> None:
     claims = yaml.safe_load((STUDY / "claims.yaml").read_text())["claims"]
     change(str(STUDY / "claims.yaml"), "claims", to={**claims, "T\a": claims["T1a"]})
     with pytest.raises(UserError, match=r"claims.yaml: claims.*: expected one line"):
-        load_plan(Path("config.yaml"))
+        plan_from(Path("config.yaml"))
 
 
 def test_folded_sentences_are_one_line(tiny: Plan) -> None:
     change("workflow/tiers/tiny.yaml", "limits", to="It says\n  this\n\nand that.\n")
-    assert load_plan(Path("config.yaml")).tier.limits == "It says this and that."
+    assert plan_from(Path("config.yaml")).tier.limits == "It says this and that."
 
 
 def test_the_reason_of_a_failure_is_one_printable_line(tiny: Plan) -> None:

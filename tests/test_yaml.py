@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.expand import load_plan
 from attention_ablation.study.yaml import parse_yaml, read_yaml
-from tests.conftest import ROOT
+from tests.conftest import ROOT, plan_from
 
 FILES = [ROOT / "config.yaml", *sorted(ROOT.glob("workflow/**/*.yaml"))]
 
@@ -71,14 +70,14 @@ def test_a_key_given_twice_is_named_with_its_line(
     project: Path, monkeypatch: pytest.MonkeyPatch, file: str, line: str, again: str, key: str
 ) -> None:
     monkeypatch.chdir(project)
-    load_plan(Path("config.yaml"))
+    plan_from(Path("config.yaml"))
     before, after = Path(file).read_text().split(f"{line}\n", 1)
     Path(file).write_text(f"{before}{line}\n{again}\n{after}")
     number = before.count("\n") + 2
     with pytest.raises(
         UserError, match=f"^{file} line {number}: the key '{key}' is given twice; remove one"
     ):
-        load_plan(Path("config.yaml"))
+        plan_from(Path("config.yaml"))
 
 
 def test_a_key_that_is_merged_may_be_given_again() -> None:
@@ -94,5 +93,5 @@ def test_a_rate_may_be_written_with_an_exponent(
     written = path.read_text().replace("weight_decay: 0.0005", "weight_decay: 5e-4")
     path.write_text(written)
     assert "5e-4" in written
-    recipes = [spec.recipe for spec in load_plan(Path("config.yaml")).specs.values()]
+    recipes = [spec.recipe for spec in plan_from(Path("config.yaml")).specs.values()]
     assert {recipe.weight_decay for recipe in recipes} == {0.0005}

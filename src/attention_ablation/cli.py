@@ -97,7 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     complexity.add_argument(
         "--study", default="cbam", help="a folder in workflow/studies; default: cbam"
     )
-    complexity.add_argument("--format", choices=["text", "csv"], default="text")
     complexity.set_defaults(verb=verbs.complexity)
 
     add_evaluate(commands)

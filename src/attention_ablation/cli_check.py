@@ -1,13 +1,12 @@
 """The verb `check`: a user's own gate, before networks are trained with it."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from attention_ablation.cli_options import count
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.files import parse
+from attention_ablation.study.io import parse_json
 from attention_ablation.study.modules import seal
 from attention_ablation.study.spec import Attention
 
@@ -31,10 +30,7 @@ def add_check(verbs: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    try:
-        given = json.loads(options.options)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"--options: this is not valid JSON: {error}.") from None
+    given = parse_json(options.options, "--options")
     attention = parse(Attention, {"module": options.module, "options": given}, "check")
     attention = seal(attention, Path(), "check")
     from attention_ablation.analysis.gate_check import CHANNELS, Subject, check_gate

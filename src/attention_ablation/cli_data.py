@@ -6,7 +6,6 @@ from typing import Any
 
 from attention_ablation.cli_options import add_choice, count
 from attention_ablation.study.datasets import DOWNLOADS
-from attention_ablation.study.errors import UserError
 from attention_ablation.verbs import chosen_plan
 
 
@@ -40,8 +39,6 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    if options.workers < 0:
-        raise UserError(f"--workers: expected 0 or more, got {options.workers}.")
     plan = chosen_plan(options)
     from attention_ablation.data.check import check
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_ablation.cli_options import add_device, add_workers
-from attention_ablation.study.config import Row
+from attention_ablation.study.config import Row, Study
 from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.files import load_study, load_tier
 from attention_ablation.study.runs import METRICS, read_outcome
@@ -61,8 +61,12 @@ def _evaluate(options: argparse.Namespace) -> None:
             f"{options.what}: expected --weights with a row, a file or "
             "torchvision:ResNet50_Weights.IMAGENET1K_V1; a finished run is named by its spec.json."
         )
-    row = None if finished else _row(options.study, options.what)
-    run = None if row is None else _full_size(row, options)
+    row: Row | None = None
+    run: Run | None = None
+    if not finished:
+        study = load_study(Path("workflow/studies"), options.study, "--study")
+        row = _row(study, options.what)
+        run = _full_size(row, study, options)
 
     import torch
 
@@ -111,23 +115,22 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(note)
 
 
-def _row(study: str, key: str) -> Row:
+def _row(study: Study, key: str) -> Row:
     """Return the row of a key, the one with most printed values where several tables have it."""
-    rows = load_study(Path("workflow/studies"), study, "--study").rows
-    same = [row for row in rows if row.key == key]
+    same = [row for row in study.rows if row.key == key]
     if not same:
-        raise unknown("row", key, dict.fromkeys(row.key for row in rows), f"study {study}")
+        keys = dict.fromkeys(row.key for row in study.rows)
+        raise unknown("row", key, keys, f"study {study.name}")
     return max(same, key=lambda row: len(row.printed))
 
 
-def _full_size(row: Row, options: argparse.Namespace) -> Run:
+def _full_size(row: Row, study: Study, options: argparse.Namespace) -> Run:
     """Return a run of a row's network at full size with the data set of a tier."""
     tier = load_tier(Path("workflow/tiers"), options.tier, "--tier").classification
-    study = load_study(Path("workflow/studies"), options.study, "--study")
     spec = Spec(
         backbone=Backbone(name=row.backbone, stride=options.stride),
         attention=study.attentions[row.attention],
-        recipe=tier.backbones.get(row.backbone, tier).recipe,
+        recipe=tier.sizing(row.backbone).recipe,
     )
     return Run(seed=0, spec=spec)
 

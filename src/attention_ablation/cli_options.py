@@ -23,10 +23,8 @@ def count(least: int, most: int = 1024) -> Callable[[str], int]:
 
 def amount(text: str) -> float:
     """Return a number of 0 or more: a type of option."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1
+    plain = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text)
+    number = float(text) if plain else -1
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got '{text}'")
     return number

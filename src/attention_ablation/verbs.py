@@ -7,11 +7,13 @@ returns nothing or an exit code, and raises UserError for a user's mistake.
 import argparse
 import json
 import textwrap
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import (
@@ -22,10 +24,10 @@ from attention_ablation.study.config import (
     Tier,
 )
 from attention_ablation.study.datasets import ClutteredDigits, ClutteredScenes
-from attention_ablation.study.errors import UserError, invalid, unknown
+from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.files import load_study, merged
-from attention_ablation.study.io import write_text
+from attention_ablation.study.files import load_study, merged, parse
+from attention_ablation.study.io import parse_json, write_text
 from attention_ablation.study.model import Model
 from attention_ablation.study.yaml import parse_yaml
 
@@ -92,9 +94,13 @@ def render(options: argparse.Namespace) -> None:
     for name in names:
         if name not in valid:
             raise unknown("table or figure", name, valid, options.config)
-    from attention_ablation.report.collect import collect
 
-    frame = collect(plan)
+    @cache
+    def frame() -> "pd.DataFrame":
+        from attention_ablation.report.collect import collect
+
+        return collect(plan)
+
     refused = []
     for name in names:
         try:
@@ -105,12 +111,16 @@ def render(options: argparse.Namespace) -> None:
         raise UserError("\n".join(refused))
 
 
-def _render(plan: Plan, name: str, frame: "pd.DataFrame") -> None:
-    """Write one table or figure, the ledger, the report or runs.csv."""
+def _render(plan: Plan, name: str, frame: "Callable[[], pd.DataFrame]") -> None:
+    """Write one table or figure, the ledger, the report or runs.csv.
+
+    Args:
+        frame: returns the collected runs, which not every name needs.
+    """
     if name == "runs":
         from attention_ablation.report.collect import write_runs
 
-        write_runs(plan, frame)
+        write_runs(plan, frame())
     elif name == COMPLEXITY:
         from attention_ablation.analysis.complexity import write_complexity
 
@@ -118,15 +128,15 @@ def _render(plan: Plan, name: str, frame: "pd.DataFrame") -> None:
     elif name == "claims":
         from attention_ablation.report.claims import write_claims
 
-        write_claims(plan, frame)
+        write_claims(plan, frame())
     elif name == "report":
         from attention_ablation.report.html import write_report
 
-        write_report(plan, frame)
+        write_report(plan, frame())
     elif name in plan.tables:
         from attention_ablation.report.tables import write_table
 
-        write_table(plan, name, frame)
+        write_table(plan, name, frame())
     elif name in plan.gradcam_figures:
         from attention_ablation.report.gradcam import write_gradcam
 
@@ -216,11 +226,8 @@ def verify(options: argparse.Namespace) -> int:
 def complexity(options: argparse.Namespace) -> int:
     """Print counted sizes beside the printed ones; 1 where one has no explanation."""
     study = load_study(Path("workflow/studies"), options.study, "--study")
-    from attention_ablation.analysis.complexity import MISMATCH, complexity_csv, complexity_table
+    from attention_ablation.analysis.complexity import MISMATCH, complexity_table
 
-    if options.format == "csv":
-        print(complexity_csv(study), end="")
-        return 0  # the verdict is in the file, for the tables to show
     records = complexity_table(study)
     from tabulate import tabulate
 
@@ -235,12 +242,7 @@ def complexity(options: argparse.Namespace) -> int:
 
 def prepare(options: argparse.Namespace) -> None:
     """Compose a data set."""
-    try:
-        record = Composed.model_validate({"dataset": json.loads(options.dataset)})
-    except ValidationError as error:
-        raise invalid(error, Composed, "prepare") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"prepare: expected a recipe's 'dataset' as JSON, got: {error}.") from None
+    record = parse(Composed, {"dataset": parse_json(options.dataset, "prepare")}, "prepare")
     from attention_ablation.data.composed import prepare
 
     print(prepare(record.dataset, options.folder))

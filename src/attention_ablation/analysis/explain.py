@@ -24,12 +24,11 @@ from attention_ablation.models.build import build
 from attention_ablation.study.datasets import Dataset, Images
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.io import Missing, read_bytes, write_json, write_text
-from attention_ablation.study.records import GradCam, Metrics
+from attention_ablation.study.records import GRADCAM_MEANS, GradCam, Metrics
 from attention_ablation.study.runs import (
     GRADCAM,
     GRADCAM_IMAGES,
     GRADCAM_MAPS,
-    GRADCAM_MEANS,
     WEIGHTS,
     read_outcome,
     read_run,

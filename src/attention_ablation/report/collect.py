@@ -7,7 +7,8 @@ import pandas as pd
 
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.io import write_text
-from attention_ablation.study.runs import GRADCAM_MEANS, read_gradcam, read_outcome
+from attention_ablation.study.records import GRADCAM_MEANS
+from attention_ablation.study.runs import read_gradcam, read_outcome
 from attention_ablation.study.spec import Run
 from attention_ablation.study.verify import check_run, verdict
 

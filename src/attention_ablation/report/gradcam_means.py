@@ -10,13 +10,8 @@ from attention_ablation.analysis.statistics import bootstrap_interval, t_interva
 from attention_ablation.study.config import GradCamFigure
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.records import read_sealed
-from attention_ablation.study.runs import (
-    GRADCAM_IMAGES,
-    GRADCAM_MEANS,
-    read_gradcam,
-    read_outcome,
-)
+from attention_ablation.study.records import GRADCAM_MEANS, read_sealed
+from attention_ablation.study.runs import GRADCAM_IMAGES, read_gradcam, read_outcome
 
 COLUMNS = ["row", "metric", "mean", "ci_low", "ci_high", "interval", "n_images", "n_seeds"]
 IMAGES, SEEDS = "bootstrap over images", "t over seeds"

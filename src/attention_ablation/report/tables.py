@@ -29,10 +29,12 @@ def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
 def rendered(plan: Plan, table: str, runs: pd.DataFrame) -> dict[str, str]:
     """Return a table's text as csv, md and tex."""
     frame = table_frame(plan, table, runs)
+    display = display_frame(plan, table, frame, runs)
+    notes = table_notes(plan, table, frame, runs)
     return {
         "csv": frame.to_csv(index=False),
-        "md": _markdown(plan, table, frame, runs),
-        "tex": _latex(plan, table, frame, runs),
+        "md": _markdown(plan, table, display, notes),
+        "tex": _latex(plan, table, display, notes),
     }
 
 
@@ -69,8 +71,7 @@ def _headings(display: pd.DataFrame) -> list[tuple[str, str]]:
     return [(heading, of) for heading, of in pairs]
 
 
-def _markdown(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> str:
-    display = display_frame(plan, table, frame, runs)
+def _markdown(plan: Plan, table: str, display: pd.DataFrame, notes: list[str]) -> str:
     body = display.map(cell).to_markdown(
         index=False,
         disable_numparse=True,
@@ -78,16 +79,15 @@ def _markdown(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -
         colalign=["left"] + ["right"] * (display.shape[1] - 1),
     )
     number = table.removeprefix("table")
-    notes = bullets(table_notes(plan, table, frame, runs))
-    return f"**Table {number}. {escape(_title(plan, table))}**\n\n{body}\n\n{notes}"
+    title = escape(_title(plan, table))
+    return f"**Table {number}. {title}**\n\n{body}\n\n{bullets(notes)}"
 
 
-def _latex(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> str:
-    display = display_frame(plan, table, frame, runs)
+def _latex(plan: Plan, table: str, display: pd.DataFrame, notes: list[str]) -> str:
     return to_latex(
         display,
         _headings(display),
-        table_notes(plan, table, frame, runs),
+        notes,
         caption=f"Table {table.removeprefix('table')} of the paper: {_title(plan, table)}",
         label=f"tab:{plan.study.name}-{table}",
     )

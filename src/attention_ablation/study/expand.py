@@ -19,7 +19,7 @@ from attention_ablation.study.config import (
 from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.detectors import gates_in_backbone
 from attention_ablation.study.errors import UserError, unknown
-from attention_ablation.study.files import check_fit, load_config, load_study, load_tier, parse
+from attention_ablation.study.files import check_fit, load_study, load_tier, parse
 from attention_ablation.study.spec import Attention, Backbone, DetectionSpec, Detector, Run, Spec
 
 # A step of a detector over one of its backbone's classification, roughly.
@@ -174,17 +174,15 @@ class Plan:
         )
 
 
-def load_plan(config: Config | Path | dict[str, Any], root: Path = Path()) -> Plan:
-    """Expand a config (its file, its keys, or itself); `root` holds `workflow/`.
+def load_plan(config: Config | dict[str, Any], root: Path = Path()) -> Plan:
+    """Expand a config, given itself or its keys; `root` holds `workflow/`.
 
     Raises UserError for any mistake in the config, the study or the tier, and where a table or a
     figure compares rows that the tier trains unequally.
     """
     # Snakemake and the command line hand over keys, which may come from either.
-    where = config if isinstance(config, Path) else "config.yaml or --config"
-    if isinstance(config, Path):
-        config = load_config(config)
-    elif isinstance(config, dict):
+    where = "config.yaml or --config"
+    if isinstance(config, dict):
         config = parse(Config, config, where)
     _check_folder(Path(config.results), where)
     study = load_study(root / "workflow/studies", config.study, where)

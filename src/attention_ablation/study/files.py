@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from attention_ablation.study.backbones import BACKBONES
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
 from attention_ablation.study.config import (
-    Config,
     GradCamFigure,
     ReferenceFigure,
     Row,
@@ -29,11 +28,6 @@ from attention_ablation.study.spec import Attention, Backbone, Detector
 from attention_ablation.study.yaml import read_yaml
 
 ModelType = TypeVar("ModelType", bound=Model)
-
-
-def load_config(path: Path) -> Config:
-    """Read config.yaml. Raises UserError for whatever is not right in it."""
-    return parse(Config, read_yaml(path), path)
 
 
 def merged(files: Iterable[Path], settings: Mapping[str, Any]) -> dict[str, Any]:

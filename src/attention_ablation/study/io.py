@@ -69,11 +69,16 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds. Raises as `read_text`, and UserError for other text."""
+    """Return what a JSON file holds. Raises as `read_text` and `parse_json`."""
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, where: object) -> Any:
+    """Return what JSON holds. Raises UserError, about `where`, for other text."""
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: this is not valid JSON: {error}.") from None
+        raise UserError(f"{where}: this is not valid JSON: {error}.") from None
 
 
 def write_bytes(

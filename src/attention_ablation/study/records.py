@@ -20,6 +20,13 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Text = Annotated[str, AfterValidator(one_line)]
 Size = tuple[Count, Count]  # height, width
 NUMBERS = ("train_", "validation_")
+# Columns of gradcam.csv, and what their means are called in gradcam.json.
+GRADCAM_MEANS = {
+    "energy_in_box": "energy_in_box",
+    "hit": "hit_rate",
+    "iou": "iou",
+    "probability": "target_probability",
+}
 LONGEST_REASON = 200
 
 
@@ -116,13 +123,8 @@ class GradCam(Model):
 
     @property
     def means(self) -> dict[str, float | None]:
-        """The means over all images, None without boxes or maps; `GRADCAM_MEANS` has columns."""
-        return {
-            "energy_in_box": self.energy_in_box,
-            "hit_rate": self.hit_rate,
-            "iou": self.iou,
-            "target_probability": self.target_probability,
-        }
+        """The means over all images, None without boxes or maps."""
+        return {name: getattr(self, name) for name in GRADCAM_MEANS.values()}
 
 
 R = TypeVar("R", bound=Model)

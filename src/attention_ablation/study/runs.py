@@ -38,13 +38,6 @@ SPEC, WEIGHTS = "spec.json", "weights.pt"
 BACKBONE = "backbone.pt"
 DETECTIONS = "detections.npz"
 GRADCAM, GRADCAM_IMAGES, GRADCAM_MAPS = "gradcam.json", "gradcam.csv", "gradcam.npz"
-# Columns of gradcam.csv, and what their means are called in gradcam.json.
-GRADCAM_MEANS = {
-    "energy_in_box": "energy_in_box",
-    "hit": "hit_rate",
-    "iou": "iou",
-    "probability": "target_probability",
-}
 LOG = "train.log"
 CHECKPOINT = re.compile(r"checkpoint-(\d{9})-[0-9a-f]{16}\.pt")  # its step, and its digest
 PART = "checkpoint.part"  # one name after a kill, whatever the step was
@@ -59,12 +52,13 @@ class Outcome:
 
     status: one of `STATES`; diverged: the loss was not finite; damaged: a file does not say what
     came out. reason: of what failed, is damaged or was ended from outside. metrics: of what
-    completed or diverged, and of nothing else.
+    completed or diverged, and of nothing else. file: the name of the damaged file.
     """
 
     status: str
     reason: str | None = None
     metrics: Metrics | None = None
+    file: str | None = None
 
 
 def read_run(path: Path) -> Run:
@@ -165,18 +159,21 @@ def refuse_folders(folder: Path) -> None:
 
 def _written(folder: Path) -> Outcome:
     """Return what the first file that is there says of a run."""
+    file = METRICS
     try:
         with suppress(Missing):
             metrics = read_record(folder / METRICS, Metrics)
             return Outcome(metrics.status, metrics=metrics)
+        file = RESULT
         with suppress(Missing):
             metrics = read_record(folder / RESULT, Result).metrics
             return Outcome(metrics.status, metrics=metrics)
+        file = FAILURE
         with suppress(Missing):
             failure = read_record(folder / FAILURE, Failure)
             return Outcome(failure.status, reason=failure.reason)
     except UserError as error:
-        return Outcome("damaged", reason=str(error))
+        return Outcome("damaged", reason=str(error), file=file)
     return Outcome("missing")
 
 

@@ -9,7 +9,7 @@ from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.io import read_bytes
 from attention_ablation.study.lock import read_lock
-from attention_ablation.study.runs import LOG, STATES, Outcome, read_outcome, steps_saved
+from attention_ablation.study.runs import LOG, SPEC, STATES, Outcome, read_outcome, steps_saved
 from attention_ablation.study.spec import Run
 
 LOG_LINES = 3
@@ -39,7 +39,9 @@ def _run(folder: Path, run: Run, outcome: Outcome) -> list[str]:
     if outcome.metrics:
         return [f"  {folder}: after epoch {outcome.metrics.epochs}"]
     if outcome.status == "damaged":
-        return [f"  {folder}: {outcome.reason}; trained again, it is written again"]
+        train = f"`attention-ablation train {folder / SPEC}`"
+        remedy = f"{train} writes the file again from the others, or trains again"
+        return [f"  {folder}: {outcome.reason}; {remedy}"]
     if outcome.status == "failed":
         last = [f"    {LOG}: {line}" for line in _log_end(folder)]
         return [f"  {folder}: {outcome.reason}", *last]

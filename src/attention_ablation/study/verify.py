@@ -14,6 +14,7 @@ from statistics import fmean
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.io import Missing, read_text
 from attention_ablation.study.records import (
+    GRADCAM_MEANS,
     GradCam,
     Metrics,
     R,
@@ -28,7 +29,6 @@ from attention_ablation.study.runs import (
     GRADCAM,
     GRADCAM_IMAGES,
     GRADCAM_MAPS,
-    GRADCAM_MEANS,
     HISTORY,
     METRICS,
     RESULT,
@@ -69,7 +69,7 @@ def check_run(folder: Path, *, weights: bool = False) -> list[Finding]:
     if outcome.status == "damaged":
         remedy = f"`{_train(folder)}` writes it again, or trains the run again"
         # Nothing is shown of a run that only failed.
-        level = WARNING if str(outcome.reason).startswith(FAILURE) else WRONG
+        level = WARNING if outcome.file == FAILURE else WRONG
         return [Finding(level, str(folder), f"damaged: {outcome.reason}", remedy)]
     facts = outcome.metrics
     if facts is None:

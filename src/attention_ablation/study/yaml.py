@@ -37,13 +37,14 @@ class _Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for position, key in enumerate(keys):
-            if key.value in [earlier.value for earlier in keys[:position]]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
                 line = key.start_mark.line + 1
                 raise UserError(
                     f"{self.name} line {line}: the key '{key.value}' is given twice; remove one."
                 )
+            seen.add(key.value)
         return node
 
 
