@@ -11,13 +11,14 @@ import torch
 
 from attention_ablation.report.detections import read_detections
 from attention_ablation.study.errors import UserError
-from attention_ablation.study.expand import Plan
+from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.records import Metrics, read_sealed
 from attention_ablation.study.runs import BACKBONE, DETECTIONS, WEIGHTS
 from attention_ablation.study.spec import DetectionSpec
 from attention_ablation.study.verify import check_run
 from attention_ablation.training.calibrate import calibrate
 from attention_ablation.training.run import train
+from tests.conftest import write_yaml
 from tests.small_detection import CPU, alone, detection_plan, folder_of, task
 from tests.test_workflow import snakemake
 
@@ -143,6 +144,9 @@ def test_a_detector_is_calibrated_on_images_of_its_size(plan: Plan) -> None:
 
 def test_asking_for_detection_trains_what_it_starts_from_once(plan: Plan) -> None:
     assert len(plan.runs) == 7  # MobileNet of Table 5 serves both of Table 7
+    config = {"study": "cbam", "tier": "tiny", "results": "my results"}
+    write_yaml(Path("config.yaml"), config)
+    plan = load_plan(config)
     done = snakemake(Path.cwd())
     assert done.returncode == 0, done.stdout
     runs = pd.read_csv(plan.folder / "runs.csv")

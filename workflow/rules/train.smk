@@ -83,10 +83,8 @@ rule backbone:
         f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/backbone.log",
     priority: FIRST
     shell:
-        """
-        folder=$(dirname {input:q})
-        (cp "$folder/weights.pt" {output:q}.part && mv -f {output:q}.part {output:q}) 2> {log:q}
-        """
+        "(cp {PLAN.runs_folder:q}/{wildcards.run:q}/seed-{wildcards.seed}/weights.pt {output:q}.part"
+        " && mv -f {output:q}.part {output:q}) 2> {log:q}"
 
 
 # Only for the runs that a Grad-CAM figure shows. A matter of seconds. No params, as above. Metrics are
