@@ -40,6 +40,9 @@ def tried(function: Function) -> None:
         ("put", lambda x: x.clone().put_(torch.tensor([1]), torch.ones(1))),
         ("histc", lambda x: x + x.detach().histc().sum()),
         ("scatter.value_reduce", lambda x: x.scatter(1, FIRST, 2.0, reduce="add")),
+        ("scatter_reduce.two of prod", lambda x: x.scatter_reduce(1, FIRST, x, "prod")),
+        ("scatter_reduce.two of prod", lambda x: x.clone().scatter_reduce_(1, FIRST, x, "prod")),
+        ("bincount with weights", lambda x: x + FIRST.flatten().bincount(torch.ones(2)).sum()),
     ],
 )  # fmt: skip
 def test_an_operation_that_a_gpu_refuses_is_named(name: str, function: Function) -> None:
@@ -57,6 +60,9 @@ def test_an_operation_that_a_gpu_refuses_is_named(name: str, function: Function)
         lambda x: x[:, [0, 0, 1]],
         lambda x: x.flatten(1).cumsum(1),
         lambda x: x.scatter_add(1, FIRST, torch.ones_like(x)),
+        lambda x: x.scatter_reduce(1, FIRST, torch.ones_like(x), "sum"),
+        lambda x: x.scatter_reduce(1, FIRST, torch.ones_like(x), "amax"),
+        lambda x: x + FIRST.flatten().bincount(minlength=3).sum(),
         lambda x: F.interpolate(x, scale_factor=2),
     ],
 )

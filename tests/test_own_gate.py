@@ -201,6 +201,23 @@ def test_sound_gates_pass_all_checks(
     assert "no C++ compiler is here" in texts["compile"]
 
 
+@pytest.mark.parametrize("reads", ["x.abs().amax() > 1e4", "len(x.new_ones(4).nonzero()) < 4"])
+def test_of_a_gate_that_reads_values_of_the_map_the_rest_is_checked(
+    folder: Path, reads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    clamped = f"        if {reads}:\n            x = x.clamp(-1e4, 1e4)\n        weights ="
+    (folder / "my_module.py").write_text(GATE.replace("        weights =", clamped))
+    subject = Subject(own(), (64,), torch.device("cpu"))
+    texts = {result.name: result.text for result in check_gate(subject) if result.ok}
+    assert "autocast on a GPU not tried: it reads values of the map" in texts["precision"]
+    assert "within 0." in texts["precision"]
+    too_large = reads.replace("1e4", "1e-9").replace("< 4", "< 9")
+    spoilt = clamped.replace(reads, too_large).replace("x.clamp(-1e4, 1e4)", "x * 1e30 * 1e30")
+    (folder / "my_module.py").write_text(GATE.replace("        weights =", spoilt))
+    assert "not finite" in findings()["precision"]
+
+
 # A part of the sound gate, what it is replaced by, and the check that finds it.
 @pytest.mark.parametrize(
     ("line", "instead", "check", "message"),

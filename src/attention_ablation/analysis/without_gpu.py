@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attention_ablation.study.errors import UserError
 
-# Operations on maps that CUDA refuses in deterministic mode, by their names in torch.ops.aten. They
-# are those in torch's documentation of use_deterministic_algorithms but for the enlargements and
-# paddings that torch.nn.functional replaces then; compared with what calls alertNotDeterministic in
-# torch 2.15, which also has max_pool3d and has reflection_pad2d no longer.
+# Operations on maps that CUDA is known to refuse in deterministic mode, by their names in
+# torch.ops.aten: of those in torch's documentation of use_deterministic_algorithms not NLLLoss,
+# CTCLoss and EmbeddingBag, and not the enlargements and paddings that torch.nn.functional replaces;
+# with max_pool3d, which torch 2.15 refuses as well. _refused adds two that depend on an argument.
 REFUSED = {
     *("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward"),
     *("adaptive_max_pool2d_backward", "avg_pool3d_backward", "max_pool3d_with_indices_backward"),
@@ -34,14 +34,25 @@ class RefuseNondeterministic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, forward or backward. Raises UserError instead of a refused one."""
-        name = func.overloadpacket.__name__.rstrip("_")
-        for refused in REFUSED.intersection((name, f"{name}.{func._overloadname}")):
+        if refused := _refused(func, args):
             raise UserError(
                 f"a GPU refuses {refused} in deterministic mode, in which trainings run (see "
                 "torch's documentation of use_deterministic_algorithms); use another operation, "
                 "such as x.flatten(2).max(2).values for AdaptiveMaxPool2d(1)."
             )
         return func(*args, **(kwargs or {}))
+
+
+def _refused(func: Any, args: Sequence[Any]) -> str | None:
+    """Return what CUDA refuses of an operation, None where it runs it."""
+    name = func.overloadpacket.__name__.rstrip("_")
+    overload = f"{name}.{func._overloadname}"
+    # The documentation has scatter_reduce in both lists; torch's code refuses the product alone.
+    if overload == "scatter_reduce.two" and args[4] == "prod":
+        return f"{overload} of prod"
+    if name == "bincount" and args[1:] and args[1] is not None:
+        return f"{name} with weights"
+    return next(iter(REFUSED & {name, overload}), None)
 
 
 def output_under_autocast(
