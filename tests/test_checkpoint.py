@@ -223,6 +223,73 @@ def test_a_checkpoint_replaces_the_one_of_its_step(tmp_path: Path) -> None:
     assert names == ["checkpoint-000000002", "checkpoint-000000003"]
 
 
+def test_one_saved_after_starting_over_outlives_the_damaged_ones(tmp_path: Path) -> None:
+    for step in (100, 200):
+        checkpoint.save(tmp_path, step, {"step": step})
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"damaged")
+    assert checkpoint.load(tmp_path) is None
+    checkpoint.save(tmp_path, 50, {"step": 50})
+    assert checkpoint.load(tmp_path) == {"step": 50}
+    assert steps_saved(tmp_path) == 50
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ESTALE, os.strerror(errno.ESTALE)), "cannot be read: Stale file handle"),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES)), "cannot be read: Permission denied"),
+        (MemoryError(), "memory does not suffice to read it"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    checkpoint.save(tmp_path, 1, {"step": 1})
+
+    def fails(*_: object) -> int:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", fails)
+        with pytest.raises(UserError, match=said):
+            checkpoint.load(tmp_path)
+    assert checkpoint.load(tmp_path) == {"step": 1}
+
+
+def test_checkpoints_go_when_the_result_is_on_the_disk(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[tuple[str, str]] = []
+    fsync, unlink = os.fsync, Path.unlink
+
+    def synced(number: int) -> None:
+        events.append(("sync", Path(f"/proc/self/fd/{number}").readlink().name))
+        fsync(number)
+
+    def removed(path: Path, missing_ok: bool = False) -> None:
+        events.append(("remove", path.name))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "unlink", removed)
+    assert main(["train", str(spec)]) == 0
+    at = [events.index(("sync", name)) for name in (".result.json.part", spec.parent.name)]
+    last = [i for i, (what, name) in enumerate(events) if what == "remove" and name[-3:] == ".pt"]
+    assert at == sorted(at)
+    assert sum(i > at[1] for i in last) == 2
+
+
+def test_only_what_a_training_begins_is_removed_at_its_end(tmp_path: Path) -> None:
+    for name in (".mygate.py.part", ".gradcam.py.part", ".result.json.part", ".history.csv0.part"):
+        (tmp_path / name).touch()
+    others = {f".{name}.part" for name in ("gradcam.json", "gradcam.csv", "gradcam.npz")}
+    for name in others:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == others
+
+
 def stop_after(epochs: int, spec: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Train some epochs, then die; return the checkpoints, the newest last."""
     plain = Loop.epoch
@@ -301,7 +368,7 @@ def test_what_torch_refuses_is_passed_over_and_a_users_own_file_is_none(
     (tmp_path / "checkpoint-best.pt").write_bytes(b"a user's own")
     assert checkpoint.load(tmp_path) == {"step": 1}
     assert capsys.readouterr().out.count("is damaged; falling back") == 3
-    assert steps_saved(tmp_path) == 4
+    assert steps_saved(tmp_path) == 3  # a folder holds none
     remove_leftovers(tmp_path)
     assert (tmp_path / "checkpoint-best.pt").exists()
 

@@ -112,7 +112,7 @@ def test_the_metric_is_the_recipes(plan: Plan) -> None:
     detection = task(plan, run)
     scenes = detection.data.validation
 
-    def perfect(part: range) -> list[object]:
+    def perfect(part: range, _: object) -> list[object]:
         return [
             (
                 {
@@ -126,10 +126,10 @@ def test_the_metric_is_the_recipes(plan: Plan) -> None:
         ]
 
     detection.detect = perfect
-    assert detection.validate() == {"map_50": 100}
+    assert detection.validate(lambda: None) == {"map_50": 100}
     coco = run.spec.recipe.model_copy(update={"metric": "coco"})
     detection.recipe = coco
-    assert detection.validate() == {"map": 100, "map_50": 100, "map_75": 100}
+    assert detection.validate(lambda: None) == {"map": 100, "map_50": 100, "map_75": 100}
 
 
 def test_a_detector_is_calibrated_on_images_of_its_size(plan: Plan) -> None:

@@ -126,7 +126,9 @@ def test_two_processes_train_a_detector_together(plan: Plan, tmp_path: Path) -> 
     after = dict(single.model.named_parameters())
     assert all(after[name].isfinite().all() for name in before)
     assert sum(torch.equal(value, after[name]) for name, value in before.items()) < 3
-    assert single.validate()["map_50"] == pytest.approx(metrics["validation_map_50"], abs=0.5)
+    assert single.validate(lambda: None)["map_50"] == pytest.approx(
+        metrics["validation_map_50"], abs=0.5
+    )
 
 
 def test_without_batchnorm_two_processes_train_ssd_as_one_does(
@@ -152,7 +154,7 @@ def test_processes_share_the_validation_images(plan: Plan) -> None:
     scenes = detection.data.validation
     parts: list[int] = []
 
-    def perfect(part: range) -> list[object]:
+    def perfect(part: range, _: object) -> list[object]:
         parts.extend(part)
         return [({**scenes[i][1], "scores": torch.ones(len(scenes[i][1]["labels"]))}, scenes[i][1])
                 for i in part]  # fmt: skip
@@ -161,7 +163,7 @@ def test_processes_share_the_validation_images(plan: Plan) -> None:
     for rank in range(3):
         detection.processes = Processes(rank, 3)
         detection.processes.gather = lambda found: found
-        detection.validate()
+        detection.validate(lambda: None)
     assert sorted(parts) == list(range(8))
 
 

@@ -307,7 +307,7 @@ def test_processes_with_unlike_numbers_of_batches_are_asked_alike(stops_at: int 
                 raise InterruptedError
 
         with suppress(InterruptedError):
-            got += list(one.in_step(range(counts[rank]), stop))
+            got += list(one.in_step(range(counts[rank]), counts[rank], stop))
         return got, len(asked)
 
     with ThreadPoolExecutor(4) as pool:

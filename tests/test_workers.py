@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from torch._C import _set_worker_signal_handlers
-from torch.utils.data import _utils
+from torch.utils.data import Dataset, _utils
 
 from attention_ablation.cli import main
 from attention_ablation.data import batches
-from attention_ablation.data.workers import _begin
+from attention_ablation.data.workers import _begin, deaths_as_errors, worker_loader
+from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
 from tests.own_images import file_source, own_run
 from tests.test_processes import Launch, place
@@ -98,9 +99,12 @@ def test_a_training_ends_when_an_image_fails_whatever_the_error_and_names_it(
     training = Training(tiny, own, then="raise Exception('odd pixels')")
     said = training.ends()
     assert training.process.returncode == 2, said
-    assert said.startswith(f"attention-ablation: {own}/own/train/n")
-    assert "no batch can be made of this image: Exception: odd pixels. Replace it." in said
-    assert "Traceback" not in said
+    traceback, sentence = said.split("\nattention-ablation: ")
+    assert traceback.startswith("Traceback")
+    assert traceback.endswith("\nException: odd pixels")
+    assert sentence.startswith(f"{own}/own/train/n")
+    assert "JPEG: reading it failed with Exception: odd pixels; the log has" in sentence
+    assert "Replace" not in said
     assert training.reason.startswith(f"{own}/own/train/n")
 
 
@@ -202,8 +206,43 @@ def test_a_signal_to_stop_that_meets_a_worker_at_its_very_start_is_the_trainings
     source.close()
 
 
+class Slow(Dataset[int]):
+    def __getitems__(self, keys: list[int]) -> list[int]:
+        time.sleep(1000 if keys[0] == 1 else 0.3)  # the other has then begun
+        return keys
+
+
+def test_a_worker_that_torch_ends_is_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+
+    def fails() -> None:
+        batches = iter(worker_loader(Slow(), [[0], [1]], list, 2))
+        next(batches)
+        batches._shutdown_workers()  # type: ignore[attr-defined]
+        raise ValueError("odd")
+
+    with pytest.raises(ValueError, match="odd"), deaths_as_errors():
+        fails()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_death_is_told_of_in_every_training_of_a_process_and_in_no_other(times: int) -> None:
+    def dies() -> None:
+        batches = iter(worker_loader(Slow(), [[0], [1]], list, 2))
+        next(batches)
+        os.kill(batches._workers[1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        next(batches)
+
+    for _ in range(times):
+        with pytest.raises(UserError, match="was killed"), deaths_as_errors():
+            dies()
+        assert callable(signal.getsignal(signal.SIGCHLD))  # torch sets it once
+    with pytest.raises(ValueError, match="odd"), deaths_as_errors():
+        raise ValueError("odd")
+
+
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_any_error_about_a_file_becomes_a_sentence(
+def test_want_of_memory_for_a_file_becomes_a_sentence(
     tiny: Plan,
     own: Path,
     workers: str,
@@ -211,20 +250,20 @@ def test_any_error_about_a_file_becomes_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def bomb(path: Path) -> object:
-        raise MemoryError(f"{path.name} is 180 megapixels.")
+        raise MemoryError
 
     monkeypatch.setattr(batches, "read_image", bomb)
     spec = spec_file(own_run(tiny))
     assert main(["train", str(spec), "--datasets", str(own), "--workers", workers]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"attention-ablation: {own}/own/train/n")
-    assert error.endswith("JPEG is 180 megapixels. Replace it.\n")
+    assert error.endswith("JPEG: memory does not suffice to read it; give the job more.\n")
     assert error.count("\n") == 1
 
 
 def test_processes_of_torchrun_end_when_a_worker_of_one_fails(tiny: Plan, own: Path) -> None:
     spec = place(own_run(tiny, epochs=4), own)
     text = Launch(spec, own, FAIL_IN_WORKER="2").output(fails=True)
-    assert "JPEG: no batch can be made of this image: Exception: odd pixels" in text
+    assert "JPEG: reading it failed with Exception: odd pixels" in text
     reason = json.loads((spec.parent / "failure.json").read_text("utf-8"))["reason"]
-    assert "JPEG: no batch can be made of this image: Exception: odd pixels" in reason
+    assert "JPEG: reading it failed with Exception: odd pixels" in reason

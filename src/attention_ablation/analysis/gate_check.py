@@ -138,7 +138,7 @@ def shape(subject: Subject) -> str:
 
 
 def gradient(subject: Subject) -> str:
-    """Look for a finite gradient of the input and of every parameter, without operations that GPUs refuse."""
+    """Look for finite gradients of the input and all parameters, by what no GPU refuses."""
     for size in SIZES:
         gate = subject.gate(subject.usual).train()
         x = subject.maps(subject.usual, size).requires_grad_()

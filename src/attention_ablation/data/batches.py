@@ -32,6 +32,7 @@ class Source(Protocol):
     fingerprint: str
     classes: int
     train_images: int
+    validation_batches: int  # of this process
 
     def training(self, epoch: int, first: int) -> Iterator[Batch]:
         """Yield this process's parts of the epoch's full batches, from the `first`, from 0."""
@@ -70,12 +71,15 @@ class Part:
             begin = step * self.recipe.batch_size + self.rank * self.share
             yield slice(begin, begin + self.share)
 
-    def evaluated(self, images: int) -> Iterator[Tensor]:
-        """Yield the indices of this process's validation images, batch by batch.
+    def evaluated(self, images: int) -> tuple[Tensor, ...]:
+        """Return the indices of this process's validation images, batch by batch.
 
         Every image is in one process's part, also where the parts are not of one size.
         """
-        yield from torch.arange(images)[self.rank :: self.size].split(EVALUATION_BATCH)
+        mine: tuple[Tensor, ...] = torch.arange(images)[self.rank :: self.size].split(
+            EVALUATION_BATCH
+        )
+        return mine
 
 
 class MemorySource:
@@ -86,6 +90,8 @@ class MemorySource:
         self.classes = data.classes
         self.train_images = len(data.train.labels)
         self.validation_set = data.validation.to(device)
+        self._evaluated = part.evaluated(len(data.validation.labels))
+        self.validation_batches = len(self._evaluated)
         self._part = part
         self._device = device
         self._mean, self._std = (
@@ -112,7 +118,7 @@ class MemorySource:
 
     def validation(self) -> Iterator[Batch]:
         """See `Source`."""
-        for indices in self._part.evaluated(len(self.validation_set.labels)):
+        for indices in self._evaluated:
             yield self.batch(self.validation_set, indices.to(self._device))
 
     def batch(self, images: ImageSet, indices: Tensor) -> Batch:
@@ -136,7 +142,8 @@ class FileSource:
         self.fingerprint = files.fingerprint
         self.classes = files.classes
         self.train_images = len(files.train.labels)
-        self._validation_images = len(files.validation.labels)
+        self._evaluated = part.evaluated(len(files.validation.labels))
+        self.validation_batches = len(self._evaluated)
         self._part = part
         self._device = device
         self._mean, self._std = (
@@ -159,8 +166,7 @@ class FileSource:
 
     def validation(self) -> Iterator[Batch]:
         """See `Source`."""
-        parts = self._part.evaluated(self._validation_images)
-        return self._batches([(None, i) for i in indices.tolist()] for indices in parts)
+        return self._batches([(None, i) for i in indices.tolist()] for indices in self._evaluated)
 
     def close(self) -> None:
         """End the workers. They start again when they are needed."""

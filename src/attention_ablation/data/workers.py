@@ -9,6 +9,7 @@ import mmap
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -59,7 +60,8 @@ def worker_loader(
 def fetch(keys: list[K], read: Callable[[K], V], name: Callable[[K], object]) -> list[V] | str:
     """Return what is read for the keys, or a sentence about the one where that fails.
 
-    An error raised in a worker comes with the worker's traceback and without the file's name.
+    An error raised in a worker would come without the file's name. The traceback of one that says
+    nothing to a user is printed.
     """
     found = []
     for key in keys:
@@ -67,9 +69,12 @@ def fetch(keys: list[K], read: Callable[[K], V], name: Callable[[K], object]) ->
             found.append(read(key))
         except UserError as error:
             return str(error)
+        except MemoryError:
+            return f"{name(key)}: memory does not suffice to read it; give the job more."
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".strip().rstrip(".")
-            return f"{name(key)}: no batch can be made of this image: {reason}. Replace it."
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}".rstrip(" :.")
+            return f"{name(key)}: reading it failed with {reason}; the log has the traceback."
     return found
 
 
@@ -77,25 +82,24 @@ def fetch(keys: list[K], read: Callable[[K], V], name: Callable[[K], object]) ->
 def deaths_as_errors() -> Iterator[None]:
     """Raise UserError where a worker was killed, of which torch or a broken connection tells.
 
-    torch tells of it from a handler of SIGCHLD, in the middle of anything; afterwards it is silent.
+    torch tells of it once, from a handler of SIGCHLD, in the middle of anything.
     """
-    before = signal.getsignal(signal.SIGCHLD)
+    _started.clear()  # those of a training before
     try:
-        yield
+        try:
+            yield
+        except (EOFError, OSError):
+            time.sleep(0.5)  # the connection breaks before the process has ended
+            raise
     except UserError:
         raise
     except Exception as error:
-        signal.signal(signal.SIGCHLD, before)
-        if isinstance(error, EOFError | OSError):
-            time.sleep(0.5)  # the connection breaks before the process has ended
-        if any(worker.exitcode not in (None, 0) for worker in _started):
+        if any(worker.was_killed for worker in _started):
             raise UserError(
                 "A process that reads images was killed. If memory ran out, give the job more or "
                 "fewer --workers; then start it again, it resumes."
             ) from error
         raise
-    finally:
-        signal.signal(signal.SIGCHLD, before)
 
 
 def _begin(parent: int, _: int) -> None:
@@ -119,8 +123,14 @@ class _Flag:
 
 
 class _Popen(popen_fork.Popen):
+    ended_here = False  # by torch, where one does not end in time
+
     def terminate(self) -> None:
         self.kill()
+
+    def kill(self) -> None:
+        self.ended_here = self.ended_here or self.poll() is None
+        super().kill()
 
 
 class _Process(ForkProcess):
@@ -131,6 +141,11 @@ class _Process(ForkProcess):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _started.add(self)
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it ended otherwise than by itself or by this process."""
+        return self.exitcode not in (None, 0) and not self._popen.ended_here  # type: ignore[attr-defined]
 
     @staticmethod
     def _Popen(process_obj: Any) -> _Popen:  # noqa: N802  (multiprocessing's name)

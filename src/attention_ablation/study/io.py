@@ -131,14 +131,14 @@ def _begin(path: Path) -> int:
         os.close(descriptor)  # another one moved it away meanwhile
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write a text file, its lines ended by what `text` has; see `write_bytes`."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), durable=durable)
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, *, durable: bool = False) -> None:
     """Write JSON for people, too; see `write_bytes`. Raises ValueError for NaN."""
-    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n", durable=durable)
 
 
 def _kind(mode: int) -> str:

@@ -10,6 +10,7 @@ written again. Where its weights look is in `gradcam.json` (means), `gradcam.csv
 """
 
 import hashlib
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ LOG = "train.log"
 CHECKPOINT = re.compile(r"checkpoint-(\d{9})-[0-9a-f]{16}\.pt")  # its step, and its digest
 PART = "checkpoint.part"  # one name after a kill, whatever the step was
 WRITTEN = (HISTORY, METRICS, RESULT, FAILURE, WEIGHTS, DETECTIONS)  # by a training
+# Beginnings of what others begin beside: the planning, a copy, Grad-CAM.
+OF_OTHERS = tuple(f".{n}" for n in (SPEC, BACKBONE, GRADCAM, GRADCAM_IMAGES, GRADCAM_MAPS))
 STATES = ("completed", "diverged", "running", "failed", "damaged", "interrupted", "missing")
 ENDED_FROM_OUTSIDE = "its process was ended from outside, by a signal or for want of memory"
 
@@ -80,8 +83,7 @@ def read_run(path: Path) -> Run:
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
     """Declare a run finished: keep its result, clean its folder, then write `metrics.json`."""
-    write_json(folder / RESULT, {"metrics": metrics, "history": read_text(folder / HISTORY)})
-    remove_leftovers(folder)
+    _keep(folder, {"metrics": metrics, "history": read_text(folder / HISTORY)})
     write_json(folder / METRICS, metrics)
 
 
@@ -94,11 +96,19 @@ def restore(folder: Path) -> bool:
     result = _result(folder)
     if result is None:
         return False
-    write_json(folder / RESULT, result)
-    remove_leftovers(folder)
+    _keep(folder, result)
     write_text(folder / HISTORY, result["history"])
     write_json(folder / METRICS, result["metrics"])
     return True
+
+
+def _keep(folder: Path, result: dict[str, Any]) -> None:
+    write_json(folder / RESULT, result, durable=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # a file system that has no such thing
+        os.fsync(descriptor)  # the names, too, before the checkpoints lose theirs
+    os.close(descriptor)
+    remove_leftovers(folder)
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -138,13 +148,14 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def steps_saved(folder: Path) -> int:
-    """Return the steps that the newest checkpoint holds, 0 where there is none."""
-    return max((int(path.name.split("-")[1]) for path in checkpoints(folder)), default=0)
+    """Return the step of the newest checkpoint, damaged or not, 0 where there is none."""
+    saved = [int(path.name.split("-")[1]) for path in checkpoints(folder) if path.is_file()]
+    return max(saved, default=0)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove a finished run's checkpoints, and files that a killed training began."""
-    begun = [path for name in WRITTEN for path in folder.glob(f".{name}*.part")]
+    begun = [path for path in folder.glob(".*.part") if not path.name.startswith(OF_OTHERS)]
     for path in (*checkpoints(folder), folder / PART, *begun):
         with suppress(OSError):
             path.unlink()

@@ -53,8 +53,7 @@ def attempt(
         raise UserError(f"{spec}: there is no such spec; plan the run with snakemake.")
     failure = folder / FAILURE
     refuse_folders(folder)
-    outcome = read_outcome(folder)
-    if number > 1 and outcome.status == "failed":
+    if number > 1 and (outcome := read_outcome(folder)).status == "failed":
         raise UserError(
             f"{folder}: it failed in the attempt before: {outcome.reason} "
             "Mend that and start the workflow again; what fails by itself is not tried again."

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from attention_ablation.study.errors import UserError
 from attention_ablation.study.io import read_bytes, write_bytes
 from attention_ablation.study.runs import PART, WEIGHTS, checkpoints
 
@@ -15,7 +16,9 @@ KEPT = 2
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Write `state` as the checkpoint of `step`, and remove all but those of the last two steps.
+    """Write `state` as the checkpoint of `step`, and keep but the newest one of an earlier step.
+
+    Those of this step or of a later one are removed: what went on from none of them outdates them.
 
     The name carries the first 16 hexadecimal digits of the content's SHA-256, so a file that was
     cut short or damaged is known for one. Raises UserError as `write_bytes` does; the checkpoints
@@ -26,9 +29,9 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     content = buffer.getbuffer()
     path = folder / f"checkpoint-{step:09d}-{_digest(content)}.pt"
     write_bytes(path, content, durable=True, part=PART)
-    # One of the same step is older: the evaluation that follows the step was not yet made.
-    same = {old for old in checkpoints(folder) if old.name.startswith(path.name[:20])} - {path}
-    for old in [*same, *[other for other in checkpoints(folder) if other not in same][:-KEPT]]:
+    others = [other for other in checkpoints(folder) if other != path]
+    earlier = [other for other in others if other.name[:20] < path.name[:20]]
+    for old in set(others) - set(earlier[1 - KEPT :]):
         with suppress(OSError):  # a folder of that name
             old.unlink()
 
@@ -48,7 +51,7 @@ def save_weights(folder: Path, weights: dict[str, Any]) -> str:
 def load(folder: Path) -> dict[str, Any] | None:
     """Return the newest sound checkpoint's state, None where there is none.
 
-    Says which ones were skipped.
+    Says which ones were skipped. Raises UserError for one that cannot be read, which may be sound.
     """
     paths = checkpoints(folder)
     for path in reversed(paths):
@@ -62,12 +65,21 @@ def load(folder: Path) -> dict[str, Any] | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    if path.is_dir():
+        return None
     try:
         content = read_bytes(path)
         if _digest(content) != path.stem.split("-")[-1]:
             return None
         state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except Exception:  # a UserError, or any of the many that torch raises for what is no checkpoint
+    except UserError:
+        raise
+    except Exception as error:  # any of the many that torch raises for what is no checkpoint
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+            raise UserError(
+                f"{path}: memory does not suffice to read it; give the job more, then start it "
+                "again: it resumes."
+            ) from None
         return None
     return state if isinstance(state, dict) else None
 

@@ -92,12 +92,14 @@ class Classification:
         """
         self.model.eval()
         sums = torch.zeros(4, device=self.device)
-        for images, labels in self.processes.in_step(self.source.validation(), stop):
+        source = self.source
+        batches = self.processes.in_step(source.validation(), source.validation_batches, stop)
+        for images, labels in batches:
             logits = self.model(images)
             sums += _sums(logits, labels, cross_entropy(logits, labels))
         return sums
 
-    def validate(self, stop: Callable[[], None] = lambda: None) -> dict[str, float]:
+    def validate(self, stop: Callable[[], None]) -> dict[str, float]:
         """Return loss and errors (%) of the whole validation set; see `Task`."""
         *values, images = self.processes.sum(self.evaluate(stop)).tolist()
         return means(self.columns, values, images)

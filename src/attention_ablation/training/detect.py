@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,18 +158,17 @@ class Detection:
         self.model.eval()
         found = []
         begins = range(0, len(indices), EVALUATION_BATCH)
-        for begin in self.processes.in_step(begins, stop) if stop else begins:
+        for begin in self.processes.in_step(begins, len(begins), stop) if stop else begins:
             pairs = [self.data.validation[i] for i in indices[begin : begin + EVALUATION_BATCH]]
             predictions = self.model(self._to_device([image for image, _ in pairs]))
             for prediction, (_, target) in zip(predictions, pairs, strict=True):
                 found.append(({k: v.cpu() for k, v in prediction.items()}, target))
         return found
 
-    def validate(self, stop: Callable[[], None] | None = None) -> dict[str, float]:
+    def validate(self, stop: Callable[[], None]) -> dict[str, float]:
         """Return the mAP (%) of the whole validation set by the recipe's metric; see `Task`."""
         part = range(self.processes.rank, len(self.data.validation), self.processes.size)
-        detect = partial(self.detect, stop=stop) if stop else self.detect
-        found = self.processes.gather(detect(part))
+        found = self.processes.gather(self.detect(part, stop))
         predictions, targets = [p for p, _ in found], [t for _, t in found]
         if self.recipe.metric == "coco":
             shares = coco_map(predictions, targets)

@@ -118,16 +118,14 @@ class Processes:
         distributed.broadcast_object_list(values, src=0, device=device("cpu"))
         return values[0]
 
-    def in_step(self, batches: Iterable[T], stop: Callable[[], None]) -> Iterator[T]:
-        """Yield this process's batches, calling `stop` before each together with the others.
+    def in_step(self, batches: Iterable[T], count: int, stop: Callable[[], None]) -> Iterator[T]:
+        """Yield this process's `count` batches, calling `stop` before each, all together.
 
         One that has fewer batches calls it as often, because they agree in it whether to stop.
         """
         mine = iter(batches)
-        while True:
+        for _ in range(self.largest(count)):
             batch = next(mine, None)
-            if not self.largest(int(batch is not None)):
-                return
             stop()
             if batch is not None:
                 yield batch
