@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -42,6 +43,7 @@ HANGS = 60  # s that a process may take to end
 KILL, TERM, INT = "SIGKILL", "SIGTERM", "SIGINT"
 # 0: it ended by itself just before.
 ENDS = {KILL: {-9, 0}, TERM: {143, -15, 0}, INT: {130, 0}, WORKER: {2, 0}, "": {0}}
+VARYING = TIMES | {"started", "finished", "startup_seconds", "peak_memory_mb", "history_sha256"}
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h: what a killed training leaves comes to this process
 
 
@@ -65,20 +67,32 @@ def trained(folder: Path) -> dict[str, Any]:
         elif path.suffix == ".json":
             found[path.name] = json.loads(path.read_text("utf-8"))
         elif path.name == "history.csv":
-            with path.open() as file:
-                rows = list(csv.DictReader(file, strict=True))
-            assert all(None not in row and None not in row.values() for row in rows), rows
-            found[path.name] = [{k: v for k, v in r.items() if k not in TIMES} for r in rows]
+            found[path.name] = rows(path.read_text("utf-8"))
         elif path.suffix == ".pt":
             digest = found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
             if path.name.startswith("checkpoint"):
                 assert path.stem.endswith(digest[:16]), f"{path} is damaged"
         else:
             found[path.name] = path.name != ".lock" and path.read_bytes()
-    # Their numbers are those of the history; they hold the times, too.
-    for name in {"metrics.json", "result.json"} & set(found):
-        found[name] = sorted(found[name])
+    if "metrics.json" in found:
+        found["metrics.json"] = timeless(found["metrics.json"])
+    if "result.json" in found:
+        result = found["result.json"]
+        result["metrics"] = timeless(result["metrics"])
+        result["history"] = rows(result["history"])
     return found
+
+
+def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics without times, memory, and the digest of a history that holds times."""
+    return {k: None if k in VARYING else v for k, v in metrics.items()}
+
+
+def rows(history: str) -> list[dict[str, str]]:
+    """A history without times; raises where it is half-written."""
+    found = list(csv.DictReader(history.splitlines(), strict=True))
+    assert all(None not in row and None not in row.values() for row in found), found
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in found]
 
 
 def rendered(folder: Path) -> dict[str, Any]:
@@ -92,6 +106,7 @@ class Rounds:
 
     def __init__(self, work: Work, random: Random, log: Path) -> None:
         self.work, self.random, self.log = work, random, log
+        self.phases = PHASES if work.describe is trained else ("start", "write")
         self.kills: Counter[tuple[str, str]] = Counter()
         self.wrong: Counter[str] = Counter()
         self.ends = 0
@@ -106,7 +121,7 @@ class Rounds:
     def child(self) -> Child:
         """Start the work, with slowed writes."""
         slow = Random(self.random.getrandbits(32))
-        return Child(self.work.command, self.log, lambda: slow_writes(slow))
+        return Child(self.work.command, self.log, partial(slow_writes, slow))
 
     def clear(self) -> None:
         for path in self.work.folder.iterdir():
@@ -139,7 +154,7 @@ class Rounds:
         if self.random.random() < 0.5:
             child.wait(child.ended, self.random.random() * self.seconds)
         else:
-            phase = self.random.choice(PHASES)
+            phase = self.random.choice(self.phases)
             child.wait(lambda: child.phase == phase or child.ended(), HANGS)
             child.wait(child.ended, self.random.random() * 4 * SLOW)
 

@@ -15,11 +15,12 @@ from random import Random
 from typing import IO, Any
 
 from attention_ablation import cli
+from attention_ablation.study import io
 from attention_ablation.training import checkpoint, run
 from attention_ablation.training.detect import Detection
 from attention_ablation.training.loop import Loop
 
-PHASES = ("start", "steps", "checkpoint", "evaluation", "end")
+PHASES = ("start", "steps", "checkpoint", "evaluation", "end", "write")
 WORKER = "SIGKILL to a worker"
 SLOW = 0.03  # s, at most, for each part of a write
 
@@ -27,7 +28,7 @@ SLOW = 0.03  # s, at most, for each part of a write
 class Child:
     """A forked process, in a group of its own, that prepares itself and runs a command."""
 
-    def __init__(self, command: list[str], log: Path, prepare: Callable[[], None]) -> None:
+    def __init__(self, command: list[str], log: Path, prepare: Callable[[mmap.mmap], None]) -> None:
         self.shared = mmap.mmap(-1, 1)
         sys.stdout.flush()
         self.pid = os.fork()
@@ -38,7 +39,7 @@ class Child:
                 os.dup2(output, 1)
                 os.dup2(output, 2)
                 mark_phases(self.shared)
-                prepare()
+                prepare(self.shared)
                 sys.argv = ["attention-ablation", *command]
                 cli.script()
             except KeyboardInterrupt:  # of a signal that came before it began
@@ -50,7 +51,7 @@ class Child:
 
     @property
     def phase(self) -> str:
-        """Where a training is."""
+        """Where it is; a write within another phase, such as a checkpoint's, counts to that."""
         return PHASES[self.shared[0]]
 
     def ended(self) -> bool:
@@ -115,12 +116,12 @@ def marked(plain: Callable[..., Any], shared: mmap.mmap, number: int) -> Callabl
     return call
 
 
-def die_at_write(number: int) -> None:
+def die_at_write(number: int, _: object) -> None:
     """Let this process kill itself before it opens, renames or removes a file for that time."""
     seen = []
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        writes = event == "open" and arguments[1] in ("wb", "w")
+        writes = event == "open" and arguments[2] & os.O_CREAT
         if writes or event in ("os.rename", "os.remove"):
             seen.append(event)
             if len(seen) == number:
@@ -129,8 +130,9 @@ def die_at_write(number: int) -> None:
     sys.addaudithook(hook)
 
 
-def slow_writes(random: Random) -> None:
+def slow_writes(random: Random, shared: mmap.mmap) -> None:
     """Make every write take a while, with half of the content on the disk in between."""
+    start, writing = PHASES.index("start"), PHASES.index("write")
 
     def pause() -> None:
         time.sleep(random.random() * SLOW)
@@ -145,8 +147,10 @@ def slow_writes(random: Random) -> None:
         def __enter__(self) -> "Halves":
             return self
 
-        def __exit__(self, *_: object) -> None:
+        def __exit__(self, *_: object) -> None:  # it has its name by then
             self.file.close()
+            if shared[0] == writing:
+                shared[0] = start
 
         def write(self, content: bytes) -> None:
             pause()
@@ -162,12 +166,14 @@ def slow_writes(random: Random) -> None:
 
         return call
 
-    plain = Path.open
+    def opened(descriptor: int, mode: str, **options: Any) -> Any:
+        file = open(descriptor, mode, **options)  # noqa: SIM115  (its caller closes it)
+        if mode != "wb":
+            return file
+        if shared[0] == start:
+            shared[0] = writing
+        return Halves(file)
 
-    def opened(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-        file = plain(path, mode, *arguments, **options)
-        return Halves(file) if mode == "wb" else file
-
-    Path.open = opened
+    io.open = opened  # type: ignore[attr-defined]  # all files are written by that module
     for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink")):
         setattr(owner, name, slowed(getattr(owner, name)))
