@@ -1,11 +1,11 @@
 """COCO's annotation files: the keys that are read of them, and what may stand there."""
 
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import FailFast, Field, TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from attention_ablation.study.errors import UserError
 from attention_ablation.study.io import read_bytes
@@ -67,37 +67,19 @@ class Instances:
     categories: Annotated[list[Category], FailFast()]
 
 
-# Of each list: what one of it is called, and what it has.
-_PARTS = {
-    "images": ("image", "id, a file_name without folders, width and height"),
-    "annotations": (
-        "annotation",
-        "bbox of x, y, width and height, area, id, image_id and category_id",
-    ),
-    "categories": ("category", "id and name"),
-}
 T = TypeVar("T", Listed, Instances)
 
 
 def read_instances(path: Path, form: type[T]) -> T:
-    """Return an annotation file; raises UserError where it is not one."""
-    content = read_bytes(path)
+    """Return an annotation file; raises UserError that says where it is not one."""
     try:
-        return TypeAdapter(form).validate_json(content, strict=True)
+        return TypeAdapter(form).validate_json(read_bytes(path), strict=True)
     except ValidationError as error:
-        raise UserError(f"{path}: {_reason(error, content)} Fetch it again.") from None
-
-
-def _reason(error: ValidationError, content: bytes) -> str:
-    first: Any = error.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":
-        return f"expected JSON, got: {first['ctx']['error']}."
-    if len(first["loc"]) < 2:
-        return f"expected the keys {', '.join(_PARTS)}; is it an instances file?"
-    part, index, *key = first["loc"]
-    one, has = _PARTS[part]
-    # Its own id where it has one, by which it is found in a file of one line.
-    record = from_json(content)[part][index]
-    number = record.get("id", f"at {index}") if isinstance(record, dict) else f"at {index}"
-    where = "".join(f"{step}: " for step in [".".join(map(str, key))] if step)
-    return f"{one} {number}: expected {has}; {where}{first['msg'][0].lower()}{first['msg'][1:]}."
+        first: Any = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            reason = f"expected JSON, got: {first['ctx']['error']}"
+        else:
+            place = "".join(f"{step}." for step in first["loc"])[:-1] or "the whole"
+            expected = first["msg"][0].lower() + first["msg"][1:]
+            reason = f"{place}: {expected}, but got {reprlib.repr(first['input'])}"
+        raise UserError(f"{path}: {reason}. Fetch it again.") from None
