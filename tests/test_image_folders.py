@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from torchvision import datasets as published
 
 from attention_ablation.cli import main
-from attention_ablation.data.files import list_files, look
+from attention_ablation.data.files import list_files, look, refused
 from attention_ablation.data.images import read_image
 from attention_ablation.study.datasets import (
     ImageNet,
@@ -107,6 +108,24 @@ def test_a_folder_that_cannot_be_listed_is_named(
         patched.setattr(owner, name, forbidden)
         with pytest.raises(UserError, match=r"/own/train: it cannot be read: Permission denied\."):
             call(OWN, own)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("truncated"), "the data cannot be read: truncated."),
+        (OSError(errno.EIO, "Input/output error"), "the data cannot be read: Input/output error."),
+        (
+            OSError(errno.EIO, "Input/output error", "a"),
+            "a: it cannot be read: Input/output error.",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_said_with_a_name_or_without(
+    error: OSError, message: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^{message}$"), refused():
+        raise error
 
 
 def test_names_of_any_bytes_are_listed_and_read(own: Path) -> None:
@@ -237,6 +256,20 @@ def test_data_check_names_hostile_files_a_line_each(
     assert f"{device}: expected a regular file, got a device." in found
     assert any(rf"{folder}/caf\udce9.JPEG: expected an image" in line for line in found)
     assert any(rf"{folder}/two\nlines.JPEG: expected an image" in line for line in found)
+
+
+def test_data_check_says_that_a_process_was_killed(
+    own_tier: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(path: Path) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("attention_ablation.data.check.read_image", killed)
+    assert main(["data", "check", "--workers", "1"]) == 2
+    assert capsys.readouterr().err == (
+        "attention-ablation: folder: a process that decodes images was killed, as one is for want of "
+        "memory; fewer --workers need less.\n"
+    )
 
 
 def test_data_check_makes_the_list_anew_and_leaves_those_of_others(

@@ -1,6 +1,7 @@
 """A data set as a whole, before hours are spent on it: its counts, and every image decoded."""
 
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def check(dataset: Dataset | DetectionDataset, folder: Path, datasets: Path, wor
     Args:
         folder: where composed data sets and lists of files are kept. Its list is made anew.
         datasets: the folder that has each other data set by its name.
-        workers: processes that decode.
+        workers: processes that decode. Raises UserError where one was killed.
     """
     try:
         data = _load(dataset, folder, datasets)
@@ -42,10 +43,16 @@ def check(dataset: Dataset | DetectionDataset, folder: Path, datasets: Path, wor
     splits = (data.train, data.validation)
     files = [file for split in splits for file in _files(split)]
     broken = 0
-    with ProcessPoolExecutor(workers) as pool:
-        for sentence in filter(None, pool.map(finding, files, chunksize=CHUNK)):
-            broken += 1
-            _say(sentence)
+    try:
+        with ProcessPoolExecutor(workers) as pool:
+            for sentence in filter(None, pool.map(finding, files, chunksize=CHUNK)):
+                broken += 1
+                _say(sentence)
+    except BrokenProcessPool:
+        raise UserError(
+            f"{dataset.name}: a process that decodes images was killed, as one is for want of "
+            "memory; fewer --workers need less."
+        ) from None
     train, validation = map(len, splits)
     _say(
         f"{dataset.name}: {dataset.classes:,} classes, {train:,} training and {validation:,} "

@@ -86,7 +86,8 @@ def refused() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename}: it cannot be read: {error.strerror}.") from None
+        what = f"{error.filename}: it" if error.filename else "the data"
+        raise UserError(f"{what} cannot be read: {error.strerror or error}.") from None
 
 
 @refused()
