@@ -267,8 +267,8 @@ def test_data_check_says_that_a_process_was_killed(
     monkeypatch.setattr("attention_ablation.data.check.read_image", killed)
     assert main(["data", "check", "--workers", "1"]) == 2
     assert capsys.readouterr().err == (
-        "attention-ablation: folder: a process that decodes images was killed, as one is for want of "
-        "memory; fewer --workers need less.\n"
+        "attention-ablation: folder: a process that decodes images was killed, as one is for want "
+        "of memory; fewer --workers need less.\n"
     )
 
 
