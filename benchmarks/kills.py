@@ -43,7 +43,8 @@ HANGS = 60  # s that a process may take to end
 KILL, TERM, INT = "SIGKILL", "SIGTERM", "SIGINT"
 # 0: it ended by itself just before.
 ENDS = {KILL: {-9, 0}, TERM: {143, -15, 0}, INT: {130, 0}, WORKER: {2, 0}, "": {0}}
-VARYING = TIMES | {"started", "finished", "startup_seconds", "peak_memory_mb", "history_sha256"}
+MACHINE = {"peak_memory_mb", "git_commit", "git_dirty"}  # the checkout may change meanwhile
+VARYING = TIMES | MACHINE | {"started", "finished", "startup_seconds", "history_sha256"}
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h: what a killed training leaves comes to this process
 
 
