@@ -253,7 +253,7 @@ def test_each_mistake_is_found_by_its_check(
     assert re.search(message, found.get(check, "")), found
 
 
-def test_the_check_runs_as_trainings_do_and_leaves_torch_as_it_was(
+def test_the_check_is_deterministic_and_puts_that_mode_and_random_states_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)

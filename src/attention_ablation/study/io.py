@@ -97,8 +97,7 @@ def write_bytes(
     Raises UserError where the folder cannot be written or the disk is full; what was there before
     is then intact.
     """
-    # The processes of a torchrun share their folder.
-    beside = path.with_name(part or f".{path.name}{os.environ.get('RANK', '')}.part")
+    beside = path.with_name(part or f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if beside.is_symlink():
