@@ -16,12 +16,12 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from attention_ablation.study.bill import describe, over_budget
-from attention_ablation.study.cost import load_cost
-from attention_ablation.study.errors import UserError
+from attention_ablation.cost.bill import describe, over_budget
+from attention_ablation.cost.cost import load_cost
+from attention_ablation.base.errors import UserError
 from attention_ablation.study.expand import load_plan
 from attention_ablation.study.files import merged
-from attention_ablation.study.runs import BACKBONE, FAILURE, read_run
+from attention_ablation.runs.folder import BACKBONE, FAILURE, read_run
 
 
 configfile: "config.yaml"
@@ -83,7 +83,7 @@ onerror:
 
 
 onstart:
-    from attention_ablation.data.files import look
+    from attention_ablation.datasets.files import look
 
     if refusal := over_budget(COST):
         raise WorkflowError(f"{describe(COST)}\n\nNothing was started: {refusal}")

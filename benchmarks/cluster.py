@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from attention_ablation.study.cost import Cost
+from attention_ablation.cost.cost import Cost
+from attention_ablation.cost.rates import PublishedRates, load_published
+from attention_ablation.spec.spec import DetectionSpec, Spec
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.spec import DetectionSpec, Spec
-from attention_ablation.study.throughput import PublishedRates, load_published
 from attention_ablation.training import checkpoint
 from attention_ablation.training.calibrate import measured_loop
 from benchmarks.quick import header

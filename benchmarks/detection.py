@@ -28,9 +28,12 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign, misc
 
-from attention_ablation.data.detection import load_detection
-from attention_ablation.study.recipes import DetectionRecipe
-from attention_ablation.study.spec import Attention, Backbone, DetectionSpec, Detector, Run
+from attention_ablation.datasets.detection import load_detection
+from attention_ablation.detectors.record import Detector
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.record import Backbone
+from attention_ablation.spec.recipes import DetectionRecipe
+from attention_ablation.spec.spec import DetectionSpec, Run
 from attention_ablation.training.detect import Detection, Material
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.run import settle

@@ -28,17 +28,17 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder as ReferenceFolder
 from torchvision.transforms import v2
 
-from attention_ablation.data.batches import Batch, FileSource, MemorySource, Part
-from attention_ablation.data.files import list_files
-from attention_ablation.data.images import (
+from attention_ablation.datasets.files import list_files
+from attention_ablation.datasets.images import (
     TrainingCrop,
     crop_box,
     draw,
     read_image,
 )
-from attention_ablation.data.load import ImageData, ImageSet
-from attention_ablation.study.datasets import IMAGENET_MEAN, IMAGENET_STD, ImageFolder
-from attention_ablation.study.recipes import ClassificationRecipe
+from attention_ablation.datasets.load import ImageData, ImageSet
+from attention_ablation.datasets.records import IMAGENET_MEAN, IMAGENET_STD, ImageFolder
+from attention_ablation.feed.batches import Batch, FileSource, MemorySource, Part
+from attention_ablation.spec.recipes import ClassificationRecipe
 from benchmarks.quick import header
 
 CPU = torch.device("cpu")

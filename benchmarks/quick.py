@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from attention_ablation.data.digits import compose
+from attention_ablation.datasets.digits import compose
+from attention_ablation.runs.folder import METRICS
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import merged
-from attention_ablation.study.runs import METRICS
 from attention_ablation.training.provenance import provenance
 
 REPEATS = 3

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
 from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study, merged

@@ -14,8 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import IO, Any
 
-from attention_ablation import cli
-from attention_ablation.study import io
+from attention_ablation.base import io
+from attention_ablation.cli import main as cli
 from attention_ablation.training import checkpoint, run
 from attention_ablation.training.detect import Detection
 from attention_ablation.training.loop import Loop

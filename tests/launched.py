@@ -16,9 +16,9 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from attention_ablation.cli import script
-from attention_ablation.data import batches
-from attention_ablation.data.images import read_image
+from attention_ablation.cli.main import script
+from attention_ablation.datasets.images import read_image
+from attention_ablation.feed import batches
 from attention_ablation.training.loop import Loop
 
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from attention_ablation.data.batches import FileSource, Part
-from attention_ablation.data.files import list_files
-from attention_ablation.study.datasets import (
+from attention_ablation.datasets.files import list_files
+from attention_ablation.datasets.records import (
     ImageFolder,
 )
+from attention_ablation.feed.batches import FileSource, Part
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.spec import Run
 from tests.test_training import CPU, small_run
 
 OWN = ImageFolder(

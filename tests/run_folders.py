@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from attention_ablation.runs.folder import finish, sha256
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.runs import finish, sha256
-from attention_ablation.study.spec import Run
 
 ROWS = ["resnet50+se", "resnet50+cbam", "resnet50+spatial+channel", "resnet50+parallel"]
 SE, CBAM, SPATIAL_FIRST, PARALLEL = ROWS

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.spec import Run
 from attention_ablation.training.detect import Detection
 from tests.conftest import shrink_study
 

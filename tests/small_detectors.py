@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.models.build import build, initialise
-from attention_ablation.models.detection.build import build_detector, initialise_detector
-from attention_ablation.study.spec import Attention, Backbone, Detector
+from attention_ablation.detectors.build import build_detector, initialise_detector
+from attention_ablation.detectors.record import Detector
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.build import build, initialise
+from attention_ablation.networks.record import Backbone
 
 NONE, SE = Attention(), Attention(pooling="avg")
 CBAM = Attention(pooling="avg&max", descriptor="pool")

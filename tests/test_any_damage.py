@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
 from attention_ablation.report.collect import collect
+from attention_ablation.runs.verify import check_run
 from attention_ablation.study.config import Study
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.verify import check_run
 from tests.conftest import plan_from, shrink_study
 
 ROWS = """table,label,backbone,attention,params_m,gflops,top1_error,top5_error

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from attention_ablation.attention.channel import ChannelAttention
-from attention_ablation.attention.gate import build_gate
-from attention_ablation.attention.spatial import SpatialAttention
+from attention_ablation.gates.channel import ChannelAttention
+from attention_ablation.gates.gate import build_gate
+from attention_ablation.gates.record import Attention
+from attention_ablation.gates.spatial import SpatialAttention
 from attention_ablation.study.config import Study
-from attention_ablation.study.spec import Attention
 
 CBAM = Attention(pooling="avg&max", descriptor="pool", reduction=4)
 

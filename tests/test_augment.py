@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional
 
-from attention_ablation.data.augment import PADDING, PadCropFlip, draws
-from attention_ablation.data.batches import MemorySource, Part
-from attention_ablation.data.load import ImageData, ImageSet
-from attention_ablation.study.recipes import ClassificationRecipe
+from attention_ablation.datasets.load import ImageData, ImageSet
+from attention_ablation.feed.augment import PADDING, PadCropFlip, draws
+from attention_ablation.feed.batches import MemorySource, Part
+from attention_ablation.spec.recipes import ClassificationRecipe
 
 CPU = torch.device("cpu")
 

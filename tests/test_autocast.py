@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.analysis.without_gpu import output_under_autocast
-from attention_ablation.attention.gate import Gate, ParallelGate, build_gate
-from attention_ablation.models.build import build
-from attention_ablation.models.detection.ssd import GatedSources
-from attention_ablation.models.detection.stairnet import StairFeatures
-from attention_ablation.models.resnet import BasicBlock, Bottleneck
+from attention_ablation.check.without_gpu import output_under_autocast
+from attention_ablation.detectors.record import Detector
+from attention_ablation.detectors.ssd import GatedSources
+from attention_ablation.detectors.stairnet import StairFeatures
+from attention_ablation.gates.gate import Gate, ParallelGate, build_gate
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.build import build
+from attention_ablation.networks.record import Backbone
+from attention_ablation.networks.resnet import BasicBlock, Bottleneck
 from attention_ablation.study.config import Study
-from attention_ablation.study.spec import Attention, Backbone, Detector
 
 CBAM = Attention(pooling="avg&max", descriptor="pool")
 PARALLEL = Attention(pooling="avg&max", descriptor="pool", arrangement="parallel")

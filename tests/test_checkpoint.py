@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from attention_ablation.cli import main
-from attention_ablation.data.batches import Batch, MemorySource
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
+from attention_ablation.feed.batches import Batch, MemorySource
+from attention_ablation.runs.folder import remove_leftovers, steps_saved
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.runs import remove_leftovers, steps_saved
 from attention_ablation.training import checkpoint
 from attention_ablation.training.loop import Loop
 from tests.test_training import classification, history, small_run, spec_file
@@ -27,7 +27,7 @@ EPOCHS = 10
 
 def start(path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "attention_ablation.cli", "train", str(path)],
+        [sys.executable, "-m", "attention_ablation.cli.main", "train", str(path)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -91,7 +91,7 @@ def test_killed_again_and_again_it_ends_as_if_it_never_was(
 # that has no name yet.
 KILLED_IN_THE_WRITE = """
 import os, signal, sys
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
 
 plain, calls, at = os.fsync, [], sys.argv[2]
 

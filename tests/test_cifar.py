@@ -10,16 +10,16 @@ import pytest
 import torch
 from torchvision import datasets as published
 
-from attention_ablation.data.files import look
-from attention_ablation.data.load import ImageData, load
-from attention_ablation.study.datasets import (
+from attention_ablation.base.errors import UserError
+from attention_ablation.datasets.files import look
+from attention_ablation.datasets.load import ImageData, load
+from attention_ablation.datasets.records import (
     Cifar10,
     Cifar100,
     ImageNet,
 )
-from attention_ablation.study.errors import UserError
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.spec import Run
 from attention_ablation.training.run import train
 from tests.test_training import CPU, history, small_run
 

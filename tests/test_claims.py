@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from attention_ablation.analysis.claims import (
+from attention_ablation.cli.main import main
+from attention_ablation.evidence.ledger import (
     JudgedClaim,
     Ledger,
     ledger,
 )
-from attention_ablation.analysis.statistics import (
+from attention_ablation.evidence.statistics import (
     ALPHA,
 )
-from attention_ablation.cli import main
 from attention_ablation.report.claims import claims_frame
 from attention_ablation.report.collect import collect
 from attention_ablation.study.config import Config

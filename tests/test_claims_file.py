@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from attention_ablation.analysis.claims import (
+from attention_ablation.base.errors import UserError
+from attention_ablation.evidence.ledger import (
     judge_paper,
 )
 from attention_ablation.study.claims import Comparison
 from attention_ablation.study.config import Study
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
 from tests.conftest import plan_from, write_yaml
 from tests.run_folders import CBAM

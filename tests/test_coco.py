@@ -12,12 +12,12 @@ import torch
 from pycocotools import mask
 from torchvision.datasets import CocoDetection
 
-from attention_ablation.data import coco
-from attention_ablation.data.coco import derived_minival
-from attention_ablation.data.detection import DetectionData, load_detection
-from attention_ablation.metrics.coco import coco_map
-from attention_ablation.study.datasets import Coco
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.datasets import coco
+from attention_ablation.datasets.coco import derived_minival
+from attention_ablation.datasets.detection import DetectionData, load_detection
+from attention_ablation.datasets.records import Coco
+from attention_ablation.training.coco_map import coco_map
 from tests.boxed_images import cut, everything, jpeg
 
 CATEGORIES = [

@@ -8,16 +8,17 @@ from decimal import Decimal
 
 import pytest
 
-from attention_ablation.analysis.complexity import (
+from attention_ablation.cli.main import main
+from attention_ablation.evidence.complexity import (
     Complexity,
     _verdict,
     complexity_rows,
     measure,
 )
-from attention_ablation.cli import main
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.record import Backbone
 from attention_ablation.study.config import Study
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.spec import Attention, Backbone
 from tests.conftest import ROOT
 
 # backbone, attention: exact parameters, and multiply-accumulates in 1e9 to six decimals.
@@ -57,7 +58,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """The complexity.csv that the command writes, read back."""
     results = tmp_path_factory.mktemp("results")
     subprocess.run(
-        [sys.executable, "-m", "attention_ablation.cli", "render", "complexity",
+        [sys.executable, "-m", "attention_ablation.cli.main", "render", "complexity",
          "--set", f"results={results}"],
         cwd=ROOT, check=True,
     )  # fmt: skip
@@ -123,14 +124,14 @@ def test_rows_are_measured_once_for_all_tables(
         seen.append((backbone.name, attention.slug))
         return measure(Backbone(name="resnet18", width=0.25), Attention())
 
-    monkeypatch.setattr("attention_ablation.analysis.complexity.measure", fake)
+    monkeypatch.setattr("attention_ablation.evidence.complexity.measure", fake)
     counted = [row.key for row, _, _ in complexity_rows(study) if row.detector is None]
     assert len(counted) == 44
     assert len(seen) == len(set(seen)) == 37
 
 
 def test_the_file_is_whole_or_as_it_was(tiny: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "attention_ablation.analysis.complexity.measure_row"
+    module = "attention_ablation.evidence.complexity.measure_row"
     monkeypatch.setattr(module, lambda *_: Complexity(1000, Decimal("0.5")))
     assert main(["render", "complexity"]) == 0
     written = (tiny.folder / "complexity.csv").read_text()

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attention_ablation.cli import main
-from attention_ablation.data.composed import composed_arrays, prepare
-from attention_ablation.data.detection import load_detection
-from attention_ablation.data.kept import keep
-from attention_ablation.data.load import load
-from attention_ablation.study.datasets import ClutteredDigits, ClutteredScenes
+from attention_ablation.base.io import read_text, write_text
+from attention_ablation.cli.main import main
+from attention_ablation.datasets.composed import composed_arrays, prepare
+from attention_ablation.datasets.detection import load_detection
+from attention_ablation.datasets.kept import keep
+from attention_ablation.datasets.load import load
+from attention_ablation.datasets.records import ClutteredDigits, ClutteredScenes
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.io import read_text, write_text
 from tests import test_data, test_detection_data
 from tests.test_training import history, small_run, spec_file
 
@@ -145,9 +145,11 @@ def test_a_file_that_another_version_of_a_package_composed_is_sound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as earlier:
-        earlier.setattr("attention_ablation.data.composed.version", lambda name: "0.1")
-        earlier.setattr("attention_ablation.data.digits.MASK_LEVEL", 99)  # as if it drew otherwise
-        earlier.setattr("attention_ablation.data.digits.FRAGMENT_SHARE", 0.5)
+        earlier.setattr("attention_ablation.datasets.composed.version", lambda name: "0.1")
+        earlier.setattr(
+            "attention_ablation.datasets.digits.MASK_LEVEL", 99
+        )  # as if it drew otherwise
+        earlier.setattr("attention_ablation.datasets.digits.FRAGMENT_SHARE", 0.5)
         other = load(DIGITS, tmp_path)
     again = load(DIGITS, tmp_path)
     assert again.fingerprint == other.fingerprint != load(DIGITS, tmp_path / "new").fingerprint
@@ -174,7 +176,7 @@ def test_a_training_on_damaged_data_has_the_numbers_of_one_on_sound_data(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
 Path.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
 main(["prepare", *sys.argv[1:]])
 """

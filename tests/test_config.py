@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from attention_ablation.cli import main
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
+from attention_ablation.runs.folder import read_run
 from attention_ablation.study.expand import load_plan
-from attention_ablation.study.runs import read_run
 from tests.conftest import plan_from
 from tests.test_study import CONFIG, ROWS, TIER, edit
 

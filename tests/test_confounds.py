@@ -9,12 +9,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_ablation.cli import main
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
 from attention_ablation.report.collect import collect
 from attention_ablation.report.tables import write_table
 from attention_ablation.study.config import Config, Sizing
 from attention_ablation.study.confounds import check_recipes, chosen
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan, load_plan
 from tests.conftest import ROOT, write_yaml
 from tests.run_folders import FACTS, ROWS, SEEDS, finished

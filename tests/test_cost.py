@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from attention_ablation.cli import main
-from attention_ablation.study.bill import describe, describe_runs, over_budget
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.io import write_json
+from attention_ablation.cli.main import main
+from attention_ablation.cost.bill import describe, describe_runs, over_budget
+from attention_ablation.cost.cost import Cost, load_cost
+from attention_ablation.cost.rates import Calibration, Measured, load_published, network_key
+from attention_ablation.runs.folder import read_outcome
+from attention_ablation.runs.lock import held
 from attention_ablation.study.config import Config
-from attention_ablation.study.cost import Cost, load_cost
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.io import write_json
-from attention_ablation.study.lock import held
-from attention_ablation.study.runs import read_outcome
-from attention_ablation.study.throughput import Calibration, Measured, load_published, network_key
 from attention_ablation.training.calibrate import calibrate
 from tests.conftest import ROOT
 from tests.test_workflow import snakemake
@@ -173,7 +173,7 @@ def test_calibration_measures_once_and_is_used(
 HOLD = """
 import sys
 from pathlib import Path
-from attention_ablation.study.lock import held
+from attention_ablation.runs.lock import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
 from attention_ablation.report.collect import collect
+from attention_ablation.runs.verify import check_run
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.verify import check_run
 from tests.run_folders import CBAM, SEEDS, finished
 from tests.test_any_damage import damage
 from tests.test_training import small_run, spec_file

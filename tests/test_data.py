@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from attention_ablation.data.digits import MASK_LEVEL, Split, base_digits, compose
-from attention_ablation.data.load import load
-from attention_ablation.study.datasets import ClutteredDigits
+from attention_ablation.datasets.digits import MASK_LEVEL, Split, base_digits, compose
+from attention_ablation.datasets.load import load
+from attention_ablation.datasets.records import ClutteredDigits
 
 
 def dataset(**changes: int) -> ClutteredDigits:

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from attention_ablation.report.detections import read_detections
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.figures.detections import read_detections
+from attention_ablation.runs.folder import BACKBONE, DETECTIONS, WEIGHTS
+from attention_ablation.runs.records import Metrics, read_sealed
+from attention_ablation.runs.verify import check_run
+from attention_ablation.spec.spec import DetectionSpec
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.records import Metrics, read_sealed
-from attention_ablation.study.runs import BACKBONE, DETECTIONS, WEIGHTS
-from attention_ablation.study.spec import DetectionSpec
-from attention_ablation.study.verify import check_run
 from attention_ablation.training.calibrate import calibrate
 from attention_ablation.training.run import train
 from tests.conftest import write_yaml

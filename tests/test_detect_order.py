@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from attention_ablation.data.detection import SceneSet
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.datasets.detection import SceneSet
+from attention_ablation.runs.folder import WEIGHTS, steps_saved
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.runs import WEIGHTS, steps_saved
 from attention_ablation.training import detect
 from attention_ablation.training.detect import Detection
 from attention_ablation.training.loop import Loop, Stopped

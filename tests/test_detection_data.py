@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from attention_ablation.data.annotations import Target
-from attention_ablation.data.composed import prepare
-from attention_ablation.data.detection import load_detection
-from attention_ablation.data.detection_augment import augmented, sample_seed
-from attention_ablation.data.digits import MASK_LEVEL, Split, base_digits
-from attention_ablation.data.scenes import OVERLAP, compose_scenes
-from attention_ablation.study.datasets import ClutteredScenes
+from attention_ablation.datasets.annotations import Target
+from attention_ablation.datasets.composed import prepare
+from attention_ablation.datasets.detection import load_detection
+from attention_ablation.datasets.digits import MASK_LEVEL, Split, base_digits
+from attention_ablation.datasets.records import ClutteredScenes
+from attention_ablation.datasets.scenes import OVERLAP, compose_scenes
+from attention_ablation.feed.detection_augment import augmented, sample_seed
 
 
 def dataset(**changes: int) -> ClutteredScenes:

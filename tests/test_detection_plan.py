@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from attention_ablation.base.errors import UserError
+from attention_ablation.spec.spec import DetectionSpec, Run, Spec
 from attention_ablation.study.config import Config
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study
-from attention_ablation.study.spec import DetectionSpec, Run, Spec
 from attention_ablation.training.schedule import learning_rate
 from tests.conftest import ROOT, write_yaml
 

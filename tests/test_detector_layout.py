@@ -9,12 +9,14 @@ import torch
 from torchvision.models import resnet50, resnet101
 from torchvision.models.detection.image_list import ImageList
 
-from attention_ablation.attention.channel import ChannelAttention
-from attention_ablation.models.detection.build import build_detector
-from attention_ablation.study.detectors import gated_channels
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.detectors.build import build_detector
+from attention_ablation.detectors.record import Detector
+from attention_ablation.detectors.shapes import gated_channels
+from attention_ablation.gates.channel import ChannelAttention
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.record import Backbone
 from attention_ablation.study.files import check_fit
-from attention_ablation.study.spec import Attention, Backbone, Detector
 from tests.small_detectors import (
     CBAM,
     MOBILENET,

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from attention_ablation.models.detection.build import build_detector
-from attention_ablation.models.detection.faster_rcnn import RegionPool
-from attention_ablation.models.detection.sources import L2Norm
-from attention_ablation.study.spec import Backbone, Detector
+from attention_ablation.detectors.build import build_detector
+from attention_ablation.detectors.faster_rcnn import RegionPool
+from attention_ablation.detectors.record import Detector
+from attention_ablation.detectors.sources import L2Norm
+from attention_ablation.networks.record import Backbone
 from tests.small_detectors import (
     NONE,
     RESNET,

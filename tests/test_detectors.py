@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.models.build import build, initialise
-from attention_ablation.models.detection.build import initialise_detector
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.detectors.build import initialise_detector
+from attention_ablation.detectors.record import Detector
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.build import build, initialise
+from attention_ablation.networks.record import Backbone
+from attention_ablation.spec.spec import DetectionSpec
 from attention_ablation.study.files import load_tier
-from attention_ablation.study.spec import Attention, Backbone, DetectionSpec, Detector
 from tests.conftest import ROOT
 from tests.small_detectors import (
     NONE,

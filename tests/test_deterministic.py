@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from attention_ablation.analysis.without_gpu import RefuseNondeterministic
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.check.without_gpu import RefuseNondeterministic
 
 FIRST = torch.zeros(2, 1, 1, 1, dtype=torch.long)
 Function = Callable[[Tensor], Tensor]

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.models.build import build
-from attention_ablation.models.detection.build import build_detector
-from attention_ablation.models.detection.faster_rcnn import FasterRCNN
-from attention_ablation.study.spec import Attention, Detector
+from attention_ablation.detectors.build import build_detector
+from attention_ablation.detectors.faster_rcnn import FasterRCNN
+from attention_ablation.detectors.record import Detector
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.build import build
 from tests.small_detectors import (
     NONE,
     RESNET,

@@ -18,19 +18,20 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from torch import nn
 
-from attention_ablation.analysis import gradcam as method
-from attention_ablation.analysis.gradcam import choose, gradcam, layers
-from attention_ablation.analysis.localisation import box_share, energy_in_box, hit, iou
-from attention_ablation.analysis.statistics import bootstrap_interval, t_interval
-from attention_ablation.cli import main
-from attention_ablation.data.load import load
-from attention_ablation.models.build import build, initialise
+from attention_ablation.cli.main import main
+from attention_ablation.datasets.load import load
+from attention_ablation.evidence import gradcam as method
+from attention_ablation.evidence.gradcam import choose, gradcam, layers
+from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou
+from attention_ablation.evidence.statistics import bootstrap_interval, t_interval
+from attention_ablation.figures.gradcam_means import COLUMNS, gradcam_frame
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.build import build, initialise
+from attention_ablation.networks.record import Backbone
 from attention_ablation.report.collect import collect
-from attention_ablation.report.gradcam_means import COLUMNS, gradcam_frame
+from attention_ablation.runs.verify import check_run
 from attention_ablation.study.config import Config, GradCamFigure, Study
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.spec import Attention, Backbone
-from attention_ablation.study.verify import check_run
 from tests.conftest import plan_from, shrink_study
 
 KEYS = ["resnet18", "resnet18+se", "resnet18+cbam"]
@@ -342,7 +343,7 @@ def test_without_boxes_there_are_pictures_and_probabilities(
         data: Any = load(*arguments)
         return replace(data, validation=replace(data.validation, boxes=None))
 
-    monkeypatch.setattr("attention_ablation.analysis.explain.load", without_boxes)
+    monkeypatch.setattr("attention_ablation.evidence.explain.load", without_boxes)
     assert main(["gradcam", str(path), "--device", "cpu"]) == 0
     found = json.loads((path.parent / "gradcam.json").read_text())
     assert found["target_probability"] > 0
@@ -448,6 +449,6 @@ def test_a_run_that_cannot_be_explained_says_why(
     shutil.move(path.parent / "moved", weights)
     next(plan.data_folder.glob("*.npz")).unlink()
     # As another version of a package may compose.
-    monkeypatch.setattr("attention_ablation.data.digits.FRAGMENT_SHARE", 0.5)
+    monkeypatch.setattr("attention_ablation.datasets.digits.FRAGMENT_SHARE", 0.5)
     assert main(explain) == 2
     assert "expected the data set that" in capsys.readouterr().err

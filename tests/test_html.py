@@ -12,8 +12,8 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from attention_ablation.analysis.claims import ledger
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
+from attention_ablation.evidence.ledger import ledger
 from attention_ablation.report.collect import collect
 from attention_ablation.report.html import write_report
 from attention_ablation.study.config import Config

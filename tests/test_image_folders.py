@@ -13,14 +13,14 @@ import pytest
 import yaml
 from torchvision import datasets as published
 
-from attention_ablation.cli import main
-from attention_ablation.data.files import list_files, look, refused
-from attention_ablation.data.images import read_image
-from attention_ablation.study.datasets import (
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
+from attention_ablation.datasets.files import list_files, look, refused
+from attention_ablation.datasets.images import read_image
+from attention_ablation.datasets.records import (
     ImageNet,
     Imagenette,
 )
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
 from tests.conftest import ROOT, write_yaml
 from tests.own_images import OWN, own_run, remove
@@ -264,7 +264,7 @@ def test_data_check_says_that_a_process_was_killed(
     def killed(path: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("attention_ablation.data.check.read_image", killed)
+    monkeypatch.setattr("attention_ablation.datasets.check.read_image", killed)
     assert main(["data", "check", "--workers", "1"]) == 2
     assert capsys.readouterr().err == (
         "attention-ablation: folder: a process that decodes images was killed, as one is for want "

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from attention_ablation.analysis.explain import explain
-from attention_ablation.cli import main
-from attention_ablation.data.files import list_files
-from attention_ablation.data.images import EvaluationCrop, read_image
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
+from attention_ablation.datasets.files import list_files
+from attention_ablation.datasets.images import EvaluationCrop, read_image
+from attention_ablation.evidence.explain import explain
 from attention_ablation.study.expand import Plan
 from tests.own_images import OWN, file_source, own_run
 from tests.photos import encoded, photo
@@ -49,9 +49,9 @@ NOT_CLOSED = """
 import sys
 from pathlib import Path
 import torch
-from attention_ablation.data.batches import FileSource, Part
-from attention_ablation.data.files import list_files
-from attention_ablation.study.spec import Run
+from attention_ablation.feed.batches import FileSource, Part
+from attention_ablation.datasets.files import list_files
+from attention_ablation.spec.spec import Run
 
 recipe = Run.model_validate_json(sys.argv[1]).spec.recipe
 files = list_files(recipe.dataset, Path(sys.argv[2]))
@@ -122,7 +122,7 @@ def test_killed_while_it_trains_on_files_it_ends_as_if_it_never_was(tiny: Plan, 
         before = set(spec.parent.glob("checkpoint-*.pt"))
         # A group of its own, to which the signal goes as a terminal or a scheduler sends it.
         process = subprocess.Popen(
-            [sys.executable, "-m", "attention_ablation.cli", *command],
+            [sys.executable, "-m", "attention_ablation.cli.main", *command],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
         deadline = time.monotonic() + 300

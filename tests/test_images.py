@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from attention_ablation.data import images
-from attention_ablation.data.images import (
+from attention_ablation.base.errors import UserError
+from attention_ablation.datasets import images
+from attention_ablation.datasets.images import (
     ATTEMPTS,
     EvaluationCrop,
     TrainingCrop,
@@ -27,7 +28,6 @@ from attention_ablation.data.images import (
     draw,
     read_image,
 )
-from attention_ablation.study.errors import UserError
 from tests.photos import encoded, photo, pixels
 
 ROTATED = Image.Exif()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from attention_ablation.study.errors import UserError
-from attention_ablation.study.io import Missing, read_bytes, read_text, write_bytes
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.io import Missing, read_bytes, read_text, write_bytes
 
 
 def test_only_regular_files_are_read_and_nothing_waits_for_another(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_link_is_replaced_and_what_it_points_to_is_left_alone(tmp_path: Path) 
 WRITER = """
 import sys
 from pathlib import Path
-from attention_ablation.study.io import write_bytes
+from attention_ablation.base.io import write_bytes
 for _ in range(300):
     write_bytes(Path(sys.argv[1]), sys.argv[2].encode() * 200_000)
 """

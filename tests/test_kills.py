@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
 from attention_ablation.study.expand import Plan
 from attention_ablation.training.classify import Classification
 from tests.forked import Child, die_at_write

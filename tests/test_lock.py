@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from attention_ablation.cli import main
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
+from attention_ablation.runs.folder import read_outcome
+from attention_ablation.runs.lock import Lock, held, read_lock
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.lock import Lock, held, read_lock
-from attention_ablation.study.runs import read_outcome
 from tests.run_folders import CBAM
 
 # A trainer with a worker that never ends by itself.
 WITH_A_WORKER = """
 import os, sys, time
 from pathlib import Path
-from attention_ablation.study.lock import held
+from attention_ablation.runs.lock import held
 with held(Path(sys.argv[1])):
     worker = os.fork()
     if worker:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from attention_ablation.cli import main
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
 from attention_ablation.training.device import choose_device
 from tests.conftest import plan_from, shrink_study, write_yaml
 
@@ -192,7 +192,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 def test_an_option_against_utf8_is_followed_and_not_argued_with() -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "utf8=0", "-m", "attention_ablation.cli", "--version"],
+        [sys.executable, "-X", "utf8=0", "-m", "attention_ablation.cli.main", "--version"],
         env=os.environ | ASCII, capture_output=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0
@@ -215,7 +215,7 @@ def test_files_and_output_are_utf8_in_any_locale(
     (project / "workflow/tiers/tiny.yaml").rename(project / "workflow/tiers/größe.yaml")
     write_yaml(project / "config.yaml", {"study": "cbam", "tier": "größe"})
     done = subprocess.run(
-        [sys.executable, "-m", "attention_ablation.cli", *arguments],
+        [sys.executable, "-m", "attention_ablation.cli.main", *arguments],
         cwd=project, env=os.environ | ASCII, capture_output=True, timeout=100,
     )  # fmt: skip
     output = (done.stdout + done.stderr).decode("utf-8")

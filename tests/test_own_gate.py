@@ -9,13 +9,14 @@ import pytest
 import torch
 import yaml
 
-from attention_ablation.analysis.complexity import measure
-from attention_ablation.analysis.gate_check import Subject, check_gate
-from attention_ablation.cli import main
-from attention_ablation.models.build import build, initialise
-from attention_ablation.study.errors import UserError
-from attention_ablation.study.modules import seal
-from attention_ablation.study.spec import Attention, Backbone
+from attention_ablation.base.errors import UserError
+from attention_ablation.check.gate import Subject, check_gate
+from attention_ablation.cli.main import main
+from attention_ablation.evidence.complexity import measure
+from attention_ablation.gates.modules import seal
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.build import build, initialise
+from attention_ablation.networks.record import Backbone
 from tests.conftest import plan_from
 
 RESNET = Backbone(name="resnet18", width=0.25)

@@ -18,15 +18,15 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from attention_ablation.cli import main
-from attention_ablation.data.batches import Part, Source, source
-from attention_ablation.data.composed import prepare
-from attention_ablation.data.load import load
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
+from attention_ablation.datasets.composed import prepare
+from attention_ablation.datasets.load import load
+from attention_ablation.feed.batches import Part, Source, source
+from attention_ablation.runs.lock import held
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan
-from attention_ablation.study.lock import held
-from attention_ablation.study.spec import Run
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.device import choose_device
 from attention_ablation.training.processes import Processes

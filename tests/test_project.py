@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
 from tests.conftest import ROOT
 
 CONDA_NAMES = {

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
 from attention_ablation.report.collect import collect
 from attention_ablation.report.provenance import cells, find_cell
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.spec import Run
 from tests.run_folders import SEEDS, finished
 
 

@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models import ResNet50_Weights, resnet50, resnext50_32x4d
 
-from attention_ablation.cli import main
-from attention_ablation.data.load import ImageData, load
-from attention_ablation.models import published
-from attention_ablation.models.build import build
-from attention_ablation.models.published import CBAM_RESNET50, load_weights, read_weights
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
+from attention_ablation.datasets.load import ImageData, load
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks import published
+from attention_ablation.networks.build import build
+from attention_ablation.networks.published import CBAM_RESNET50, load_weights, read_weights
+from attention_ablation.networks.record import Backbone
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.spec import Attention, Backbone
 from attention_ablation.training.evaluate import evaluate_run
 
 CBAM = Attention(pooling="avg&max", descriptor="pool")

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from attention_ablation.analysis.claims import ledger
-from attention_ablation.cli import main
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
+from attention_ablation.evidence.ledger import ledger
 from attention_ablation.report.claims import claims_frame, write_claims
 from attention_ablation.report.collect import collect
 from attention_ablation.study.config import Study
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.references import read_curve
 from tests.conftest import ROOT, plan_from, write_yaml
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from attention_ablation.analysis.statistics import contest
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
+from attention_ablation.evidence.statistics import contest
 from attention_ablation.report.collect import collect
 from attention_ablation.report.numbers import table_frame
 from attention_ablation.report.tables import write_table

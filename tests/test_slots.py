@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from attention_ablation.cli import main
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
 from attention_ablation.study.expand import Plan
 from attention_ablation.training.device import choose_device
 from attention_ablation.training.slots import VISIBLE, gpu_slot, granted, visible_gpus

@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
+from attention_ablation.runs.folder import read_outcome, steps_saved
+from attention_ablation.runs.lock import read_lock
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.lock import read_lock
-from attention_ablation.study.runs import read_outcome, steps_saved
 from attention_ablation.training.run import train
 from tests.conftest import plan_from, shrink_study, write_yaml
 from tests.local_slurm import LocalSlurm, command, jobs, why_not

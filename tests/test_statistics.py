@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from attention_ablation.analysis.claims import (
+from attention_ablation.evidence.ledger import (
     Evidence,
     adjusted,
     decide,
 )
-from attention_ablation.analysis.statistics import (
+from attention_ablation.evidence.statistics import (
     ALPHA,
     holm,
     one_sided,

@@ -11,11 +11,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attention_ablation.base.errors import UserError
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.record import Backbone
+from attention_ablation.runs.folder import read_run
+from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.study.config import Config
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import load_plan, relative_cost
-from attention_ablation.study.runs import read_run
-from attention_ablation.study.spec import Attention, Backbone, Run, Spec
 from tests.conftest import ROOT, plan_from, write_yaml
 
 
@@ -159,7 +161,7 @@ def test_what_a_detector_starts_from_is_trained_before_it() -> None:
 
 def test_planning_imports_no_torch() -> None:
     code = (
-        "import sys; from attention_ablation import cli; from attention_ablation.study import runs;"
+        "import sys; from attention_ablation.cli import main as cli; from attention_ablation.runs import folder as runs;"
         "heavy = {'torch', 'pandas', 'matplotlib', 'scipy', 'sklearn'};"
         "sys.exit(' '.join(heavy & set(sys.modules)))"
     )

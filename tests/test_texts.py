@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from pydantic import TypeAdapter
 
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.model import Line
+from attention_ablation.figures.error_curves import write_figure
+from attention_ablation.figures.save import save
 from attention_ablation.report import latex, markdown
 from attention_ablation.report.claims import rendered_claims
 from attention_ablation.report.collect import collect
-from attention_ablation.report.curves import write_figure
 from attention_ablation.report.html import write_report
 from attention_ablation.report.numbers import Shown
-from attention_ablation.report.save import save
 from attention_ablation.report.tables import rendered
+from attention_ablation.runs.folder import read_outcome
 from attention_ablation.study.config import CurvesFigure
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.model import Line
-from attention_ablation.study.runs import read_outcome
 from tests.conftest import plan_from, write_yaml
 from tests.run_folders import CBAM, ROWS
 

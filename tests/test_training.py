@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from attention_ablation.cli import main
-from attention_ablation.data.load import load
+from attention_ablation.cli.main import main
+from attention_ablation.datasets.load import load
+from attention_ablation.runs.folder import read_outcome
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.runs import read_outcome
-from attention_ablation.study.spec import Run
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.run import train

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from attention_ablation.analysis import complexity
-from attention_ablation.analysis.complexity import Complexity
-from attention_ablation.cli import main
+from attention_ablation.cli.main import main
+from attention_ablation.evidence import complexity
+from attention_ablation.evidence.complexity import Complexity
 from attention_ablation.report.collect import collect
+from attention_ablation.runs.folder import finish, restore, sha256
+from attention_ablation.runs.verify import check_run, verdict
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.runs import finish, restore, sha256
-from attention_ablation.study.verify import check_run, verdict
 from attention_ablation.training.provenance import peak_memory
 from tests.conftest import ROOT
 from tests.run_folders import CBAM, ROWS, SEEDS, finished

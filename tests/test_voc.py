@@ -10,12 +10,12 @@ import pytest
 import torch
 from torchvision.datasets import VOCDetection
 
-from attention_ablation.data.check import check
-from attention_ablation.data.detection import DetectionData, load_detection
-from attention_ablation.data.voc import CLASSES
-from attention_ablation.metrics.voc import voc_map
-from attention_ablation.study.datasets import Voc
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.datasets.check import check
+from attention_ablation.datasets.detection import DetectionData, load_detection
+from attention_ablation.datasets.records import Voc
+from attention_ablation.datasets.voc import CLASSES
+from attention_ablation.training.voc_map import voc_map
 from tests.boxed_images import Corners, cut, everything, jpeg
 
 

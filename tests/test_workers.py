@@ -13,10 +13,10 @@ import pytest
 from torch._C import _set_worker_signal_handlers
 from torch.utils.data import Dataset, _utils
 
-from attention_ablation.cli import main
-from attention_ablation.data import batches
-from attention_ablation.data.workers import _begin, deaths_as_errors, worker_loader
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
+from attention_ablation.feed import batches
+from attention_ablation.feed.workers import _begin, deaths_as_errors, worker_loader
 from attention_ablation.study.expand import Plan
 from tests.own_images import file_source, own_run
 from tests.test_processes import Launch, place
@@ -26,8 +26,8 @@ from tests.test_training import spec_file
 FAILING = """
 import os, pathlib, signal, time
 from torch.utils.data import _utils, get_worker_info
-from attention_ablation import cli
-from attention_ablation.data import batches
+from attention_ablation.cli import main as cli
+from attention_ablation.feed import batches
 
 plain, read, fifo = batches.read_image, [], pathlib.Path(os.environ["FIFO"])
 waits = fifo.with_name("waits")
@@ -127,7 +127,7 @@ def test_a_worker_that_waits_for_a_file_ends_with_its_killed_training(
 
 WAITED_FOR = """
 import sys, threading, time
-from attention_ablation import cli
+from attention_ablation.cli import main as cli
 
 def main():
     print("printed")
@@ -163,7 +163,7 @@ def test_a_command_waits_for_nothing_however_it_ends(ends: str, code: int, said:
 NOT_A_COMMAND = """
 import sys, time, torch
 from torch.utils.data import Dataset, _utils, get_worker_info
-from attention_ablation.data.workers import worker_loader
+from attention_ablation.feed.workers import worker_loader
 
 class Images(Dataset):
     def __getitems__(self, keys):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import load_plan
-from attention_ablation.study.spec import Run
 from tests.conftest import ROOT, shrink_study, write_yaml
 
 BIN = Path(sys.executable).parent

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_ablation.study.errors import UserError
-from attention_ablation.study.yaml import parse_yaml, read_yaml
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.yaml import parse_yaml, read_yaml
 from tests.conftest import ROOT, plan_from
 
 FILES = [ROOT / "config.yaml", *sorted(ROOT.glob("workflow/**/*.yaml"))]

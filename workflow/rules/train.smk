@@ -1,4 +1,4 @@
-"""Specs, data sets, trainings, backbones for detectors, Grad-CAM. A run is addressed by its content: see study/spec.py."""
+"""Specs, data sets, trainings, backbones for detectors, Grad-CAM. A run is addressed by its content: see spec/spec.py."""
 
 
 wildcard_constraints:

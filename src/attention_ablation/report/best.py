@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from attention_ablation.analysis.statistics import Contest, contest
+from attention_ablation.evidence.statistics import Contest, contest
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.metrics import KINDS, Metric
 

@@ -4,11 +4,11 @@ from collections import Counter
 
 import pandas as pd
 
-from attention_ablation.analysis.claims import JudgedClaim, JudgedPair, Ledger, ledger
+from attention_ablation.base.io import write_text
+from attention_ablation.evidence.ledger import JudgedClaim, JudgedPair, Ledger, ledger
 from attention_ablation.report.markdown import bullets, escape
 from attention_ablation.report.notes import doubts
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.io import write_text
 from attention_ablation.study.metrics import COUNTED
 
 CLAIMS_CSV, CLAIMS_MD = "claims.csv", "claims.md"

@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from attention_ablation.base.io import write_text
+from attention_ablation.runs.folder import read_gradcam, read_outcome
+from attention_ablation.runs.records import GRADCAM_MEANS
+from attention_ablation.runs.verify import check_run, verdict
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.io import write_text
-from attention_ablation.study.records import GRADCAM_MEANS
-from attention_ablation.study.runs import read_gradcam, read_outcome
-from attention_ablation.study.spec import Run
-from attention_ablation.study.verify import check_run, verdict
 
 RUNS_CSV = "runs.csv"
 

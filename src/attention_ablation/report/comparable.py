@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from attention_ablation.base.errors import UserError
 from attention_ablation.study.config import Row
 from attention_ablation.study.confounds import CHANGES_NUMBERS, NOTED, differing
-from attention_ablation.study.errors import UserError
 from attention_ablation.study.expand import Plan
 
 

@@ -12,14 +12,14 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from attention_ablation import __version__
-from attention_ablation.analysis.counted import counted_lines
+from attention_ablation.base.io import Missing, read_bytes, write_text
+from attention_ablation.evidence.counted import counted_lines
 from attention_ablation.report.html_claims import page_claims
 from attention_ablation.report.html_tables import page_table
 from attention_ablation.report.numbers import DASH
 from attention_ablation.report.provenance import run_record
 from attention_ablation.report.where import run_facts
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.io import Missing, read_bytes, write_text
 from attention_ablation.study.metrics import KINDS, MEASURED
 
 REPORT = "report.html"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from attention_ablation.analysis.claims import JudgedPair, ledger
+from attention_ablation.evidence.ledger import JudgedPair, ledger
 from attention_ablation.report.claims import claims_doubts
 from attention_ablation.report.html_tables import MINUS
 from attention_ablation.study.expand import Plan

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from attention_ablation.base.model import one_line
 from attention_ablation.report.numbers import Shown
-from attention_ablation.study.model import one_line
 
 # What LaTeX reads as more than itself; `[` and `*` only after the end of a line.
 LATEX = str.maketrans(

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from attention_ablation.base.model import one_line
 from attention_ablation.report.numbers import Shown
-from attention_ablation.study.model import one_line
 
 # What CommonMark, GitHub or a reader of formulas takes for more than itself: anywhere; where it is
 # not between letters; where it begins a tag, a link or an entity.

@@ -2,13 +2,13 @@
 
 import pandas as pd
 
-from attention_ablation.analysis.counted import counted
+from attention_ablation.detectors.shapes import PAPER_DATA
+from attention_ablation.evidence.counted import counted
 from attention_ablation.report.best import contests, measured
 from attention_ablation.report.comparable import conditions
-from attention_ablation.study.detectors import PAPER_DATA
+from attention_ablation.spec.recipes import DetectionRecipe
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.metrics import KINDS
-from attention_ablation.study.recipes import DetectionRecipe
 
 MISMATCHED = "≠"
 # Daggers tell cells with a named discrepancy from the footnotes' other signs.

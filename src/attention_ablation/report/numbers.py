@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from attention_ablation.analysis.counted import counted
+from attention_ablation.evidence.counted import counted
+from attention_ablation.spec.spec import DetectionSpec, Spec
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.metrics import KINDS, METRICS, Metric
-from attention_ablation.study.spec import DetectionSpec, Spec
 
 DASH = "-"
 

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attention_ablation.analysis.counted import COMPLEXITY_CSV, counted
+from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.detectors.record import Detector
+from attention_ablation.detectors.shapes import PAPER_DATA
+from attention_ablation.evidence.counted import COMPLEXITY_CSV, counted
+from attention_ablation.networks.record import Backbone
 from attention_ablation.report.collect import collect
 from attention_ablation.report.numbers import cell_text, decimals, table_frame
+from attention_ablation.runs.folder import LOG
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Row
-from attention_ablation.study.detectors import PAPER_DATA
-from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.metrics import KINDS, Metric
-from attention_ablation.study.runs import LOG
-from attention_ablation.study.spec import Backbone, Detector, Run
 
 PACKAGES = ("attention_ablation", "python", "torch", "torchvision", "numpy")
 

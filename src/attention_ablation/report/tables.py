@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from attention_ablation.base.io import write_text
 from attention_ablation.report.best import best_ours, best_printed
 from attention_ablation.report.comparable import check_comparable
 from attention_ablation.report.latex import to_latex
@@ -11,7 +12,6 @@ from attention_ablation.report.markdown import bullets, cell, escape
 from attention_ablation.report.notes import MISMATCHED, marks, table_notes, unexplained
 from attention_ablation.report.numbers import DASH, Shown, cell_text, decimals, table_frame
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.io import write_text
 from attention_ablation.study.metrics import KINDS
 
 

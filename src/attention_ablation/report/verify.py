@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from attention_ablation.analysis.counted import COMPLEXITY_CSV
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.io import read_text
+from attention_ablation.evidence.counted import COMPLEXITY_CSV
+from attention_ablation.figures.gradcam_means import gradcam_csv
 from attention_ablation.report.claims import CLAIMS_CSV, CLAIMS_MD, rendered_claims
 from attention_ablation.report.collect import RUNS_CSV, runs_csv
 from attention_ablation.report.comparable import conditions, confounds
-from attention_ablation.report.gradcam_means import gradcam_csv
 from attention_ablation.report.html import REPORT, rendered_report
 from attention_ablation.report.tables import rendered
-from attention_ablation.study.errors import UserError
+from attention_ablation.runs.verify import LEVELS, NOTE, UNVERIFIABLE, WRONG, Finding, check_run
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.io import read_text
-from attention_ablation.study.verify import LEVELS, NOTE, UNVERIFIABLE, WRONG, Finding, check_run
 
 
 def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
@@ -108,7 +108,7 @@ def _complexity(plan: Plan) -> list[Finding]:
     """Return whether complexity.csv is what a new count of the networks, of 10 s, gives."""
 
     def texts() -> dict[str, str]:
-        from attention_ablation.analysis.complexity import complexity_csv  # it imports torch
+        from attention_ablation.evidence.complexity import complexity_csv  # it imports torch
 
         return {COMPLEXITY_CSV: complexity_csv(plan.study)}
 

@@ -1,1 +1,1 @@
-"""What is to be trained: config, study, tier, rows, specs and run folders. Imports no torch."""
+"""What a user writes: config, studies, tiers, claims; and the plan that follows from them."""

@@ -9,9 +9,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from attention_ablation.study.errors import unknown
+from attention_ablation.base.errors import unknown
+from attention_ablation.base.model import Line, Model, Prose
 from attention_ablation.study.metrics import COUNTED
-from attention_ablation.study.model import Line, Model, Prose
 
 # Numbers of a run that no table shows, under the names that they have in runs.csv.
 RUN_METRICS = ("train_top1_error", "gradcam_energy_in_box", "gradcam_target_probability")

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from attention_ablation.base.model import Line, Model, Name, Prose, Seed
+from attention_ablation.gates.record import Attention
+from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.claims import Claim
 from attention_ablation.study.metrics import Metric
-from attention_ablation.study.model import Line, Model, Name, Prose, Seed
-from attention_ablation.study.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.references import Reference
-from attention_ablation.study.spec import Attention
 
 
 def _no_duplicates(values: list[Any]) -> list[Any]:

@@ -7,9 +7,9 @@ must be the same for all rows of a group.
 from collections.abc import Mapping
 from typing import Any
 
+from attention_ablation.base.errors import UserError
+from attention_ablation.gates.record import Attention
 from attention_ablation.study.config import DetectionSizing, Sizing
-from attention_ablation.study.errors import UserError
-from attention_ablation.study.spec import Attention
 
 # Facts of a finished training that change its numbers: BatchNorm's statistics are of each process's
 # part of a batch, and other images are another experiment.

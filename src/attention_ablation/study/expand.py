@@ -6,7 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attention_ablation.study.backbones import BACKBONES, ResNetShape
+from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.detectors.record import Detector
+from attention_ablation.detectors.shapes import gates_in_backbone
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.record import Backbone
+from attention_ablation.networks.shapes import BACKBONES, ResNetShape
+from attention_ablation.spec.spec import DetectionSpec, Run, Spec
 from attention_ablation.study.config import (
     Config,
     CurvesFigure,
@@ -17,10 +23,7 @@ from attention_ablation.study.config import (
     Tier,
 )
 from attention_ablation.study.confounds import check_recipes, chosen
-from attention_ablation.study.detectors import gates_in_backbone
-from attention_ablation.study.errors import UserError, unknown
 from attention_ablation.study.files import check_fit, load_study, load_tier, parse
-from attention_ablation.study.spec import Attention, Backbone, DetectionSpec, Detector, Run, Spec
 
 # A step of a detector over one of its backbone's classification, roughly.
 DETECTION_COST = 8

@@ -7,7 +7,16 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from attention_ablation.study.backbones import BACKBONES
+from attention_ablation.base.errors import UserError, invalid, shortened, unknown
+from attention_ablation.base.io import read_csv
+from attention_ablation.base.model import Model
+from attention_ablation.base.yaml import read_yaml
+from attention_ablation.detectors.record import Detector
+from attention_ablation.detectors.shapes import check_detector, gated_channels
+from attention_ablation.gates.modules import seal
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.record import Backbone
+from attention_ablation.networks.shapes import BACKBONES
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
 from attention_ablation.study.config import (
     GradCamFigure,
@@ -17,15 +26,8 @@ from attention_ablation.study.config import (
     StudyFile,
     Tier,
 )
-from attention_ablation.study.detectors import check_detector, gated_channels
-from attention_ablation.study.errors import UserError, invalid, shortened, unknown
-from attention_ablation.study.io import read_csv
 from attention_ablation.study.metrics import METRICS
-from attention_ablation.study.model import Model
-from attention_ablation.study.modules import seal
 from attention_ablation.study.references import check_references
-from attention_ablation.study.spec import Attention, Backbone, Detector
-from attention_ablation.study.yaml import read_yaml
 
 ModelType = TypeVar("ModelType", bound=Model)
 

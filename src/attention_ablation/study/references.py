@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from attention_ablation.study.errors import UserError, unknown
-from attention_ablation.study.io import read_csv
-from attention_ablation.study.model import Line, Model, Prose
+from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.base.io import read_csv
+from attention_ablation.base.model import Line, Model, Prose
 
 # What claims compare, and the columns of a curve that have it; others are left alone.
 COLUMNS = {"top1_error": "val_top1_error", "train_top1_error": "train_top1_error"}

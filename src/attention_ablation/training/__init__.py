@@ -1,1 +1,1 @@
-"""From a spec to a run folder: the loop, the step and the schedule."""
+"""Training a run, resumed where it was interrupted."""

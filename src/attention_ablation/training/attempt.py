@@ -9,16 +9,16 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from attention_ablation import STARTED
-from attention_ablation.study.errors import UserError
-from attention_ablation.study.io import write_json
-from attention_ablation.study.lock import held
-from attention_ablation.study.runs import (
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.io import write_json
+from attention_ablation.runs.folder import (
     FAILURE,
     read_outcome,
     read_run,
     refuse_folders,
     restore,
 )
+from attention_ablation.runs.lock import held
 from attention_ablation.training.processes import Processes, join, local_rank
 from attention_ablation.training.slots import gpu_slot
 

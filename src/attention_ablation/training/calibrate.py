@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from attention_ablation.data.load import ImageData, ImageSet
-from attention_ablation.study.io import write_json
-from attention_ablation.study.spec import DetectionSpec, Run, Spec
-from attention_ablation.study.throughput import Calibration, Measured, load_calibration, network_key
+from attention_ablation.base.io import write_json
+from attention_ablation.cost.rates import Calibration, Measured, load_calibration, network_key
+from attention_ablation.datasets.load import ImageData, ImageSet
+from attention_ablation.spec.spec import DetectionSpec, Run, Spec
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.provenance import device_name

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from attention_ablation.study.errors import UserError
-from attention_ablation.study.io import read_bytes, write_bytes
-from attention_ablation.study.runs import PART, WEIGHTS, checkpoints
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.io import read_bytes, write_bytes
+from attention_ablation.runs.folder import PART, WEIGHTS, checkpoints
 
 KEPT = 2
 

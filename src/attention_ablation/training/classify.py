@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attention_ablation.data.batches import Batch, Part, source
-from attention_ablation.data.files import ImageFiles
-from attention_ablation.data.load import ImageData, load
-from attention_ablation.models.build import build, initialise
-from attention_ablation.study.spec import Run, Spec
+from attention_ablation.datasets.files import ImageFiles
+from attention_ablation.datasets.load import ImageData, load
+from attention_ablation.feed.batches import Batch, Part, source
+from attention_ablation.networks.build import build, initialise
+from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.training.processes import ALONE, Processes
 from attention_ablation.training.task import means
 

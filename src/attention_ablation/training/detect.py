@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from attention_ablation.data.annotations import Target
-from attention_ablation.data.arrays import write_arrays
-from attention_ablation.data.detection import DetectionData, DetectionSet, load_detection
-from attention_ablation.data.detection_augment import Augmentation, augmented, sample_seed
-from attention_ablation.data.workers import fetch, worker_loader
-from attention_ablation.metrics.coco import coco_map
-from attention_ablation.metrics.voc import voc_map
-from attention_ablation.models.detection.build import build_detector, initialise_detector
-from attention_ablation.models.detection.ssd import SingleShot
-from attention_ablation.models.published import read_state
-from attention_ablation.study.datasets import Coco
-from attention_ablation.study.errors import UserError
-from attention_ablation.study.runs import DETECTIONS, initial_weights, sha256
-from attention_ablation.study.spec import DetectionSpec, Run
+from attention_ablation.base.arrays import write_arrays
+from attention_ablation.base.errors import UserError
+from attention_ablation.datasets.annotations import Target
+from attention_ablation.datasets.detection import DetectionData, DetectionSet, load_detection
+from attention_ablation.datasets.records import Coco
+from attention_ablation.detectors.build import build_detector, initialise_detector
+from attention_ablation.detectors.ssd import SingleShot
+from attention_ablation.feed.detection_augment import Augmentation, augmented, sample_seed
+from attention_ablation.feed.workers import fetch, worker_loader
+from attention_ablation.networks.published import read_state
+from attention_ablation.runs.folder import DETECTIONS, initial_weights, sha256
+from attention_ablation.spec.spec import DetectionSpec, Run
+from attention_ablation.training.coco_map import coco_map
 from attention_ablation.training.processes import ALONE, Processes
+from attention_ablation.training.voc_map import voc_map
 
 EVALUATION_BATCH = 16
 # The parts of the loss, by torchvision's names.

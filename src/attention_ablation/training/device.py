@@ -5,7 +5,7 @@ import re
 
 import torch
 
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
 from attention_ablation.training.processes import local_rank
 from attention_ablation.training.slots import VISIBLE, granted
 

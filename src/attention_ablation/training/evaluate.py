@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attention_ablation.data.load import load
-from attention_ablation.models.published import Published, load_weights, read_weights
-from attention_ablation.study.errors import UserError
-from attention_ablation.study.runs import WEIGHTS, read_run
-from attention_ablation.study.spec import Run, Spec
+from attention_ablation.base.errors import UserError
+from attention_ablation.datasets.load import load
+from attention_ablation.networks.published import Published, load_weights, read_weights
+from attention_ablation.runs.folder import WEIGHTS, read_run
+from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import PRECISIONS
 from attention_ablation.training.run import settle

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from attention_ablation.study.recipes import Recipe
+from attention_ablation.spec.recipes import Recipe
 from attention_ablation.training.schedule import learning_rate
 from attention_ablation.training.task import Task, means
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attention_ablation.study.errors import UserError
+from attention_ablation.base.errors import UserError
 
 if TYPE_CHECKING:  # torch is imported late, see cli.py
     from torch import Tensor, nn

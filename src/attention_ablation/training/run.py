@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from attention_ablation.data.workers import deaths_as_errors
-from attention_ablation.study.io import read_bytes, write_bytes, write_text
-from attention_ablation.study.runs import HISTORY, finish, initial_weights, sha256
-from attention_ablation.study.spec import Run
+from attention_ablation.base.io import read_bytes, write_bytes, write_text
+from attention_ablation.feed.workers import deaths_as_errors
+from attention_ablation.runs.folder import HISTORY, finish, initial_weights, sha256
+from attention_ablation.spec.spec import Run
 from attention_ablation.training import checkpoint
 from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.processes import ALONE, Processes

@@ -2,7 +2,7 @@
 
 import math
 
-from attention_ablation.study.recipes import (
+from attention_ablation.spec.recipes import (
     MilestoneSchedule,
     OneCycleSchedule,
     Schedule,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from attention_ablation.study.recipes import ClassificationRecipe, DetectionRecipe
-from attention_ablation.study.spec import DetectionSpec, Run
+from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
+from attention_ablation.spec.spec import DetectionSpec, Run
 from attention_ablation.training.processes import Processes
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""What is computed about networks and runs: complexity and statistics."""

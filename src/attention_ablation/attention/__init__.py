@@ -1,1 +1,0 @@
-"""Attention gates: channel, spatial, and their arrangements."""

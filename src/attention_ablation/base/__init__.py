@@ -1,0 +1,1 @@
+"""What everything stands on: error sentences, files, YAML, and strict records."""

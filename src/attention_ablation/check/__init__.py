@@ -1,0 +1,1 @@
+"""What a gate must pass before networks are trained with it."""

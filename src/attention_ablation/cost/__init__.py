@@ -1,0 +1,1 @@
+"""What a plan costs: rates, hours, and the order that follows from them."""

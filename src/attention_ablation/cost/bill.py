@@ -1,0 +1,154 @@
+"""A plan's cost as text: device-hours by table, wall time, disk, money, and where it comes from."""
+
+import textwrap
+from collections.abc import Mapping
+
+from tabulate import tabulate
+
+from attention_ablation.cost.cost import Cost
+from attention_ablation.cost.rates import PublishedRates
+
+
+def describe(
+    cost: Cost,
+    devices: int = 1,
+    price: float | None = None,
+    params: Mapping[str, int] | None = None,
+) -> str:
+    """Return the plan as text: tables, totals, wall time, disk, money, and where figures are from.
+
+    Args:
+        cost: the plan with its rates.
+        devices: how many runs go on at a time, each on one device.
+        price: of a device-hour.
+        params: parameters of every run's network, by run folder; None leaves the disk out.
+    """
+    plan, unit = cost.plan, cost.rates.unit
+    lines = [plan.summary, "", _tables(cost), ""]
+    total, left = sum(cost.run_hours.values()), sum(cost.left_hours.values())
+    started = left < total
+    at_least = "at least " if cost.unknown else ""
+    known = " whose rate is known" if cost.unknown else ""
+    lines.append(f"{unit}: {at_least}{_number(total)}" + _left(started, _number(left)))
+    each = f"on {devices} device{'s' * (devices > 1)}, one run on each"
+    wall, wall_left = cost.makespan(devices), cost.makespan(devices, left=True)
+    lines.append(
+        f"Wall time {each}: {at_least}{_time(wall)}{_left(started, _time(wall_left))} "
+        f"The longest run{known} takes {_time(max(cost.run_hours.values()))}."
+    )
+    if price is not None:
+        lines.append(
+            f"Cost at {price:g} for each of the {unit}: {at_least}{total * price:,.0f}"
+            + _left(started, f"{left * price:,.0f}")
+        )
+    if params is not None:
+        weights = 4 * sum(params.values())
+        # Two checkpoints of weights and momentum, and a third while it is written.
+        under_way = 3 * 8 * sum(sorted(params.values())[-devices:])
+        lines.append(
+            f"Disk, without data sets: {_bytes(weights)} of weights in the end, and up to "
+            f"{_bytes(under_way)} of checkpoints of the runs under way."
+        )
+    lines += ["", f"Estimated for: {cost.rates.title}."]
+    if cost.unknown:
+        named = ", ".join(dict.fromkeys(path.rpartition("_")[0] for path in cost.unknown))
+        lines += _wrapped(
+            f"no rate is known of {len(cost.unknown)} runs, or they did not fit: {named}."
+        )
+    if isinstance(cost.rates, PublishedRates):
+        sources = cost.rates.sources([run.spec for run in plan.runs.values()])
+        lines += _wrapped(*sources)
+        lines.append(
+            "To measure here instead: .venv/bin/attention-ablation plan "
+            f"--tier {plan.config.tier} --calibrate"
+        )
+    return "\n".join(lines)
+
+
+def over_budget(cost: Cost) -> str | None:
+    """Return why a plan must not be started, None where it may: see config.yaml, `budget`."""
+    budget = cost.plan.config.budget
+    if budget is None:
+        return None
+    if cost.unknown:
+        return (
+            f"a budget is set and the rate of {len(cost.unknown)} runs is not known. Measure them "
+            "with plan --calibrate, or choose other hardware."
+        )
+    left = sum(cost.left_hours.values())
+    if left <= budget:
+        return None
+    return (
+        f"the runs that are left need {_number(left)} {cost.rates.unit}, the budget in config.yaml "
+        f"is {budget:g}. Raise it, or choose fewer tables or seeds."
+    )
+
+
+def _tables(cost: Cost) -> str:
+    seen: set[str] = set()
+    records: list[list[str]] = []
+    for table in cost.plan.tables:
+        paths = {run.path for run in cost.plan.table_runs(table)}
+        new = paths - seen
+        seen |= paths
+        counts = [str(n) for n in (len(cost.plan.rows(table)), len(paths), len(paths - new))]
+        records.append([table, *counts, _hours(cost, paths), _hours(cost, new)])
+    whole = _hours(cost, set(cost.plan.runs))
+    # The runs that only give backbones their weights are in no table, but in the plan.
+    rows, runs = str(len(cost.plan.specs)), str(len(cost.plan.runs))
+    records.append(["all", rows, runs, "", "", whole])
+    unit = cost.rates.unit
+    headings = ["table", "rows", "runs", "shared with above", f"{unit} alone", f"{unit} to add"]
+    return _aligned(records, headings, ["left"] + ["right"] * 5)
+
+
+def describe_runs(cost: Cost) -> str:
+    """Return a line for every run: its folder, hours, and the rows that show it."""
+    rows: dict[str, list[str]] = {}
+    for table, key in cost.plan.specs:
+        for run in cost.plan.row_runs(table, key):
+            rows.setdefault(run.path, []).append(f"{table}:{key}")
+    records = [
+        [path, _hours(cost, {path}), " ".join(rows.get(path, ["what a detector starts from"]))]
+        for path in cost.plan.runs
+    ]
+    headings = ["run", cost.rates.unit, "rows"]
+    return _aligned(records, headings, ["left", "right", "left"])
+
+
+def _hours(cost: Cost, paths: set[str]) -> str:
+    """Return the device-hours of some runs, of which not all may be known."""
+    unknown = {path for path in paths if cost.hours(cost.plan.runs[path].spec) is None}
+    if unknown and unknown == paths:
+        return "not known"
+    return ("at least " if unknown else "") + _number(sum(cost.run_hours[path] for path in paths))
+
+
+def _wrapped(*sentences: str) -> list[str]:
+    fill = textwrap.TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False).fill
+    return [fill(f"- {line}") for line in sentences]
+
+
+def _aligned(records: list[list[str]], headings: list[str], align: list[str]) -> str:
+    text: str = tabulate(records, headings, disable_numparse=True, colalign=align)
+    return text
+
+
+def _left(started: bool, text: str) -> str:
+    return f" ({text} left)." if started else "."
+
+
+def _number(hours: float) -> str:
+    if hours >= 10:
+        return f"{hours:,.0f}"
+    return f"{hours:.1f}" if hours >= 1 else f"{hours:.2g}"
+
+
+def _time(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

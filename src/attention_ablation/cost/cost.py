@@ -1,0 +1,88 @@
+"""What a plan costs before it is started, in device-hours, and the limits of its jobs."""
+
+import heapq
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from attention_ablation.cost.rates import Rates, choose_rates
+from attention_ablation.runs.folder import read_outcome, steps_saved
+from attention_ablation.spec.spec import DetectionSpec, Spec
+from attention_ablation.study.expand import Plan
+
+# A forward pass is a third of a step: the backward pass has two products for its one.
+EVALUATION_SHARE = 1 / 3
+# A job's limits, over what is estimated for it.
+TIME_MARGIN, TIME_EXTRA_MINUTES = 1.5, 30
+UNKNOWN_MINUTES = 24 * 60
+MEMORY_MARGIN, LEAST_MEMORY_MB = 1.5, 4000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A plan and how fast its networks train."""
+
+    plan: Plan
+    rates: Rates
+
+    def hours(self, spec: Spec | DetectionSpec) -> float | None:
+        """Return the device-hours of a training, None where its rate is not known."""
+        rate = self.rates.images_per_second(spec)
+        if rate is None:
+            return None
+        recipe = spec.recipe
+        evaluated = recipe.evaluations * recipe.dataset.validation_images
+        images = recipe.steps * recipe.batch_size + EVALUATION_SHARE * evaluated
+        return images / rate / 3600
+
+    def minutes(self, spec: Spec | DetectionSpec) -> int:
+        """Return a time limit for a training's job."""
+        hours = self.hours(spec)
+        if hours is None:
+            return UNKNOWN_MINUTES
+        return math.ceil(60 * TIME_MARGIN * hours) + TIME_EXTRA_MINUTES
+
+    @property
+    def memory_mb(self) -> int:
+        """A memory limit for a training's job, MB of host memory."""
+        return max(LEAST_MEMORY_MB, math.ceil(MEMORY_MARGIN * self.rates.memory_mb))
+
+    @cached_property
+    def run_hours(self) -> dict[str, float]:
+        """The device-hours of every run, by folder; 0 where they are not known."""
+        return {path: self.hours(run.spec) or 0.0 for path, run in self.plan.runs.items()}
+
+    @cached_property
+    def left_hours(self) -> dict[str, float]:
+        """The device-hours that every run still needs: none where it ended."""
+        left = {}
+        for path, run in self.plan.runs.items():
+            folder = self.plan.runs_folder / path
+            ended = read_outcome(folder).metrics is not None
+            done = 1.0 if ended else steps_saved(folder) / run.spec.recipe.steps
+            left[path] = self.run_hours[path] * max(0.0, 1 - done)
+        return left
+
+    @cached_property
+    def unknown(self) -> list[str]:
+        """The runs whose rate is not known."""
+        return [path for path, run in self.plan.runs.items() if self.hours(run.spec) is None]
+
+    def makespan(self, devices: int, left: bool = False) -> float:
+        """Return the hours until the last run ends, started in the workflow's order."""
+        hours = self.left_hours if left else self.run_hours
+        busy = [0.0] * devices
+        urgency = self.plan.urgency
+        ends: dict[str, float] = {}
+        for path in sorted(urgency, key=lambda path: -urgency[path]):
+            first = self.plan.runs[path].initial
+            start = max(heapq.heappop(busy), ends[first.path] if first else 0.0)
+            ends[path] = start + hours[path]
+            heapq.heappush(busy, ends[path])
+        return max(busy)
+
+
+def load_cost(plan: Plan) -> Cost:
+    """Return the cost of a plan by the rates that its config chooses."""
+    specs = list({run.spec.run_id: run.spec for run in plan.runs.values()}.values())
+    return Cost(plan, choose_rates(plan.config.hardware, plan.calibration_folder, specs, plan.root))

@@ -1,1 +1,0 @@
-"""Data sets and the batches made of them."""

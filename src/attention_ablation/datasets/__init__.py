@@ -1,0 +1,1 @@
+"""Data sets: their records, what they require on disk, and how they load."""

@@ -1,0 +1,132 @@
+"""Cluttered scenes: several whole handwritten digits of many sizes among fragments of others.
+
+The digits of datasets/digits.py, split in the same way, so no validation stroke is ever trained on.
+An image depends on (seed, split, index) only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attention_ablation.datasets.digits import (
+    FRAGMENT_SHARE,
+    MASK_LEVEL,
+    Split,
+    base_digits,
+    image_generator,
+    mask_boxes,
+)
+from attention_ablation.datasets.records import ClutteredScenes
+
+CLASSES = tuple("0123456789")
+# Two digits share less than this much of the smaller one's box, so that both can be read.
+OVERLAP = 0.3
+# A digit that finds no such place in so many tries is left out.
+TRIES = 20
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Composed scenes; the digits of scene i are rows starts[i] to starts[i + 1].
+
+    images: (N, S, S) grey levels, uint8. starts: (N + 1,) int64. boxes: (M, 4) x0, y0, x1, y1
+    around each digit's own ink, px, int16, x1 and y1 exclusive. labels: (M,) int64, digit + 1.
+    """
+
+    images: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    boxes: NDArray[np.int16]
+    labels: NDArray[np.int64]
+
+
+def compose_scenes(dataset: ClutteredScenes, split: Split, indices: range) -> Scenes:
+    """Compose the scenes with these indices of a split.
+
+    Each has 1 to dataset.digits whole digits, each of a side of its own, at places where they
+    hardly overlap; fragments, square cuts of other digits, fall anywhere, and where ink overlaps
+    the stronger stays.
+    """
+    images = np.zeros((len(indices), dataset.image_size, dataset.image_size), np.uint8)
+    starts, boxes, labels = [0], [], []
+    for image, index in zip(images, indices, strict=True):
+        generator = image_generator(dataset.seed, split, index)
+        # Of each digit: which, how large, and x and y of every try. Of each fragment: which, how
+        # large, x and y in its digit, x and y on the canvas.
+        each = 2 + 2 * TRIES
+        draws = generator.random(1 + dataset.digits * each + 6 * dataset.fragments).tolist()
+        placed: list[Box] = []
+        for k in range(1 + int(draws[0] * dataset.digits)):
+            which, size, *places = draws[1 + k * each : 1 + (k + 1) * each]
+            side = _side(dataset, size)
+            digits, digit_labels, ink = _digits(split, side)
+            chosen = int(which * len(digits))
+            place = _place(ink[chosen], places, dataset.image_size - side + 1, placed)
+            if place:
+                _paint(image, digits[chosen], *place)
+                placed.append(_moved(ink[chosen], *place))
+                labels.append(digit_labels[chosen] + 1)
+        for k in range(1 + dataset.digits * each, len(draws), 6):
+            _paint_fragment(image, dataset, split, draws[k : k + 6])
+        boxes += placed
+        starts.append(len(boxes))
+    return Scenes(images, np.array(starts), np.array(boxes, np.int16), np.array(labels, np.int64))
+
+
+@cache
+def _digits(split: Split, side: int) -> tuple[NDArray[np.uint8], list[int], list[Box]]:
+    """Return a split's digits of one size, their labels, and the boxes around their ink."""
+    digits, labels = base_digits(split, side)
+    boxes = [tuple(box) for box in mask_boxes(digits >= MASK_LEVEL).tolist()]
+    return digits, labels.tolist(), boxes
+
+
+def _side(dataset: ClutteredScenes, share: float) -> int:
+    return dataset.smallest + int(share * (dataset.largest - dataset.smallest + 1))
+
+
+def _place(
+    ink: Box, shares: Sequence[float], room: int, placed: Sequence[Box]
+) -> tuple[int, int] | None:
+    """Return the first x, y where the ink leaves the placed boxes free enough."""
+    for share_x, share_y in zip(shares[::2], shares[1::2], strict=True):
+        place = int(share_x * room), int(share_y * room)
+        if all(_overlap(_moved(ink, *place), other) < OVERLAP for other in placed):
+            return place
+    return None
+
+
+def _moved(box: Box, x: int, y: int) -> Box:
+    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Return the intersection of two boxes over the smaller one's area."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
+
+
+def _paint(image: NDArray[np.uint8], piece: NDArray[np.uint8], x: int, y: int) -> None:
+    window = image[y : y + piece.shape[0], x : x + piece.shape[1]]
+    np.maximum(window, piece, out=window)
+
+
+def _paint_fragment(
+    image: NDArray[np.uint8], dataset: ClutteredScenes, split: Split, draws: Sequence[float]
+) -> None:
+    which, size, *shares = draws
+    side = _side(dataset, size)
+    digits = _digits(split, side)[0]
+    cut = max(1, round(side * FRAGMENT_SHARE))
+    within, room = side - cut + 1, dataset.image_size - cut + 1
+    from_x, from_y = int(shares[0] * within), int(shares[1] * within)
+    digit = digits[int(which * len(digits))]
+    piece = digit[from_y : from_y + cut, from_x : from_x + cut]
+    _paint(image, piece, int(shares[2] * room), int(shares[3] * room))

@@ -1,0 +1,105 @@
+"""PASCAL VOC 2007 and 2012, in the folders of the devkit (and of torchvision's VOCDetection).
+
+Training: trainval of both years, difficult objects included, as SSD (Liu et al. 2016; in its Caffe
+code, train_on_diff_gt) and the VOC07+12 recipe of Table 7's lineage have it. Evaluation: test of
+2007, whose difficult objects count neither way.
+"""
+
+import math
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.base.io import read_bytes, read_text
+from attention_ablation.datasets.annotations import Annotation
+from attention_ablation.datasets.files import required
+from attention_ablation.datasets.image_files import ImageRecord
+
+# fmt: off
+CLASSES: tuple[str, ...] = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)
+# fmt: on
+NAME = re.compile(r"([0-9]{4}_)?[0-9]{6}")
+MOST_BYTES = 10_000_000  # of an annotation; VOC's have thousands
+_LABELS = {name: label for label, name in enumerate(CLASSES, start=1)}
+
+
+def read_voc(folder: Path) -> tuple[list[ImageRecord], list[ImageRecord], list[str]]:
+    """Return the records to train on and to evaluate, and notes of what was changed.
+
+    folder: holds VOCdevkit/. Raises UserError for files that are missing or broken, for unknown
+    classes, and for boxes without area or outside of their image, naming the file.
+    """
+    notes: list[str] = []
+    train = [
+        record
+        for year in ("2007", "2012")
+        for record in _split(folder / "VOCdevkit" / f"VOC{year}", "trainval", notes)
+    ]
+    validation = _split(folder / "VOCdevkit/VOC2007", "test", notes)
+    return train, validation, notes
+
+
+def _split(year: Path, name: str, notes: list[str]) -> list[ImageRecord]:
+    """Return the records of one list of a year's images."""
+    listed = required(year / f"ImageSets/Main/{name}.txt")
+    names = read_text(listed).split()
+    bad = next((n for n in names if not NAME.fullmatch(n)), None)
+    if not names or bad:
+        found = f"'{bad}'" if bad else "an empty file"
+        raise UserError(f"{listed}: expected names such as 000005 or 2008_000002, got {found}.")
+    read = [_record(year, name) for name in names]
+    clipped = sum(was_clipped for _, was_clipped in read)
+    if clipped:
+        notes.append(f"boxes of {year.name} {name} clipped to their images: {clipped}")
+    return [record for record, _ in read]
+
+
+def _record(year: Path, name: str) -> tuple[ImageRecord, int]:
+    """Return an image's record, numbered by its name, and how many boxes had to be clipped."""
+    path = required(year / f"Annotations/{name}.xml")
+    try:
+        # Its parser refuses entities that grow.
+        root = ElementTree.fromstring(read_bytes(path, MOST_BYTES))
+        width, height = (int(_text(root, f"size/{side}")) for side in ("width", "height"))
+        objects = [_object(element) for element in root.findall("object")]
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # Lookup: an encoding
+        raise UserError(f"{path}: expected a VOC annotation, got: {error}.") from None
+    kept, clipped = [], 0
+    for label_name, box, difficult in objects:
+        if label_name not in _LABELS:
+            raise unknown("class", label_name, CLASSES, path)
+        x0, y0 = max(box[0], 0.0), max(box[1], 0.0)
+        x1, y1 = min(box[2], width), min(box[3], height)
+        if x0 >= x1 or y0 >= y1:
+            raise UserError(
+                f"{path}: expected boxes with area inside the image of {width} x {height} px, got "
+                f"xmin, ymin, xmax, ymax of {box[0] + 1:g}, {box[1] + 1:g}, {box[2]:g}, {box[3]:g}"
+                f" for a '{label_name}'. Fetch the file again, or correct it."
+            )
+        clipped += (x0, y0, x1, y1) != box
+        area = (x1 - x0) * (y1 - y0)
+        kept.append(Annotation((x0, y0, x1, y1), _LABELS[label_name], area, difficult))
+    image = year / f"JPEGImages/{name}.jpg"
+    return ImageRecord(image, int(name.replace("_", "")), width, height, kept), clipped
+
+
+def _object(element: ElementTree.Element) -> tuple[str, tuple[float, float, float, float], bool]:
+    """Return an object's class, box and whether it is difficult. Its parts are objects of none."""
+    corners = [float(_text(element, f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
+    if not all(map(math.isfinite, corners)):
+        raise ValueError(f"a bndbox of {corners}")
+    # VOC counts pixels from 1 and includes the last; a few coordinates of 2012 have fractions.
+    box = (corners[0] - 1, corners[1] - 1, corners[2], corners[3])
+    return _text(element, "name"), box, element.findtext("difficult", "0").strip() == "1"
+
+
+def _text(element: ElementTree.Element, path: str) -> str:
+    text = element.findtext(path)
+    if text is None:
+        raise ValueError(f"no <{path}> in <{element.tag}>")
+    return text.strip()

@@ -1,0 +1,1 @@
+"""Detectors: Faster R-CNN, SSD and StairNet."""

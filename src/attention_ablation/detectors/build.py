@@ -1,0 +1,79 @@
+"""From a spec's detector, backbone and attention to an initialised detector."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from attention_ablation.datasets.records import IMAGENET_MEAN, IMAGENET_STD
+from attention_ablation.detectors.faster_rcnn import LONGEST, FasterRCNN
+from attention_ablation.detectors.record import Detector
+from attention_ablation.detectors.shapes import check_detector
+from attention_ablation.detectors.ssd import GatedSources, SingleShot
+from attention_ablation.detectors.stairnet import StairFeatures
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.build import initialise
+from attention_ablation.networks.record import Backbone
+
+
+def build_detector(
+    detector: Detector,
+    backbone: Backbone,
+    attention: Attention,
+    classes: int,
+    image_size: int,
+    longest: int | None = None,
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> nn.Module:
+    """Return the detector, its weights not yet initialised; torchvision's contract holds for it.
+
+    In training `model(images, targets)` returns the losses by part, in evaluation `model(images)`
+    the detections of each image: `boxes` (n, 4) px, `scores` (n,) and `labels` (n,) from 1.
+    Images are (3, H, W) from 0 to 1; targets have `boxes` (n, 4), float, as x0, y0, x1, y1 in px,
+    and `labels` (n,), int64, from 1; n may be 0. Build it under `torch.device("meta")` to count it.
+    Only the parameters that require a gradient are the optimizer's.
+
+    Args:
+        classes: without the background, which is class 0.
+        image_size: the shorter side of Faster R-CNN's input, px; the side of the others'.
+        longest: the longer side of Faster R-CNN's input at most, px; None: 5/3 of the shorter.
+        mean, std: of the images' three channels; ImageNet's where not given.
+
+    Raises UserError where the detector does not stand on the backbone, and ValueError where a gate
+    does not fit its channels.
+    """
+    check_detector(detector, backbone, "detector")
+    if detector.name == "faster-rcnn":
+        return FasterRCNN(
+            detector,
+            backbone,
+            attention,
+            classes=classes,
+            image_size=image_size,
+            longest=longest or round(image_size * LONGEST),
+            mean=mean,
+            std=std,
+        )
+    features = GatedSources if detector.name == "ssd" else StairFeatures
+    return SingleShot(
+        features(detector, backbone, attention),
+        backbone,
+        classes=classes,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+    )
+
+
+@torch.no_grad()
+def initialise_detector(model: nn.Module, seed: int) -> None:
+    """Initialise every weight from a stream of its own, as `models.build.initialise` does.
+
+    The backbone starts as the classification network of that seed, the new layers as in their
+    papers; StairNet's, of which its paper does not say, and the gates as in the backbone.
+    """
+    initialise(model, seed)
+    initialise(model.trunk, seed)  # type: ignore[arg-type]
+    model.initialise_heads(seed)  # type: ignore[operator]

@@ -1,0 +1,287 @@
+"""Faster R-CNN in its C4 form (Ren et al. 2015), by the protocol of Chen and Gupta 2017.
+
+torchvision has the proposals, the samplers, the box coding and the suppression; ours are the split
+of the residual network, the protocol's numbers, what trains the proposals and the regions, its
+crops and its losses. Not as in the protocol's code for residual networks (tf-faster-rcnn):
+
+- A crop is max-pooled from twice as many samples, as its report has it for VGG16 and its code no
+  longer does; a sample beyond the last cell has that cell's value, there 0.
+- Where an image has fewer regions than are to be sampled, there they are repeated. A true box that
+  no anchor inside the image overlaps makes none of them an object, there all that miss it.
+- Objectness is one logit and its sigmoid, there two and their softmax. Anchors of ratio 1/2 and 2
+  have the area of the square ones, there sides rounded to whole multiples of the scale.
+- Boxes end before x1 and y1, there they include them.
+- The backbone, its strides, the normalisation of images and the gates are this project's.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.roi_heads import RoIHeads
+
+from attention_ablation.detectors.proposals import (
+    STRIDE,
+    Anchors,
+    Matcher,
+    ProposalHead,
+    Proposals,
+)
+from attention_ablation.detectors.record import Detector
+from attention_ablation.detectors.shapes import RPN_CHANNELS
+from attention_ablation.detectors.transform import Transform
+from attention_ablation.detectors.trunk import build_trunk, load_trunk
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.build import stream
+from attention_ablation.networks.record import Backbone
+
+CROP = 14  # samples on a side of a region, pooled to half as many
+LONGEST = 1000 / 600  # longest side at most, over the shorter
+SHARED = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
+FIXED = ("conv1", "bn1", "layer1")
+
+
+class Shared(nn.Sequential):
+    """conv1 to layer3, once for an image: (N, 3, H, W) -> (N, 1024 x width, H/16, W/16)."""
+
+
+class PerRegion(nn.Module):
+    """layer4 with stride 1 and the mean over what it gives: (R, C, side, side) -> (R, 2C)."""
+
+    def __init__(self, layer4: nn.Module) -> None:
+        super().__init__()
+        self.layer4 = layer4
+        for conv in layer4.modules():
+            if isinstance(conv, nn.Conv2d):
+                conv.stride = (1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a vector for each region."""
+        out: Tensor = self.layer4(x).mean(dim=(2, 3))
+        return out
+
+
+class RegionPool(nn.Module):
+    """A crop of every region, max-pooled by two: (N, C, H, W), boxes -> (R, C, crop/2, crop/2).
+
+    The samples reach from edge to edge of a region, as in the protocol, and are bilinear. Because
+    such a sample is separable in y and x, a crop is two matrix products, whose gradient is
+    deterministic on every device, which that of RoIAlign is not.
+
+    Args:
+        crop: samples on a side; the protocol's 14 give 7x7.
+    """
+
+    def __init__(self, crop: int) -> None:
+        super().__init__()
+        self.crop = crop
+
+    def forward(
+        self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: object
+    ) -> Tensor:
+        """Return the regions' features; boxes are x0, y0, x1, y1 in px of the network's input."""
+        pairs = zip(features["0"], boxes, strict=True)
+        crops = [_crop(x, on_image, self.crop) for x, on_image in pairs]
+        return F.max_pool2d(torch.cat(crops), 2)
+
+
+def _crop(x: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """Return samples of one image's map: (C, H, W), (R, 4) -> (R, C, side, side)."""
+    channels, height, width = x.shape
+    columns = x.permute(1, 2, 0).reshape(height, width * channels)
+    rows = _samples(boxes[:, 1], boxes[:, 3], height, side).view(-1, height) @ columns
+    across = _samples(boxes[:, 0], boxes[:, 2], width, side)[:, None]
+    crops = across @ rows.view(-1, side, width, channels)  # (R, side, side, C)
+    return crops.permute(0, 3, 1, 2)
+
+
+def _samples(low: Tensor, high: Tensor, size: int, count: int) -> Tensor:
+    """Return the weights of a map's cells in `count` samples from `low` to `high` px.
+
+    Outside the map the nearest cell counts. Shape: (R,), (R,) -> (R, count, size).
+    """
+    steps = torch.linspace(0, 1, count, dtype=low.dtype, device=low.device)
+    at = (low[:, None] + (high - low)[:, None] * steps) / STRIDE
+    cells = torch.arange(size, device=low.device)
+    return (1 - (at.clamp(0, size - 1)[:, :, None] - cells).abs()).clamp(min=0)
+
+
+class RegionHeads(RoIHeads):  # type: ignore[misc]
+    """torchvision's heads with the protocol's regions to train on and its box loss.
+
+    The true boxes are not among those regions. The box loss is smooth L1 with the bend at 1, where
+    torchvision's bends at 1/9. Each image's losses are means over its own regions, and a batch's
+    are the means of its images'; an image without a region has losses of 0.
+    """
+
+    def __init__(self, *parts: nn.Module, **numbers: Any) -> None:
+        super().__init__(*parts, **numbers)
+        self.proposal_matcher = Matcher(numbers["fg_iou_thresh"], numbers["bg_iou_thresh"])
+
+    def add_gt_proposals(self, proposals: list[Tensor], gt_boxes: object) -> list[Tensor]:
+        """Return the proposals alone: torchvision would add the true boxes."""
+        return list(proposals)
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Return the detections, which there are in evaluation, and the losses of training."""
+        if self.training:
+            proposals, _, labels, offsets = self.select_training_samples(proposals, targets)
+        pooled = self.box_roi_pool(features, proposals, image_shapes)
+        logits, regression = (out.float() for out in self.box_predictor(self.box_head(pooled)))
+        if not self.training:
+            found = self.postprocess_detections(logits, regression, proposals, image_shapes)
+            names = ("boxes", "scores", "labels")
+            return [dict(zip(names, image, strict=True)) for image in zip(*found, strict=True)], {}
+        counts = [max(1, len(label)) * len(labels) for label in labels]
+        weight = torch.cat(
+            [o.new_full((len(o),), 1 / n) for o, n in zip(offsets, counts, strict=True)]
+        )
+        label, offset = torch.cat(labels), torch.cat(offsets)
+        matched = torch.where(label > 0)[0]
+        own_class = regression.view(len(label), logits.shape[1], 4)[matched, label[matched]]
+        box_loss = F.smooth_l1_loss(own_class, offset[matched], reduction="none").sum(1)
+        class_loss = F.cross_entropy(logits, label, reduction="none")
+        return [], {
+            "loss_classifier": (class_loss * weight).sum(),
+            "loss_box_reg": (box_loss * weight[matched]).sum(),
+        }
+
+
+class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
+    """Faster R-CNN C4 on a residual network with gates.
+
+    Losses in training: 'loss_classifier', 'loss_box_reg', 'loss_objectness', 'loss_rpn_box_reg'.
+    Every BatchNorm of the backbone, those of the gates too, keeps the statistics and the factors
+    it was loaded with; conv1 and layer1 with their gates do not learn. Without loaded weights a
+    spatial gate's BatchNorm therefore stays 0 and its gate the constant 0.5. The proposals and the
+    samples come from torch's global random stream.
+
+    Args:
+        detector: factor on the proposals' channels, and where wanted other numbers of regions and
+            samples.
+        backbone: a residual network.
+        attention: the gate at the end of every block.
+        classes: without the background.
+        image_size: shorter side of the images, px; the anchors keep their proportion to it.
+        longest: longer side at most, px.
+        mean, std: of the images' three channels, for values from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        backbone: Backbone,
+        attention: Attention,
+        *,
+        classes: int,
+        image_size: int,
+        longest: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        trunk = build_trunk(backbone, attention)
+        shared = Shared(OrderedDict((name, trunk[name]) for name in SHARED))
+        per_region = PerRegion(trunk["layer4"])
+        channels, vector = (_channels(trunk[name]) for name in ("layer3", "layer4"))
+        anchors = Anchors(image_size)
+        hidden = int(RPN_CHANNELS * detector.width)
+        proposals = Proposals(
+            anchors,
+            ProposalHead(channels, hidden, anchors.num_anchors_per_location()[0]),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 12000, "testing": 6000},
+            post_nms_top_n={"training": 2000, "testing": detector.proposals or 300},
+            nms_thresh=0.7,
+        )
+        heads = RegionHeads(
+            RegionPool(detector.crop or CROP),
+            per_region,
+            FastRCNNPredictor(vector, classes + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=detector.regions or 256,
+            positive_fraction=0.25,
+            bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),  # over the standard deviations 0.1 and 0.2
+            score_thresh=0.0,
+            nms_thresh=0.3,
+            detections_per_img=100,
+        )
+        transform = Transform(image_size, longest, list(mean), list(std))
+        super().__init__(shared, proposals, heads, transform)
+        for name in FIXED:
+            trunk[name].requires_grad_(False)
+        for norm in self._norms():
+            norm.requires_grad_(False)
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """Return the losses or every image's detections, see `build_detector`.
+
+        Only images of one shape go through the network together: gates pool over whole maps, so
+        that what an image were padded with would change its own values.
+        """
+        shapes: dict[torch.Size, list[int]] = {}
+        for i, image in enumerate(images):
+            shapes.setdefault(image.shape, []).append(i)
+        parts = [
+            super(FasterRCNN, self).forward(
+                [images[i] for i in part], targets and [targets[i] for i in part]
+            )
+            for part in shapes.values()
+        ]
+        if self.training:
+            shares = [len(part) / len(images) for part in shapes.values()]
+            return {
+                name: sum(share * losses[name] for share, losses in zip(shares, parts, strict=True))
+                for name in parts[0]
+            }
+        found = dict(zip(chain(*shapes.values()), chain(*parts), strict=True))
+        return [found[i] for i in range(len(images))]
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The classification network without its classifier, under that network's names."""
+        parts = dict(self.backbone.named_children())
+        return nn.ModuleDict(parts | {"layer4": self.roi_heads.box_head.layer4})
+
+    def train(self, mode: bool = True) -> "FasterRCNN":
+        """Set training or evaluation; the backbone's BatchNorms stay in evaluation."""
+        super().train(mode)
+        for norm in self._norms():
+            norm.eval()
+        return self
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Start from a classification network's weights. Raises UserError where they do not fit."""
+        load_trunk(self.trunk, state)
+
+    def initialise_heads(self, seed: int) -> None:
+        """Initialise the new layers: normal, of spread 0.001 for the regions' boxes, else 0.01."""
+        for name, module in self.named_modules():
+            if name.startswith(("rpn.head.", "roi_heads.box_predictor.")):
+                spread = 0.001 if name.endswith("box_predictor.bbox_pred") else 0.01
+                nn.init.normal_(module.weight, std=spread, generator=stream(seed, name))
+
+    def _norms(self) -> list[nn.Module]:
+        # Only the backbone has any.
+        return [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def _channels(stage: nn.Module) -> int:
+    """Return the channels of a residual stage's output."""
+    channels: int = stage[-1].last_norm.num_features  # type: ignore[index]
+    return channels

@@ -1,0 +1,179 @@
+"""SSD (Liu et al. 2016) on torchvision's class: matching, losses and suppression are its own."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import ssd
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from attention_ablation.detectors.record import Detector
+from attention_ablation.detectors.shapes import RATIOS, SingleShotShape, single_shot
+from attention_ablation.detectors.sources import Sources
+from attention_ablation.detectors.transform import Transform
+from attention_ablation.detectors.trunk import load_trunk
+from attention_ablation.gates.gate import build_gate
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.build import stream
+from attention_ablation.networks.record import Backbone
+
+STEPS_AT = 300  # the image size, in px, that the published distances of the cells are for
+
+
+class DefaultBoxes(DefaultBoxGenerator):  # type: ignore[misc]
+    """torchvision's default boxes, made once for a size of maps and in full precision.
+
+    Every box is a share of the image, whatever its size.
+    """
+
+    def __init__(self, shape: SingleShotShape, image_size: int) -> None:
+        steps = list(shape.steps) if shape.steps and image_size == STEPS_AT else None
+        ratios = [list(on_map) for on_map in RATIOS]
+        super().__init__(ratios, scales=list(shape.scales), steps=steps)
+        self._made: dict[object, Tensor] = {}
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Return the boxes of every image: x0, y0, x1, y1 in px, (boxes, 4) each."""
+        device = feature_maps[0].device
+        key = (device, image_list.tensors.shape[-2:], tuple(m.shape[-2:] for m in feature_maps))
+        if key not in self._made:
+            # In bfloat16, as autocast may have the maps, a coordinate would be off by a pixel.
+            first = ImageList(image_list.tensors, image_list.image_sizes[:1])
+            (self._made[key],) = super().forward(first, [m.float() for m in feature_maps])
+        return [self._made[key]] * len(image_list.image_sizes)
+
+
+class Heads(nn.Module):
+    """The class and the box convolution of every map.
+
+    Args:
+        channels: of the maps.
+        boxes: a cell, on each map.
+        classes: outputs of a box, background included.
+        kernel: of the convolutions.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], boxes: Sequence[int], classes: int, kernel: int
+    ) -> None:
+        super().__init__()
+
+        def convolutions(outputs: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.Conv2d(c, n * outputs, kernel, padding=kernel // 2)
+                for c, n in zip(channels, boxes, strict=True)
+            )
+
+        self.classes = classes
+        self.classification = convolutions(classes)
+        self.regression = convolutions(4)
+
+    def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
+        """Return (N, boxes, classes) logits and (N, boxes, 4) offsets, cell by cell of each map."""
+
+        def predict(convolutions: nn.ModuleList, columns: int) -> Tensor:
+            parts = [
+                # (N, boxes * columns, H, W) -> (N, H * W * boxes, columns)
+                conv(x).permute(0, 2, 3, 1).reshape(len(x), -1, columns)
+                for conv, x in zip(convolutions, maps, strict=True)
+            ]
+            return torch.cat(parts, dim=1).float()
+
+        return {
+            "cls_logits": predict(self.classification, self.classes),
+            "bbox_regression": predict(self.regression, 4),
+        }
+
+
+class GatedSources(nn.Module):
+    """The six maps of SSD, each with a gate right before its classifier."""
+
+    def __init__(self, detector: Detector, backbone: Backbone, attention: Attention) -> None:
+        super().__init__()
+        self.sources = Sources(detector, backbone)
+        self.channels = self.sources.channels
+        self.gates = nn.ModuleList(build_gate(attention, channels) for channels in self.channels)
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        """Return the gated maps by their place, the finest first."""
+        maps = zip(self.sources(x), self.gates, strict=True)
+        return OrderedDict((str(i), gate(x)) for i, (x, gate) in enumerate(maps))
+
+
+class SingleShot(ssd.SSD):  # type: ignore[misc]
+    """A detector that classifies default boxes on six maps: SSD, and StairNet with other maps.
+
+    Losses in training are 'bbox_regression' and 'classification', each over the number of matched
+    default boxes. `mean_matches` returns the mean of that number over the processes that share a
+    batch; the mean of their losses is then the loss of the whole batch. Matching at IoU 0.5, three
+    hardest negatives for each match, offsets over the variances 0.1 and 0.2, suppression at IoU
+    0.45 and at most 200 detections: torchvision's defaults are the paper's. An image without a box
+    is all background; it has no hard negatives.
+
+    Args:
+        features: a module with `sources` that returns six maps of `channels` channels.
+        backbone: whose layout the maps have.
+        classes: without the background.
+        image_size: side to which every image is resized, px.
+        mean, std: of the images' three channels, for values from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        backbone: Backbone,
+        *,
+        classes: int,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        shape = single_shot(backbone)
+        default_boxes = DefaultBoxes(shape, image_size)
+        counts = default_boxes.num_anchors_per_location()
+        size = (image_size, image_size)
+        super().__init__(
+            features,
+            default_boxes,
+            size,
+            classes + 1,
+            head=Heads(features.channels, counts, classes + 1, shape.kernel),  # type: ignore[arg-type]
+        )
+        self.mean_matches: Callable[[Tensor], Tensor] = lambda matches: matches
+        self.transform = Transform(image_size, image_size, list(mean), list(std), fixed_size=size)
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Return torchvision's losses, which are over this process's own matches, over the mean."""
+        losses = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        own = (torch.stack(matched_idxs) >= 0).sum().float()
+        mean = self.mean_matches(own)
+        share = own / torch.where(mean > 0, mean, 1)
+        return {name: loss * share for name, loss in losses.items()}
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The classification network without its classifier, under that network's names."""
+        sources: Sources = self.backbone.sources
+        return sources.trunk
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Start from a classification network's weights. Raises UserError where they do not fit."""
+        load_trunk(self.trunk, state)
+
+    def initialise_heads(self, seed: int) -> None:
+        """Initialise the heads and the extra maps: Xavier uniform, as in Liu et al. 2016."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, generator=stream(seed, name))
+            elif isinstance(module, nn.Conv2d) and name.startswith(
+                ("head.", "backbone.sources.extras.")
+            ):
+                nn.init.xavier_uniform_(module.weight, generator=stream(seed, name))

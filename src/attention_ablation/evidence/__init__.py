@@ -1,0 +1,1 @@
+"""What trained networks show: complexity, statistics, the claim ledger, Grad-CAM."""

@@ -1,0 +1,212 @@
+"""Grad-CAM of a finished run, over its whole validation set, into its folder."""
+
+import hashlib
+import io
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from attention_ablation.base.arrays import write_arrays
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.io import Missing, read_bytes, write_json, write_text
+from attention_ablation.datasets.files import ImageFiles
+from attention_ablation.datasets.images import EvaluationCrop, read_image
+from attention_ablation.datasets.load import ImageData, load
+from attention_ablation.datasets.records import Dataset, Images
+from attention_ablation.evidence.gradcam import LEAST_MAP, Explained, choose, gradcam, layers
+from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou
+from attention_ablation.feed.batches import Part, source
+from attention_ablation.networks.build import build
+from attention_ablation.runs.folder import (
+    GRADCAM,
+    GRADCAM_IMAGES,
+    GRADCAM_MAPS,
+    WEIGHTS,
+    read_outcome,
+    read_run,
+    sha256,
+)
+from attention_ablation.runs.records import GRADCAM_MEANS, GradCam, Metrics
+from attention_ablation.spec.spec import Spec
+
+# Raised when a number below can come out differently for the same run.
+VERSION = 1
+# The map's part that is compared with the box: the places above half of its maximum.
+THRESHOLD = 0.5
+# Classes with an image to show; it is always the first of its class.
+SHOWN = 10
+
+
+def explain(
+    spec: Path,
+    data_folder: Path,
+    device: torch.device,
+    *,
+    datasets: Path | None = None,
+    workers: int = 0,
+) -> GradCam:
+    """Write `gradcam.csv`, `gradcam.npz` and `gradcam.json` of a run, and return the last one.
+
+    The box of the target is what maps are measured against, not its mask: a digit's strokes are
+    thinner than one place of a map, and other data sets have boxes only. Without boxes only the
+    probability is measured. A diverged run has no maps, and its file says so.
+
+    gradcam.csv: index in the validation set, label, energy_in_box, hit, iou, probability.
+    gradcam.json: the columns' means, how and on what they were made, and the digests of the two
+    other files and of the weights, which `attention-ablation verify` checks. `layer` is the last
+    whose `map_size` (height, width) is at least `least_map_size`; `last_map_size` is that of the
+    last convolution's output; `uniform_map` is the energy_in_box of a map without preference.
+    gradcam.npz, of the first image of each of the first `SHOWN` classes: index, label, image
+    (n, C, H, W) uint8, map (n, H, W) float16 as shares of its maximum, probability, and box (n, 4).
+
+    `data_folder` and `datasets` are as for `load`; `workers` decode image files. Raises UserError
+    where the run has not finished, its weights are gone, or the data are not those that it was
+    trained on.
+    """
+    run, folder = read_run(spec), spec.parent
+    outcome = read_outcome(folder)
+    metrics = outcome.metrics
+    if metrics is None:
+        raise UserError(
+            f"{folder}: expected a finished run, whose weights can be explained, but it is "
+            f"{outcome.status}; train it first."
+        )
+    if metrics.status == "diverged":
+        write_text(folder / GRADCAM_IMAGES, "index,label\n")
+        write_arrays(folder / GRADCAM_MAPS, {})
+        return _write(folder, metrics, {"images": 0, "weights_sha256": metrics.weights_sha256})
+    if not isinstance(run.spec, Spec):
+        raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
+    recipe = run.spec.recipe
+    data = load(recipe.dataset, data_folder, datasets)
+    if data.fingerprint != metrics.dataset_fingerprint:
+        where = data_folder / str(recipe.dataset.prepared)
+        if not isinstance(data, ImageData):
+            where = data.root
+        raise UserError(
+            f"{where}: expected the data set that {folder} was trained on, fingerprint "
+            f"{metrics.dataset_fingerprint}, got {data.fingerprint}; train the run again, in "
+            "another folder."
+        )
+    model = build(run.spec.backbone, run.spec.attention, data.classes)
+    stages: Any = model.stages  # every network of models/ has them
+    digest = _load_weights(model, folder / WEIGHTS)
+    model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    labels: NDArray[np.int64] = np.asarray(data.validation.labels)
+    boxes = None
+    if isinstance(data, ImageData) and data.validation.boxes is not None:
+        boxes = data.validation.boxes.numpy()
+    first = np.unique(labels, return_index=True)[1][:SHOWN]
+    frames, maps, scores, empty, done = [], {}, {}, 0, 0
+    with closing(source(data, Part(recipe, run.seed, 0, 1), device, workers)) as batches:
+        validation = batches.validation()
+        example = next(validation)
+        candidates = layers(model, stages, example[0][:1])
+        layer = choose(candidates)
+        for images, of in chain([example], validation):
+            explained = gradcam(model, layer.module, images, of)
+            here = slice(done, done + len(of))
+            frames.append(measure(explained, labels[here], None if boxes is None else boxes[here]))
+            empty += int((explained.maps.max(axis=(1, 2)) == 0).sum())
+            # Of the others nothing is kept: 50,000 maps are 10 GB.
+            for index in first[(first >= here.start) & (first < here.stop)]:
+                maps[index] = explained.maps[index - done].copy()
+                scores[index] = explained.probability[index - done]
+            done = here.stop
+    frame = pd.concat(frames, ignore_index=True).rename_axis("index").reset_index()
+    write_text(folder / GRADCAM_IMAGES, frame.to_csv(index=False, float_format="%.6g"))
+    shown: dict[str, Any] = {
+        "index": first,
+        "label": labels[first],
+        "image": _images(data, recipe.dataset, first),
+        "map": _shares(np.stack([maps[index] for index in first])),
+        "probability": np.stack([scores[index] for index in first]),
+    }
+    if boxes is not None:
+        shown["box"] = boxes[first]
+    write_arrays(folder / GRADCAM_MAPS, shown)
+    present = {mean: frame[name].mean() for name, mean in GRADCAM_MEANS.items() if name in frame}
+    if boxes is not None:
+        present["uniform_map"] = box_share(_size(images), boxes).mean()
+    found = {
+        "layer": layer.name,
+        "map_size": layer.size,
+        "least_map_size": LEAST_MAP,
+        "last_map_size": candidates[-1].size,
+        "images": len(frame),
+        "empty_maps": empty,
+        "threshold": THRESHOLD,
+        **{name: round(float(value), 6) for name, value in present.items()},
+        "weights_sha256": digest,
+    }
+    return _write(folder, metrics, found)
+
+
+def measure(explained: Explained, labels: NDArray[Any], boxes: NDArray[Any] | None) -> pd.DataFrame:
+    """Return a row per image, in the columns of `gradcam.csv`; without boxes fewer of them."""
+    frame = pd.DataFrame({"label": labels})
+    if boxes is not None:
+        maps = explained.maps
+        frame["energy_in_box"] = energy_in_box(maps, boxes)
+        frame["hit"] = hit(maps, boxes)
+        frame["iou"] = iou(maps, boxes, THRESHOLD)
+    return frame.assign(probability=explained.probability.astype(float))
+
+
+def _write(folder: Path, metrics: Metrics, found: dict[str, Any]) -> GradCam:
+    """Write `gradcam.json`; it is the last, so that who sees it finds the others."""
+    record = GradCam(
+        status=metrics.status,
+        method="Grad-CAM",
+        version=VERSION,
+        images_sha256=sha256(folder / GRADCAM_IMAGES),
+        maps_sha256=sha256(folder / GRADCAM_MAPS),
+        **found,
+    )
+    write_json(folder / GRADCAM, record.model_dump(exclude_unset=True))
+    return record
+
+
+def _shares(maps: NDArray[Any]) -> NDArray[np.float16]:
+    highest = maps.max(axis=(1, 2), keepdims=True)
+    shares: NDArray[Any] = np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
+    return shares.astype(np.float16)
+
+
+def _images(
+    data: ImageData | ImageFiles, dataset: Dataset, indices: NDArray[np.intp]
+) -> NDArray[np.uint8]:
+    """Return validation images as they are evaluated, (n, C, H, W)."""
+    if isinstance(data, ImageData):
+        return data.validation.images.numpy()[indices]
+    assert isinstance(dataset, Images)
+    crop = EvaluationCrop(dataset.image_size, dataset.resize)
+    paths = [data.validation.path(index) for index in indices]
+    return torch.stack([crop(read_image(path)) for path in paths]).numpy()
+
+
+def _size(images: torch.Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
+
+
+def _load_weights(model: nn.Module, path: Path) -> str:
+    """Load a run's weights, and return the SHA-256 of their file."""
+    again = "delete its folder to train it again"
+    try:
+        content = read_bytes(path)
+        model.load_state_dict(torch.load(io.BytesIO(content), "cpu", weights_only=True))
+    except Missing:
+        raise UserError(f"{path}: the run's weights are gone; {again}.") from None
+    except UserError:
+        raise
+    except Exception:  # torch raises many kinds for what it has not written
+        raise UserError(f"{path}: these are no weights of this network; {again}.") from None
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,1 @@
+"""Attention gates, one a file, and the record by which a study names them."""

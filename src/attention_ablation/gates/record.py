@@ -1,0 +1,131 @@
+"""A gate as a study names it: CBAM's parts and how they are arranged, or a user's own."""
+
+import re
+from pathlib import PurePosixPath
+from typing import Any, Literal, Self
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from attention_ablation.base.model import Model
+
+
+class Attention(Model):
+    """A gate: channel attention, spatial attention, and how the two are arranged; or a user's own.
+
+    Keys without meaning for a gate (a kernel where there is no descriptor) are refused, and
+    those left out are filled in, so that equal gates are equal records.
+    """
+
+    pooling: Literal["avg", "max", "avg&max"] | None = Field(
+        None, description="Channel attention's pooling (paper 3, eq. 2); 'avg' alone is SE."
+    )
+    reduction: int | None = Field(None, ge=1, description="The shared MLP's reduction r; 16.")
+    descriptor: Literal["pool", "conv1x1"] | None = Field(
+        None,
+        description="Spatial attention's input: max and mean over the channels, or a learned "
+        "1x1 convolution (Table 2).",
+    )
+    kernel: int | None = Field(None, ge=1, description="Spatial attention's kernel size, odd; 7.")
+    norm: bool | None = Field(
+        None,
+        description="BatchNorm after the spatial convolution, its weight starting at 0, as in the "
+        "authors' code and not in the paper's formula; true.",
+    )
+    arrangement: Literal["channel-first", "spatial-first", "parallel"] | None = Field(
+        None, description="Order of the two gates (Table 3); channel-first."
+    )
+    module: str | None = Field(
+        None,
+        description="A gate of your own, instead of all that: 'my_module.py:MyGate', a file in the "
+        "project's folder and the class in it.",
+    )
+    options: dict[str, JsonValue] | None = Field(
+        None, description="module: what the class is made with beside the channels."
+    )
+    module_sha256: str | None = Field(
+        None,
+        description="module: SHA-256 of the file, filled in; where it is given the file is held "
+        "to it.",
+    )
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int | None) -> int | None:
+        if kernel is not None and kernel % 2 == 0:
+            raise ValueError(f"expected an odd kernel so that the map keeps its size, got {kernel}")
+        return kernel
+
+    @field_validator("module")
+    @classmethod
+    def _file_and_class(cls, module: str | None) -> str | None:
+        if module is None:
+            return None
+        path, _, name = module.partition(":")
+        if not re.fullmatch(r"[\w./-]+\.py", path) or not (name.isascii() and name.isidentifier()):
+            raise ValueError(
+                f"expected a file and a class in it, such as my_module.py:MyGate, got '{module}'"
+            )
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise ValueError(
+                f"expected a path from the project's folder and inside of it, because it is part "
+                f"of the run's identity, got '{path}'"
+            )
+        return module
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        defaults: dict[str, Any] = {}
+        if given.get("module"):
+            defaults |= {"options": {}}
+        if given.get("pooling"):
+            defaults |= {"reduction": 16}
+        if given.get("descriptor"):
+            defaults |= {"kernel": 7, "norm": True}
+        if given.get("pooling") and given.get("descriptor"):
+            defaults |= {"arrangement": "channel-first"}
+        return defaults | {key: value for key, value in given.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Self:
+        needs = {
+            "reduction": ("pooling", self.pooling),
+            "kernel": ("descriptor", self.descriptor),
+            "norm": ("descriptor", self.descriptor),
+            "arrangement": ("pooling and descriptor", self.pooling and self.descriptor),
+            "options": ("module", self.module),
+            "module_sha256": ("module", self.module),
+        }
+        for key, (needed, present) in needs.items():
+            if getattr(self, key) is not None and not present:
+                raise ValueError(f"'{key}' has no meaning without {needed}; remove it")
+        for key in ("pooling", "descriptor"):
+            if self.module and getattr(self, key):
+                raise ValueError(
+                    f"'{key}' has no meaning beside module, a gate by itself; remove it"
+                )
+        return self
+
+    @property
+    def module_file(self) -> str | None:
+        """The file of a user's own gate, from the project's folder."""
+        return self.module.partition(":")[0] if self.module else None
+
+    @property
+    def module_class(self) -> str | None:
+        """The class of a user's own gate."""
+        return self.module.partition(":")[2] if self.module else None
+
+    @property
+    def slug(self) -> str:
+        """A short name derived from the gate itself, in the manner of the paper's row labels."""
+        if self.module_class:
+            return self.module_class.lower()
+        channel = {None: "", "avg&max": "channel", "avg": "se", "max": "channel-max"}[self.pooling]
+        spatial = f"spatial-{self.descriptor}-k{self.kernel}" if self.descriptor else ""
+        parts = [part for part in (channel, spatial) if part]
+        if self.arrangement == "spatial-first":
+            parts.reverse()
+        return ("-parallel-" if self.arrangement == "parallel" else "+").join(parts) or "none"

@@ -1,1 +1,0 @@
-"""Figures that judge detections, for trainings and for the analysis alike; numpy only."""

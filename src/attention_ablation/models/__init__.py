@@ -1,1 +1,0 @@
-"""Networks with an attention gate in every block."""

@@ -1,1 +1,0 @@
-"""Detectors: torchvision's machinery around our backbones and gates."""

@@ -1,0 +1,84 @@
+"""From a spec's backbone and attention to an initialised network."""
+
+import hashlib
+import math
+
+import torch
+from torch import nn
+
+from attention_ablation.gates.own import OwnGate
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.mobilenet import GatedMobileNet
+from attention_ablation.networks.record import Backbone
+from attention_ablation.networks.resnet import BasicBlock, Bottleneck, GatedResNet
+from attention_ablation.networks.shapes import BACKBONES, MobileNetShape, ResNetShape
+from attention_ablation.networks.vgg import ReducedVGG
+
+CLASSIFIERS = ("fc", "classifier")  # the last layer's name in our networks
+# The 1x1 convolution of a residual network's shortcut, by torchvision's and the authors' name.
+SHORTCUT = ".downsample.0"
+
+
+def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
+    """Return the network, its weights not yet initialised in the authors' way.
+
+    Shape: (N, 3, H, W) -> (N, classes). Build it under `torch.device("meta")` to count it.
+    Raises ValueError where a gate does not fit the backbone's channels or has no place in it.
+    """
+    shape = BACKBONES[backbone.name]
+    if isinstance(shape, ResNetShape):
+        return GatedResNet(
+            shape,
+            attention,
+            width=backbone.width,
+            stride=backbone.stride,
+            stem=backbone.stem,
+            classes=classes,
+        )
+    if isinstance(shape, MobileNetShape):
+        return GatedMobileNet(
+            shape, attention, width=backbone.width, stem=backbone.stem, classes=classes
+        )
+    if attention != Attention():
+        raise ValueError(f"expected no attention in {backbone.name}, got '{attention.slug}'")
+    return ReducedVGG(width=backbone.width, norm=bool(backbone.norm), classes=classes)
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False) -> None:
+    """Initialise as the authors' code does, each weight from a stream of its own.
+
+    Convolutions: Kaiming normal, fan-out, but for those of shortcuts: the authors do so where a
+    name has 'conv' in it, and a shortcut's is 'downsample.0'. These, and the linear layers of
+    gates: Kaiming uniform with slope sqrt(5), torch's default. The classifier: Kaiming normal,
+    fan-in. BatchNorm keeps the 1 (the spatial gate's the 0) it was made with;
+    `zero_init_residual` starts the last one of every residual block at 0. Biases: 0.
+
+    A weight's stream depends on the seed and on its name only, so two networks of one seed start
+    equal wherever their shapes agree, and their difference is the module's. A user's own gate
+    keeps what its constructor gives it, drawn from such a stream.
+    """
+    own = {name: module for name, module in model.named_modules() if isinstance(module, OwnGate)}
+    for name, gate in own.items():
+        gate.restart(stream(seed, name).initial_seed())
+    theirs = {part for gate in own.values() for part in gate.modules()}
+    for name, module in model.named_modules(theirs):  # all others
+        generator = stream(seed, name)
+        if isinstance(module, nn.Conv2d) and not name.endswith(SHORTCUT):
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+            )
+        elif isinstance(module, nn.Linear) and name in CLASSIFIERS:
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+        if getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)
+        if zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
+            nn.init.zeros_(module.last_norm.weight)
+
+
+def stream(seed: int, name: str) -> torch.Generator:
+    """Return the random stream of the weight called `name`."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,0 +1,207 @@
+"""Published weights: read, their names translated to ours, and held to the network.
+
+Two namings are known: torchvision's, which our networks without a gate share, and that of the
+authors' CBAM code (github.com/Jongchan/attention-module), whose gate is `cbam`.
+"""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights, get_weight, list_models
+
+from attention_ablation.base.errors import UserError
+
+State = dict[str, Tensor]
+TORCHVISION = "torchvision:"
+# Keys below which training scripts keep a network's state.
+WRAPPERS = ("state_dict", "model")
+# DataParallel's, in front of every name.
+PREFIX = "module."
+# The authors' names of a gate's parts, and ours.
+AUTHORS = {
+    r"\.cbam\.ChannelGate\.mlp\.1\.": ".gate.0.attention.mlp.0.",
+    r"\.cbam\.ChannelGate\.mlp\.3\.": ".gate.0.attention.mlp.2.",
+    r"\.cbam\.SpatialGate\.spatial\.conv\.": ".gate.1.attention.conv.",
+    r"\.cbam\.SpatialGate\.spatial\.bn\.": ".gate.1.attention.norm.",
+}
+# Counts batches where a BatchNorm has no momentum; torch before 0.4.1 did not save it.
+UNUSED = "num_batches_tracked"
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published for weights: errors on ImageNet's validation set, %, and how measured."""
+
+    title: str
+    top1_error: float
+    top5_error: float
+    source: str
+    resize: int | None = None  # shorter side before the crop of 224, px, where it is said
+
+
+CBAM_RESNET50 = Published(
+    "the authors' ResNet50 + CBAM, which other weights of that network in their names are not told "
+    "apart from",
+    top1_error=22.378,
+    top5_error=6.052,
+    source="their README: 77.622 % and 93.948 % accuracy after 100 epochs",
+)
+# What makes it that one: classes, and the last block of its third stage.
+CBAM_RESNET50_SHAPE = ("fc.weight", (1000, 2048)), ("layer3.5.conv3.weight", (1024, 256, 1, 1))
+
+
+def read_weights(name: str) -> tuple[State, Published | None]:
+    """Return weights in our names, and what is published for them where they are known.
+
+    Args:
+        name: a file (of a plain state or one in a wrapper), or torchvision's name of weights, such
+            as 'torchvision:ResNet50_Weights.IMAGENET1K_V1', which are downloaded once.
+
+    Raises UserError where there is no such file or name, or it holds no state of a network.
+    """
+    if name.startswith(TORCHVISION):
+        weights = _torchvision(name.removeprefix(TORCHVISION))
+        return _download(weights), _published(weights)
+    path = Path(name)
+    state = read_state(path)
+    if any(".cbam." in key for key in state):
+        known = all(k in state and state[k].shape == size for k, size in CBAM_RESNET50_SHAPE)
+        # ResNet101 has a seventh block there.
+        known = known and "layer3.6.conv3.weight" not in state
+        return _ours(state), CBAM_RESNET50 if known else None
+    return state, _recognised(path)
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: object) -> None:
+    """Load weights into a network.
+
+    Raises UserError that names what is missing, left over or not of the network's shape.
+    """
+    expected = model.state_dict()
+    missing = [k for k in expected if k not in state and not k.endswith(UNUSED)]
+    extra = [key for key in state if key not in expected]
+    shapes = [
+        f"{key} is {tuple(state[key].shape)} and not {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    found = [
+        f"{what}: {_few(names)}"
+        for what, names in (
+            ("missing", missing),
+            ("left over", extra),
+            ("of another shape", shapes),
+        )
+        if names
+    ]
+    if found:
+        raise UserError(
+            f"{where}: expected the weights of this network, got others; " + "; ".join(found) + "."
+        )
+    model.load_state_dict(expected | dict(state))
+
+
+def read_state(path: Path) -> State:
+    """Return a network's tensors by name, from a file of its state or one in a wrapper.
+
+    What else is in the file is not run. Raises UserError where it cannot be read or holds no state.
+    """
+    return _unwrapped(_read(path), path)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read: {error.strerror}.") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or ["it is empty"])[0]
+        raise UserError(
+            f"{path}: expected tensors saved by torch.save, which are read without running what "
+            f"else is in the file, got: {reason}"
+        ) from None
+
+
+def _unwrapped(data: Any, path: Path) -> State:
+    if isinstance(data, dict):
+        for key in WRAPPERS:
+            if isinstance(data.get(key), dict):
+                data = data[key]
+                break
+    if not isinstance(data, dict) or not all(isinstance(v, Tensor) for v in data.values()):
+        raise UserError(
+            f"{path}: expected a network's state, names with tensors, by itself or below "
+            f"{' or '.join(repr(key) for key in WRAPPERS)}; this file holds something else."
+        )
+    return {str(key).removeprefix(PREFIX): value for key, value in data.items()}
+
+
+def _ours(state: State) -> State:
+    translated = {}
+    for key, value in state.items():
+        for theirs, ours in AUTHORS.items():
+            key = re.sub(theirs, ours, key)
+        translated[key] = value
+    return translated
+
+
+def _torchvision(name: str) -> Any:
+    try:
+        return get_weight(name)
+    except (ValueError, AttributeError, KeyError) as error:
+        raise UserError(
+            f"--weights: torchvision has no weights '{name}'; name them as "
+            f"{TORCHVISION}ResNet50_Weights.IMAGENET1K_V1. ({error})"
+        ) from None
+
+
+def _download(weights: Any) -> State:
+    try:
+        state: State = weights.get_state_dict(check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # no network, or not the digest in the name
+        raise UserError(
+            f"{weights.url}: it cannot be downloaded: {error}. Fetch it by other means and pass "
+            "the file with --weights."
+        ) from None
+    return state
+
+
+def _published(weights: Any) -> Published:
+    accuracy = weights.meta["_metrics"]["ImageNet-1K"]
+    return Published(
+        f"torchvision's {type(weights).__name__}.{weights.name}",
+        top1_error=round(100 - accuracy["acc@1"], 3),
+        top5_error=round(100 - accuracy["acc@5"], 3),
+        source=weights.meta["recipe"],
+        resize=weights.transforms().resize_size[0],
+    )
+
+
+def _recognised(path: Path) -> Published | None:
+    """Return what is published for a file of torchvision's, known by the digest in its name."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    for weights in _all_weights():
+        stem = str(weights.url).rsplit("/", 1)[-1].removesuffix(".pth")
+        if digest.startswith(stem.rsplit("-", 1)[-1]):
+            return _published(weights)
+    return None
+
+
+def _all_weights() -> Iterator[Any]:
+    """Yield torchvision's weights of residual networks."""
+    for name in list_models(include=["resnet*", "resnext*", "wide_resnet*"]):
+        yield from get_model_weights(name)
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,1 @@
+"""A run's identity: everything that can change its result."""

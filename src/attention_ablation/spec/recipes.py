@@ -1,0 +1,182 @@
+"""Recipes: everything beside the network that changes a result."""
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from attention_ablation.base.model import Fraction, Model, Positive
+from attention_ablation.datasets.records import Dataset, DetectionDataset
+
+
+class StepSchedule(Model):
+    """The learning rate is multiplied by `gamma` after every `every` epochs (the paper's)."""
+
+    name: Literal["step"]
+    every: int = Field(30, ge=1)
+    gamma: Fraction = 0.1
+
+
+class MilestoneSchedule(Model):
+    """The learning rate is multiplied by `gamma` at the start of each of the epochs in `at`."""
+
+    name: Literal["milestones"]
+    at: list[int] = Field(
+        min_length=1, description="Epochs that are done by then, e.g. [150, 200]."
+    )
+    gamma: Fraction = 0.1
+    warmup_epochs: int = Field(
+        0, ge=0, description="A linear warm-up over these first: step i of w has i/w of the rate."
+    )
+
+
+class OneCycleSchedule(Model):
+    """Up from lr/25 and down to lr/250,000, both as cosines, step by step (Smith 2018)."""
+
+    name: Literal["one-cycle"]
+    warmup: Fraction = Field(0.3, description="Share of all steps on the way up.")
+
+
+class CosineSchedule(Model):
+    """A linear warm-up (step i of w has i/w of the rate), then half a cosine down to 0."""
+
+    name: Literal["cosine"]
+    warmup_epochs: int = Field(0, ge=0)
+
+
+Schedule = Annotated[
+    StepSchedule | MilestoneSchedule | OneCycleSchedule | CosineSchedule,
+    Field(discriminator="name"),
+]
+
+
+class Recipe(Model):
+    """What classification and detection share: the optimiser and its schedule."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="Images in a step, over all devices.")
+    learning_rate: Positive
+    momentum: Fraction = 0.9
+    nesterov: bool | None = Field(None, description="Nesterov's momentum; null: no.")
+    weight_decay: float = Field(
+        ge=0, description="On all parameters, as in the paper, but for the next two keys' ones."
+    )
+    decay_norms: bool | None = Field(
+        None, description="false: no weight decay on BatchNorm's parameters; null: on all."
+    )
+    decay_biases: bool | None = Field(
+        None, description="false: no weight decay on other layers' biases; null: on all."
+    )
+    schedule: Schedule
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _trains(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("expected a momentum above 0 with nesterov, got 0")
+        warmup = getattr(self.schedule, "warmup_epochs", 0)
+        if warmup >= self.epochs:
+            raise ValueError(f"expected schedule.warmup_epochs below {self.epochs}, got {warmup}")
+        return self
+
+
+class ClassificationRecipe(Recipe):
+    """Everything beside the network that changes a classification result."""
+
+    dataset: Dataset
+    augmentation: Literal["none", "crop-flip", "pad-crop-flip"] = Field(
+        description="'crop-flip': RandomResizedCrop and horizontal flip, as on ImageNet. "
+        "'pad-crop-flip': 4 px of black around, a random crop of the old size, and flip, as on "
+        "CIFAR."
+    )
+    label_smoothing: Fraction = 0.0
+    zero_init_residual: bool = Field(
+        False,
+        description="Start the last BatchNorm of each residual block at 0 (Goyal et al. 2017); "
+        "the authors' code does not, and short trainings of deep networks need it.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.augmentation != "none" and self.dataset.name == "cluttered-digits":
+            raise ValueError(
+                f"expected augmentation 'none' for cluttered-digits, got '{self.augmentation}': "
+                "flips and crops change what a digit is"
+            )
+        if self.augmentation not in self.dataset.augmentations:
+            valid = " or ".join(f"'{name}'" for name in self.dataset.augmentations)
+            raise ValueError(
+                f"expected augmentation {valid} for {self.dataset.name}, got '{self.augmentation}'"
+            )
+        if self.batch_size < 2:
+            raise ValueError(
+                "expected a batch_size of at least 2, because BatchNorm normalises over a step's "
+                f"images, got {self.batch_size}"
+            )
+        _check_batch(self)
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training; a last batch that is not full is left out."""
+        return self.epochs * (self.dataset.train_images // self.batch_size)
+
+    @property
+    def evaluations(self) -> int:
+        """How often the validation set is evaluated: after every epoch."""
+        return self.epochs
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether an epoch ends with an evaluation: each does."""
+        return epoch >= 1
+
+
+class DetectionRecipe(Recipe):
+    """Everything beside the network that changes a detection result."""
+
+    dataset: DetectionDataset
+    augmentation: Literal["none", "flip", "ssd"] = Field(
+        description="'flip': horizontal. 'ssd': photometric distortion, zoom out, IoU crop and "
+        "flip (Liu et al. 2016, 2.2)."
+    )
+    steps_per_epoch: int | None = Field(
+        None, ge=1, description="null: as many as there are full batches in the training images."
+    )
+    metric: Literal["voc", "coco"] = Field(
+        description="'voc': VOC 2007's 11-point mAP@.5. 'coco': mAP@.5, @.75 and @[.5, .95]."
+    )
+    evaluate_every: int = Field(1, ge=1, description="Epochs from one evaluation to the next.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.augmentation != "none" and self.dataset.name == "cluttered-scenes":
+            raise ValueError(
+                f"expected augmentation 'none' for cluttered-scenes, got '{self.augmentation}': "
+                "flips and crops change what a digit is"
+            )
+        _check_batch(self)
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        full = self.dataset.train_images // self.batch_size
+        return self.epochs * (self.steps_per_epoch or full)
+
+    @property
+    def evaluations(self) -> int:
+        """How often the validation set is evaluated: every so many epochs, and at the end."""
+        return math.ceil(self.epochs / self.evaluate_every)
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 1, ends with an evaluation."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
+
+
+def _check_batch(recipe: ClassificationRecipe | DetectionRecipe) -> None:
+    images = recipe.dataset.train_images
+    if images < recipe.batch_size:
+        raise ValueError(
+            f"expected a batch_size of at most dataset.train_images ({images}), got "
+            f"{recipe.batch_size}"
+        )

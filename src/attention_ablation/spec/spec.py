@@ -1,0 +1,109 @@
+"""A run's identity: everything that can change a result, and nothing that cannot.
+
+Equal specs are one run, however many tables show it. Device, threads, workers, log interval and
+output folder are never in a spec. A field added later defaults to None, which the canonical JSON
+leaves out, so that the ids of runs already trained stay what they are.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from attention_ablation.base.model import Model, Seed, canonical_json, short_hash
+from attention_ablation.detectors.record import Detector
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.record import Backbone
+from attention_ablation.networks.shapes import BACKBONES, VGGShape
+from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
+
+
+class Spec(Model):
+    """One classification training, apart from its seed."""
+
+    task: Literal["classification"] = "classification"
+    backbone: Backbone
+    attention: Attention
+    recipe: ClassificationRecipe
+
+    def canonical(self) -> str:
+        """Return the JSON that identifies the run: sorted keys, no spaces, no unset fields."""
+        return canonical_json(self.model_dump(mode="json", exclude_none=True))
+
+    @property
+    def run_id(self) -> str:
+        """A readable slug and the first 10 hexadecimal digits of the spec's SHA-256."""
+        return f"{self.backbone.name}_{self.attention.slug}_{short_hash(self.canonical())}"
+
+    @property
+    def least_batch(self) -> int:
+        """The fewest images that a process trains on in a step: BatchNorm needs two."""
+        return 2
+
+
+class DetectionSpec(Model):
+    """One detection training, apart from its seed.
+
+    `initial` is the classification training, of the same seed, whose weights the backbone starts
+    from; the hash of it is part of this one's.
+    """
+
+    task: Literal["detection"] = "detection"
+    backbone: Backbone
+    attention: Attention
+    detector: Detector
+    recipe: DetectionRecipe
+    initial: Spec | None = None
+
+    def canonical(self) -> str:
+        """Return the JSON that identifies the run: sorted keys, no spaces, no unset fields."""
+        return canonical_json(self.model_dump(mode="json", exclude_none=True))
+
+    @property
+    def run_id(self) -> str:
+        """A readable slug and the first 10 hexadecimal digits of the spec's SHA-256."""
+        name = f"{self.backbone.name}_{self.detector.name}_{self.attention.slug}"
+        return f"{name}_{short_hash(self.canonical())}"
+
+    @property
+    def least_batch(self) -> int:
+        """The fewest images that a process trains on in a step: two where BatchNorm is trained.
+
+        Faster R-CNN's keeps its statistics; SSD has none beside its backbone's and its gates'.
+        """
+        if self.detector.name == "faster-rcnn":
+            return 1
+        plain = isinstance(BACKBONES[self.backbone.name], VGGShape) and not self.backbone.norm
+        alone = self.detector.name == "ssd" and plain and not self.attention.norm
+        return 1 if alone else 2
+
+    @model_validator(mode="after")
+    def _normalises(self) -> "DetectionSpec":
+        if self.recipe.batch_size < self.least_batch:
+            raise ValueError(
+                f"expected a recipe.batch_size of at least {self.least_batch} for "
+                f"{self.detector.name} on {self.backbone.name}, whose BatchNorm normalises over a "
+                f"step's images, got {self.recipe.batch_size}"
+            )
+        return self
+
+
+class Run(Model):
+    """One training: a spec and a seed. It is what a run folder's `spec.json` holds."""
+
+    seed: Seed = Field(description="Seeds initial weights and data order.")
+    spec: Annotated[Spec | DetectionSpec, Field(discriminator="task")]
+
+    def canonical(self) -> str:
+        """Return the run as JSON with sorted keys and no spaces."""
+        return canonical_json(self.model_dump(mode="json", exclude_none=True))
+
+    @property
+    def path(self) -> str:
+        """The run's folder below `results/<tier>/runs`."""
+        return f"{self.spec.run_id}/seed-{self.seed}"
+
+    @property
+    def initial(self) -> "Run | None":
+        """The run whose weights the backbone starts from; None where it starts from the seed."""
+        first = self.spec.initial if isinstance(self.spec, DetectionSpec) else None
+        return Run(seed=self.seed, spec=first) if first else None
