@@ -83,13 +83,13 @@ onerror:
 
 
 onstart:
-    from attention_ablation.datasets.files import look
+    from attention_ablation.datasets.files import require_dataset
 
     if refusal := over_budget(COST):
         raise WorkflowError(f"{describe(COST)}\n\nNothing was started: {refusal}")
     try:
         for run in PLAN.runs.values():
-            look(run.spec.recipe.dataset, PLAN.datasets_folder)
+            require_dataset(run.spec.recipe.dataset, PLAN.datasets_folder)
     except UserError as error:
         raise WorkflowError(f"Nothing was started: {error}") from None
     # What failed in an earlier call is tried again; what fails in this one is not.

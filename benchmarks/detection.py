@@ -36,7 +36,7 @@ from attention_ablation.spec.recipes import DetectionRecipe
 from attention_ablation.spec.spec import DetectionSpec, Run
 from attention_ablation.training.detect import Detection, Material
 from attention_ablation.training.loop import Loop
-from attention_ablation.training.run import settle
+from attention_ablation.training.run import seed_everything
 from benchmarks.quick import header
 
 CPU = torch.device("cpu")
@@ -152,7 +152,7 @@ def compare(detector: str) -> list[dict[str, Any]]:
     gc.collect()
     models = {name: theirs(name, size).train() for name in others}
     loops = {name: reference(model, data.train, batch) for name, model in models.items()}
-    settle(0, CPU)
+    seed_everything(0, CPU)
     task = Detection(own, Material(data, None), CPU)
     loop = Loop(task, CPU)
     rates: dict[str, Callable[[], float]] = {"ours": lambda: loop.epoch()["images_per_second"]}

@@ -11,7 +11,7 @@ import torch
 from torchvision import datasets as published
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.files import look
+from attention_ablation.datasets.files import require_dataset
 from attention_ablation.datasets.load import ImageData, load
 from attention_ablation.datasets.records import (
     Cifar10,
@@ -83,7 +83,7 @@ def test_cifar_is_read_from_its_pickles(
     with pytest.raises(UserError, match=rf"missing or damaged .* data download {name} fetches"):
         load(dataset, tmp_path)
     with pytest.raises(UserError, match=f"nowhere/{name}: there is no such folder"):
-        look(dataset, tmp_path / "nowhere")
+        require_dataset(dataset, tmp_path / "nowhere")
 
 
 def test_cifars_counts_are_the_published_ones() -> None:

@@ -16,7 +16,7 @@ from attention_ablation.cost.bill import describe, describe_runs, over_budget
 from attention_ablation.cost.cost import Cost, load_cost
 from attention_ablation.cost.rates import Calibration, Measured, load_published, network_key
 from attention_ablation.runs.folder import read_outcome
-from attention_ablation.runs.lock import held
+from attention_ablation.runs.lock import lock_run
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.training.calibrate import calibrate
@@ -173,8 +173,8 @@ def test_calibration_measures_once_and_is_used(
 HOLD = """
 import sys
 from pathlib import Path
-from attention_ablation.runs.lock import held
-with held(Path(sys.argv[1])):
+from attention_ablation.runs.lock import lock_run
+with lock_run(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -207,7 +207,7 @@ def test_status_tells_running_failed_and_missing(
     assert f"{diverged}: after epoch 1" in out
     counts = next(line.split() for line in out.splitlines() if line.startswith("table3"))
     assert counts == ["table3", "0", "1", "1", "1", "0", "0", "9"]
-    with held(running):
+    with lock_run(running):
         pass
 
 

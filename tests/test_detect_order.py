@@ -20,7 +20,7 @@ from attention_ablation.training import detect
 from attention_ablation.training.detect import Detection
 from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.processes import Processes
-from attention_ablation.training.run import settle, train
+from attention_ablation.training.run import seed_everything, train
 from tests.launched import Scale
 from tests.small_detection import CPU, alone, detection_plan, task
 from tests.test_processes import Launch, place
@@ -171,7 +171,7 @@ def test_a_detector_stopped_within_an_epoch_samples_the_same(plan: Plan) -> None
     run = alone(plan, "table6", "resnet18+faster-rcnn")
 
     def loop() -> Loop:
-        settle(run.seed, CPU)
+        seed_everything(run.seed, CPU)
         return Loop(task(plan, run), CPU)
 
     whole = loop()

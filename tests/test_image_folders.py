@@ -15,7 +15,7 @@ from torchvision import datasets as published
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.files import list_files, look, refused
+from attention_ablation.datasets.files import list_files, refused, require_dataset
 from attention_ablation.datasets.images import read_image
 from attention_ablation.datasets.records import (
     ImageNet,
@@ -96,7 +96,7 @@ def test_a_damaged_list_is_made_again_and_said_to_be(
 
 
 @pytest.mark.parametrize(
-    ("call", "owner", "name"), [(look, Path, "is_dir"), (list_files, os, "scandir")]
+    ("call", "owner", "name"), [(require_dataset, Path, "is_dir"), (list_files, os, "scandir")]
 )
 def test_a_folder_that_cannot_be_listed_is_named(
     own: Path, call: Any, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
@@ -185,7 +185,7 @@ def test_imagenet_and_imagenette_are_folders_of_known_counts(
     with pytest.raises(UserError, match=r"imagenette2-160/train: .* 10 classes, got 3"):
         list_files(small, tmp_path)
     with pytest.raises(UserError, match=r"imagenette/imagenette2: expected the folders"):
-        look(Imagenette(name="imagenette", size="full"), tmp_path)
+        require_dataset(Imagenette(name="imagenette", size="full"), tmp_path)
     assert published.Imagenette._ARCHIVES["160px"][0].endswith("/imagenette2-160.tgz")
 
 
@@ -199,7 +199,7 @@ def test_imagenets_archives_are_asked_for_by_name(
     error = capsys.readouterr().err
     assert "got no ILSVRC2012_img_train.tar, ILSVRC2012_devkit_t12.tar.gz" in error
     with pytest.raises(UserError, match=r"Unpack the archives: .* data download imagenet"):
-        look(ImageNet(name="imagenet"), tmp_path / "results/data")
+        require_dataset(ImageNet(name="imagenet"), tmp_path / "results/data")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
 from attention_ablation.runs.folder import read_outcome
-from attention_ablation.runs.lock import Lock, held, read_lock
+from attention_ablation.runs.lock import Lock, lock_run, read_lock
 from attention_ablation.study.expand import Plan
 from tests.run_folders import CBAM
 
@@ -23,8 +23,8 @@ from tests.run_folders import CBAM
 WITH_A_WORKER = """
 import os, sys, time
 from pathlib import Path
-from attention_ablation.runs.lock import held
-with held(Path(sys.argv[1])):
+from attention_ablation.runs.lock import lock_run
+with lock_run(Path(sys.argv[1])):
     worker = os.fork()
     if worker:
         print(worker, flush=True)
@@ -33,14 +33,14 @@ with held(Path(sys.argv[1])):
 
 
 def test_a_lock_names_the_process_and_no_machine_and_is_left_empty(tmp_path: Path) -> None:
-    with held(tmp_path):
+    with lock_run(tmp_path):
         text = (tmp_path / ".lock").read_text()
         assert text == f"process {os.getpid()}\n"
         assert socket.gethostname() not in text
         assert read_lock(tmp_path) == Lock(holder=f"process {os.getpid()}")
     assert (tmp_path / ".lock").read_text() == ""
     assert read_lock(tmp_path) == Lock()
-    with pytest.raises(KeyboardInterrupt), held(tmp_path):
+    with pytest.raises(KeyboardInterrupt), lock_run(tmp_path):
         raise KeyboardInterrupt
     assert read_lock(tmp_path) == Lock()
 
@@ -60,7 +60,7 @@ def test_a_worker_that_outlives_its_killed_trainer_locks_nothing(tmp_path: Path)
         while read_lock(tmp_path).holder and time.monotonic() < deadline:
             time.sleep(0.01)
         assert read_lock(tmp_path) == Lock(lost=f"process {process.pid}")
-        with held(tmp_path):
+        with lock_run(tmp_path):
             pass
     finally:
         os.kill(worker, signal.SIGKILL)
@@ -101,7 +101,7 @@ def test_without_locks_nothing_is_trained_and_status_goes_on(
     monkeypatch.setattr(fcntl, "flock", none)
     assert main(["status"]) == 0
     assert "table3" in capsys.readouterr().out
-    with pytest.raises(UserError, match="this file system cannot lock files"), held(folder):
+    with pytest.raises(UserError, match="this file system cannot lock files"), lock_run(folder):
         pass
 
 
@@ -109,7 +109,7 @@ def test_a_lock_that_is_no_file_is_refused_and_status_goes_on(tmp_path: Path) ->
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("kept")
     (tmp_path / ".lock").symlink_to(elsewhere)
-    with pytest.raises(UserError, match=r"\.lock: it cannot be written"), held(tmp_path):
+    with pytest.raises(UserError, match=r"\.lock: it cannot be written"), lock_run(tmp_path):
         pass
     assert elsewhere.read_text() == "kept"
     assert read_lock(tmp_path) == Lock()

@@ -23,7 +23,7 @@ from attention_ablation.cli.main import main
 from attention_ablation.datasets.composed import prepare
 from attention_ablation.datasets.load import load
 from attention_ablation.feed.batches import Part, Source, source
-from attention_ablation.runs.lock import held
+from attention_ablation.runs.lock import lock_run
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import load_plan
@@ -363,5 +363,5 @@ def test_who_waits_for_a_folder_says_so_to_the_others(tmp_path: Path) -> None:
         if len(calls) == 2:
             raise Enough
 
-    with held(tmp_path), pytest.raises(Enough), held(tmp_path, meanwhile):
+    with lock_run(tmp_path), pytest.raises(Enough), lock_run(tmp_path, meanwhile):
         pass

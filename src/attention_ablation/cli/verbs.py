@@ -70,11 +70,11 @@ def gradcam(options: argparse.Namespace) -> None:
 
         from attention_ablation.evidence.explain import explain
         from attention_ablation.training.device import choose_device
-        from attention_ablation.training.run import settle
+        from attention_ablation.training.run import seed_everything
 
         torch.set_num_threads(options.threads)
         device = choose_device(options.device)
-        settle(0, device)
+        seed_everything(0, device)
         found = explain(
             options.spec,
             options.data,

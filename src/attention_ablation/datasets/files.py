@@ -91,7 +91,7 @@ def refused() -> Iterator[None]:
 
 
 @refused()
-def look(dataset: Dataset | DetectionDataset, datasets: Path) -> None:
+def require_dataset(dataset: Dataset | DetectionDataset, datasets: Path) -> None:
     """Raise UserError where a data set that is not composed is not there at all."""
     if isinstance(dataset, (Voc, Coco)):
         root = datasets / dataset.lists[0].partition("/")[0]

@@ -41,7 +41,7 @@ class Lock:
 
 
 @contextmanager
-def held(folder: Path, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
+def lock_run(folder: Path, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Hold a run's folder against a second process; the lock dies with its holder.
 
     `meanwhile` is called twice a second while another process holds it. Raises UserError where the

@@ -18,7 +18,7 @@ from attention_ablation.runs.folder import (
     refuse_folders,
     restore,
 )
-from attention_ablation.runs.lock import held
+from attention_ablation.runs.lock import lock_run
 from attention_ablation.training.processes import Processes, join, local_rank
 from attention_ablation.training.slots import gpu_slot
 
@@ -78,17 +78,17 @@ def attempt(
 def _reserved(folder: Path, processes: Processes) -> Iterator[bool]:
     """Hold the run's folder, by the main process, and yield whether the run is finished."""
     if not processes.is_main:
-        while (finished := processes.tell(None)) is None:
+        while (finished := processes.broadcast(None)) is None:
             pass  # the main one waits, and says so again and again, or this one would give up
         yield finished
         return
-    with held(folder, meanwhile=lambda: processes.tell(None)):
+    with lock_run(folder, meanwhile=lambda: processes.broadcast(None)):
         # Another process may have finished it while this one waited, or Snakemake was killed
         # before it noted that the run had ended.
         finished = restore(folder)
         if finished:
             print(f"{folder}: finished already; to train it again, delete the folder.")
-        yield processes.tell(finished)
+        yield processes.broadcast(finished)
 
 
 def _train(

@@ -14,7 +14,7 @@ from attention_ablation.spec.spec import DetectionSpec, Run, Spec
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.provenance import device_name
-from attention_ablation.training.run import settle
+from attention_ablation.training.run import seed_everything
 from attention_ablation.training.task import Task
 
 AnySpec = Spec | DetectionSpec
@@ -39,7 +39,7 @@ def calibrate(specs: Iterable[AnySpec], folder: Path, device: torch.device) -> P
             title=f"{_title(device)}, measured with torch {torch.__version__}",
             unit="CPU-hours" if device.type == "cpu" else "GPU-hours",
         )
-    settle(0, device)
+    seed_everything(0, device)
     for key, spec in {network_key(spec): spec for spec in specs}.items():
         if key in calibration.measured:
             continue

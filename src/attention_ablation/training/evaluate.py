@@ -14,7 +14,7 @@ from attention_ablation.runs.folder import WEIGHTS, read_run
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import PRECISIONS
-from attention_ablation.training.run import settle
+from attention_ablation.training.run import seed_everything
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def evaluate(
     if not isinstance(run.spec, Spec):
         raise UserError(f"{run.path}: expected a classification run; this evaluates no detector.")
     state, published = read_weights(weights)
-    settle(run.seed, device)
+    seed_everything(run.seed, device)
     data = load(run.spec.recipe.dataset, data_folder)
     task = Classification(run, data, device, workers=workers)
     load_weights(task.model, state, weights)

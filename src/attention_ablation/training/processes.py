@@ -108,7 +108,7 @@ class Processes:
         distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
         return int(numbers)
 
-    def tell(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return the main process's value, whatever the others gave; tensors lie on the CPU."""
         if self.size == 1:
             return value
@@ -142,10 +142,10 @@ class Processes:
     def main_first(self) -> Iterator[None]:
         """Let the main process through a block, then the others."""
         if not self.is_main:
-            self.tell(None)
+            self.broadcast(None)
         yield
         if self.is_main:
-            self.tell(None)
+            self.broadcast(None)
 
 
 ALONE = Processes()

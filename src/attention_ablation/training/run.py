@@ -22,7 +22,7 @@ from attention_ablation.training import checkpoint
 from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.processes import ALONE, Processes
 from attention_ablation.training.provenance import peak_memory, provenance
-from attention_ablation.training.task import Task, kind
+from attention_ablation.training.task import Task, task_class
 
 
 def train(
@@ -64,12 +64,12 @@ def train(
     and change no number.
     """
     begin = time.perf_counter() if started is None else started
-    task_of = kind(run)
+    task_of = task_class(run)
     with processes.main_first():  # it composes the data set where that was not done
         data: Any = task_of.load(run, folder, data_folder, datasets)
     ready = time.perf_counter()
     initial = initial_weights(run, folder)
-    settle(run.seed, device)
+    seed_everything(run.seed, device)
     facts = provenance(device)
     task: Task = task_of(run, data, device, processes, workers)
     module = run.spec.attention.module_file
@@ -115,7 +115,7 @@ def _go_on(loop: Loop, folder: Path, signalled: Callable[[], int]) -> None:
     """
     processes, recipe = loop.processes, loop.recipe
     # The main process tells the others, who may see the folder later than it was written.
-    if state := processes.tell(checkpoint.load(folder) if processes.is_main else None):
+    if state := processes.broadcast(checkpoint.load(folder) if processes.is_main else None):
         loop.load_state_dict(state)
         if processes.is_main:
             print(f"going on from step {loop.step} of {recipe.steps}", flush=True)
@@ -140,7 +140,7 @@ def _go_on(loop: Loop, folder: Path, signalled: Callable[[], int]) -> None:
             print(_line(row, recipe.epochs, loop.task.describe(row)), flush=True)
 
 
-def settle(seed: int, device: torch.device) -> None:
+def seed_everything(seed: int, device: torch.device) -> None:
     """Make what follows repeatable: random state and deterministic algorithms."""
     torch.manual_seed(seed)
     if device.type == "cuda":

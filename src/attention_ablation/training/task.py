@@ -70,7 +70,7 @@ def means(columns: Sequence[str], sums: Sequence[float], images: float) -> dict[
     }
 
 
-def kind(run: Run) -> type[Classification | Detection]:
+def task_class(run: Run) -> type[Classification | Detection]:
     """Return the class of a run's task."""
     if isinstance(run.spec, DetectionSpec):
         from attention_ablation.training.detect import Detection
