@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.gates.own import describe_error
+from attention_ablation.gates.own import brief
 
 
 class Failed(Exception):  # noqa: N818  (a finding, not an error of the program)
@@ -39,7 +39,7 @@ def result(name: str, check: Callable[[], str]) -> Result:
     except (Failed, UserError) as error:
         return Result(name, False, str(error))
     except BaseException as error:  # of the user's code, which may call sys.exit
-        return Result(name, False, f"it fails: {describe_error(error)}. Mend that in the class.")
+        return Result(name, False, f"it fails: {brief(error)}. Mend that in the class.")
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -20,7 +20,7 @@ from attention_ablation.base.errors import UserError
 from attention_ablation.check.findings import Failed, Result, result
 from attention_ablation.check.without_gpu import RefuseNondeterministic, output_under_autocast
 from attention_ablation.gates.gate import build_gate
-from attention_ablation.gates.own import describe_error
+from attention_ablation.gates.own import brief
 from attention_ablation.gates.record import Attention
 from attention_ablation.training.run import seed_everything
 
@@ -123,7 +123,7 @@ def shape(subject: Subject) -> str:
                     raise
                 except Exception as error:
                     raise Failed(
-                        f"it fails on {tuple(x.shape)}, {layout}: {describe_error(error)}. Networks have "
+                        f"it fails on {tuple(x.shape)}, {layout}: {brief(error)}. Networks have "
                         "maps of any size, channels last in memory: fix no size, and use reshape "
                         "or flatten, not view."
                     ) from error
@@ -173,7 +173,7 @@ def counted(subject: Subject) -> str:
         except Exception as error:
             raise Failed(
                 f"it cannot be counted on torch's meta device, which has shapes and no numbers: "
-                f"{describe_error(error)}. Make tensors by torch's functions and do not read their values."
+                f"{brief(error)}. Make tensors by torch's functions and do not read their values."
             ) from error
         params = sum(p.numel() for p in gate.parameters())
         if params != sum(p.numel() for p in subject.gate(channels).parameters()):
@@ -196,7 +196,7 @@ def precision(subject: Subject) -> str:
             raise Failed(f"under autocast on a GPU: {error}") from None
         except Exception as error:
             raise Failed(
-                f"it fails on a GPU, tried with shapes alone: {describe_error(error)}. Keep tensors as "
+                f"it fails on a GPU, tried with shapes alone: {brief(error)}. Keep tensors as "
                 "parameters or buffers, and make others on the device of x."
             ) from error
     x = subject.maps(subject.usual).requires_grad_()
@@ -230,7 +230,7 @@ def compiled(subject: Subject) -> str:
         out = torch.compile(gate, backend=backend)(x)
     except Exception as error:
         raise Failed(
-            f"torch.compile fails ({backend}): {describe_error(error)}. Trainings do not compile; mend it "
+            f"torch.compile fails ({backend}): {brief(error)}. Trainings do not compile; mend it "
             "where you mean to."
         ) from error
     finally:
@@ -251,7 +251,7 @@ def saved(subject: Subject) -> str:
     try:
         other.load_state_dict(torch.load(file, weights_only=True, map_location=subject.device))
     except Exception as error:
-        raise Failed(f"its saved state cannot be loaded again: {describe_error(error)}.") from error
+        raise Failed(f"its saved state cannot be loaded again: {brief(error)}.") from error
     if not torch.equal(gate(x), other(x)):
         raise Failed(
             "with the loaded state it gives another output; a tensor that it keeps must be a "

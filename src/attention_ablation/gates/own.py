@@ -81,7 +81,7 @@ def load_class(module: str, sha256: str | None) -> type[nn.Module]:
         exec(compile(source, path, "exec"), own.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[own.__name__]
-        raise UserError(f"{path}: it does not run: {describe_error(error)}") from error
+        raise UserError(f"{path}: it does not run: {brief(error)}") from error
     found = vars(own).get(str(attention.module_class))
     if found is None:
         classes = [name for name, value in vars(own).items() if isinstance(value, type)]
@@ -91,7 +91,7 @@ def load_class(module: str, sha256: str | None) -> type[nn.Module]:
     return found
 
 
-def describe_error(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """Return an error in a line: its kind, its first line, and where in the user's file."""
     place = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -108,5 +108,5 @@ def _make(attention: Attention, channels: int) -> nn.Module:
         given = "".join(f", {key}={value!r}" for key, value in options.items())
         raise UserError(
             f"{attention.module_file}: {attention.module_class}({channels}{given}) fails: "
-            f"{describe_error(error)}. `attention-ablation check` tries it with many numbers of channels."
+            f"{brief(error)}. `attention-ablation check` tries it with many numbers of channels."
         ) from error
