@@ -17,7 +17,7 @@ from attention_ablation.networks.record import Backbone
 from attention_ablation.runs.folder import read_run
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.study.config import Config
-from attention_ablation.study.expand import load_plan, relative_cost
+from attention_ablation.study.expand import load_plan
 from tests.conftest import ROOT, plan_from, write_yaml
 
 
@@ -139,24 +139,6 @@ def test_slugs_tell_the_studys_gates_apart() -> None:
     assert len({attention.slug for attention in attentions.values()}) == len(attentions)
     assert Attention().slug == "none"
     assert attentions["parallel"].slug == "channel-parallel-spatial-pool-k7"
-
-
-def test_deeper_networks_and_more_gates_are_started_first() -> None:
-    specs = plan_from(ROOT / "config.yaml", ROOT).specs
-    names = ["resnext101+cbam", "resnet101+cbam", "resnet50+cbam", "resnet50+se", "resnet50"]
-    costs = [relative_cost(specs["table4", name]) for name in names]
-    assert costs == sorted(costs, reverse=True)
-
-
-def test_what_a_detector_starts_from_is_trained_before_it() -> None:
-    plan = load_plan(Config(study="cbam", tier="quick", tables=["table4", "table7"]), ROOT)
-    order = sorted(plan.runs, key=lambda path: -plan.urgency[path])
-    cheapest = min(plan.runs, key=lambda path: relative_cost(plan.runs[path].spec))
-    assert cheapest.startswith("vgg16_none")
-    classified = [run.path for run in plan.table_runs("table4")]
-    assert order.index(cheapest) < min(map(order.index, classified))
-    for path, run in plan.runs.items():
-        assert run.initial is None or order.index(run.initial.path) < order.index(path)
 
 
 def test_planning_imports_no_torch() -> None:

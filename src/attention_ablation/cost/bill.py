@@ -24,23 +24,30 @@ def describe(
         params: parameters of every run's network, by run folder; None leaves the disk out.
     """
     plan, unit = cost.plan, cost.rates.unit
-    lines = [plan.summary, "", _tables(cost), ""]
-    total, left = sum(cost.run_hours.values()), sum(cost.left_hours.values())
-    started = left < total
+    hours, hours_left = sum(cost.run_hours.values()), sum(cost.left_hours.values())
     at_least = "at least " if cost.unknown else ""
     known = " whose rate is known" if cost.unknown else ""
-    lines.append(f"{unit}: {at_least}{_number(total)}" + _left(started, _number(left)))
-    each = f"on {devices} device{'s' * (devices > 1)}, one run on each"
-    wall, wall_left = cost.makespan(devices), cost.makespan(devices, left=True)
-    lines.append(
-        f"Wall time {each}: {at_least}{_time(wall)}{_left(started, _time(wall_left))} "
-        f"The longest run{known} takes {_time(max(cost.run_hours.values()))}."
-    )
-    if price is not None:
-        lines.append(
-            f"Cost at {price:g} for each of the {unit}: {at_least}{total * price:,.0f}"
-            + _left(started, f"{left * price:,.0f}")
+
+    def line(heading: str, whole: str, left: str) -> str:
+        rest = f" ({left} left)" if hours_left < hours else ""
+        return f"{heading}: {at_least}{whole}{rest}."
+
+    wall = cost.makespan(devices), cost.makespan(devices, left=True)
+    lines = [
+        plan.summary,
+        "",
+        _tables(cost),
+        "",
+        line(unit, _number(hours), _number(hours_left)),
+        line(
+            f"Wall time on {devices} device{'s' * (devices > 1)}, one run on each",
+            *map(_time, wall),
         )
+        + f" The longest run{known} takes {_time(max(cost.run_hours.values()))}.",
+    ]
+    if price is not None:
+        money = f"{hours * price:,.0f}", f"{hours_left * price:,.0f}"
+        lines.append(line(f"Cost at {price:g} for each of the {unit}", *money))
     if params is not None:
         weights = 4 * sum(params.values())
         # Two checkpoints of weights and momentum, and a third while it is written.
@@ -118,7 +125,7 @@ def describe_runs(cost: Cost) -> str:
 
 def _hours(cost: Cost, paths: set[str]) -> str:
     """Return the device-hours of some runs, of which not all may be known."""
-    unknown = {path for path in paths if cost.hours(cost.plan.runs[path].spec) is None}
+    unknown = paths & set(cost.unknown)
     if unknown and unknown == paths:
         return "not known"
     return ("at least " if unknown else "") + _number(sum(cost.run_hours[path] for path in paths))
@@ -132,10 +139,6 @@ def _wrapped(*sentences: str) -> list[str]:
 def _aligned(records: list[list[str]], headings: list[str], align: list[str]) -> str:
     text: str = tabulate(records, headings, disable_numparse=True, colalign=align)
     return text
-
-
-def _left(started: bool, text: str) -> str:
-    return f" ({text} left)." if started else "."
 
 
 def _number(hours: float) -> str:

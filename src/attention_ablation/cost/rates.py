@@ -11,11 +11,16 @@ from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.io import read_json
 from attention_ablation.base.model import Model, Positive, canonical_json, short_hash
 from attention_ablation.base.yaml import read_yaml
+from attention_ablation.networks.shapes import BACKBONES, ResNetShape
 from attention_ablation.spec.spec import DetectionSpec, Spec
 from attention_ablation.study.files import parse
 
 PUBLISHED = Path("workflow/throughput.yaml")
-LEAST_STEP_SECONDS = 0.02
+# A step takes at least so long for each convolution and each branch of a gate, whose kernels are
+# launched one by one; see the assumptions in PUBLISHED.
+LAUNCH_SECONDS = 0.0004
+DETECTOR_STEPS = 8  # a detector's step over one of its backbone's classification, roughly
+OWN_BRANCHES = 4  # of a user's own gate, whose inside the plan does not know: as many as CBAM has
 
 
 class Hardware(Model):
@@ -75,7 +80,7 @@ class PublishedRates:
             pixels *= 16  # every map is four times as high and as wide
         plain = rates[recipe.precision] * self.table.backbones[spec.backbone.name].relative
         rate = plain / (pixels * spec.backbone.width * self._gate_factor(spec))
-        return min(rate, recipe.batch_size / LEAST_STEP_SECONDS)
+        return min(rate, fastest(spec))
 
     def sources(self, specs: Sequence[Spec | DetectionSpec]) -> list[str]:
         """Return where the figures that `specs` need come from, a line each."""
@@ -125,16 +130,30 @@ class Calibration(Model):
         return found.images_per_second if found else None
 
 
+def fastest(spec: Spec | DetectionSpec) -> float:
+    """Return the images/s that the launches of a step's kernels allow, which bind small networks.
+
+    Where no rate is known this stands for it, but only to order the runs.
+    """
+    shape, attention = BACKBONES[spec.backbone.name], spec.attention
+    grouped = isinstance(shape, ResNetShape) and shape.groups > 1
+    branches = OWN_BRANCHES if attention.module else 2 * (attention.descriptor is not None)
+    branches += len(attention.pooling.split("&")) if attention.pooling else 0
+    gates = len(shape.gated_channels(spec.backbone.width))
+    launches = shape.convolutions * (1.5 if grouped else 1) + gates * branches
+    steps = DETECTOR_STEPS if isinstance(spec, DetectionSpec) else 1
+    return spec.recipe.batch_size / (LAUNCH_SECONDS * launches * steps)
+
+
 def network_key(spec: Spec | DetectionSpec) -> str:
     """Return a name for all that a training's speed depends on."""
     recipe = spec.recipe
     size = [recipe.dataset.image_size, recipe.batch_size, recipe.precision, recipe.dataset.classes]
     # Fields that are unset are left out, so that keys stay what they are when one is added.
-    parts = [spec.backbone, spec.attention]
-    network = [*(part.model_dump(exclude_none=True) for part in parts), size]
-    if isinstance(spec, DetectionSpec):
-        network.append(spec.detector.model_dump(exclude_none=True))
-    return short_hash(canonical_json(network))
+    parts = [part.model_dump(exclude_none=True) for part in (spec.backbone, spec.attention)]
+    detector = getattr(spec, "detector", None)
+    last = [detector.model_dump(exclude_none=True)] if detector else []
+    return short_hash(canonical_json([*parts, size, *last]))
 
 
 def load_published(root: Path = Path()) -> Published:

@@ -98,11 +98,7 @@ class ClassificationRecipe(Recipe):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.augmentation != "none" and self.dataset.name == "cluttered-digits":
-            raise ValueError(
-                f"expected augmentation 'none' for cluttered-digits, got '{self.augmentation}': "
-                "flips and crops change what a digit is"
-            )
+        _check_data(self)
         if self.augmentation not in self.dataset.augmentations:
             valid = " or ".join(f"'{name}'" for name in self.dataset.augmentations)
             raise ValueError(
@@ -113,7 +109,6 @@ class ClassificationRecipe(Recipe):
                 "expected a batch_size of at least 2, because BatchNorm normalises over a step's "
                 f"images, got {self.batch_size}"
             )
-        _check_batch(self)
         return self
 
     @property
@@ -149,12 +144,7 @@ class DetectionRecipe(Recipe):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.augmentation != "none" and self.dataset.name == "cluttered-scenes":
-            raise ValueError(
-                f"expected augmentation 'none' for cluttered-scenes, got '{self.augmentation}': "
-                "flips and crops change what a digit is"
-            )
-        _check_batch(self)
+        _check_data(self)
         return self
 
     @property
@@ -173,10 +163,15 @@ class DetectionRecipe(Recipe):
         return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
 
-def _check_batch(recipe: ClassificationRecipe | DetectionRecipe) -> None:
-    images = recipe.dataset.train_images
-    if images < recipe.batch_size:
+def _check_data(recipe: ClassificationRecipe | DetectionRecipe) -> None:
+    dataset = recipe.dataset
+    if recipe.augmentation != "none" and dataset.name in ("cluttered-digits", "cluttered-scenes"):
         raise ValueError(
-            f"expected a batch_size of at most dataset.train_images ({images}), got "
+            f"expected augmentation 'none' for {dataset.name}, got '{recipe.augmentation}': "
+            "flips and crops change what a digit is"
+        )
+    if dataset.train_images < recipe.batch_size:
+        raise ValueError(
+            f"expected a batch_size of at most dataset.train_images ({dataset.train_images}), got "
             f"{recipe.batch_size}"
         )
