@@ -1,12 +1,11 @@
 """A plan's cost as text: device-hours by table, wall time, disk, money, and where it comes from."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tabulate import tabulate
 
 from attention_ablation.cost.cost import Cost
-from attention_ablation.cost.rates import PublishedRates
 
 
 def describe(
@@ -24,30 +23,20 @@ def describe(
         params: parameters of every run's network, by run folder; None leaves the disk out.
     """
     plan, unit = cost.plan, cost.rates.unit
-    hours, hours_left = sum(cost.run_hours.values()), sum(cost.left_hours.values())
-    at_least = "at least " if cost.unknown else ""
-    known = " whose rate is known" if cost.unknown else ""
+    hours, left = sum(cost.run_hours.values()), sum(cost.left_hours.values())
+    at_least, known = ("at least ", " whose rate is known") if cost.unknown else ("", "")
 
-    def line(heading: str, whole: str, left: str) -> str:
-        rest = f" ({left} left)" if hours_left < hours else ""
-        return f"{heading}: {at_least}{whole}{rest}."
+    def line(heading: str, text: Callable[[float], str], whole: float, rest: float) -> str:
+        aside = f" ({text(rest)} left)" if left < hours else ""
+        return f"{heading}: {at_least}{text(whole)}{aside}."
 
-    wall = cost.makespan(devices), cost.makespan(devices, left=True)
-    lines = [
-        plan.summary,
-        "",
-        _tables(cost),
-        "",
-        line(unit, _number(hours), _number(hours_left)),
-        line(
-            f"Wall time on {devices} device{'s' * (devices > 1)}, one run on each",
-            *map(_time, wall),
-        )
-        + f" The longest run{known} takes {_time(max(cost.run_hours.values()))}.",
-    ]
+    each = f"Wall time on {devices} device{'s' * (devices > 1)}, one run on each"
+    wall = line(each, _time, cost.makespan(devices), cost.makespan(devices, left=True))
+    longest = f" The longest run{known} takes {_time(max(cost.run_hours.values()))}."
+    lines = [plan.summary, "", _tables(cost), "", line(unit, _number, hours, left), wall + longest]
     if price is not None:
-        money = f"{hours * price:,.0f}", f"{hours_left * price:,.0f}"
-        lines.append(line(f"Cost at {price:g} for each of the {unit}", *money))
+        heading = f"Cost at {price:g} for each of the {unit}"
+        lines.append(line(heading, "{:,.0f}".format, hours * price, left * price))
     if params is not None:
         weights = 4 * sum(params.values())
         # Two checkpoints of weights and momentum, and a third while it is written.
@@ -62,8 +51,7 @@ def describe(
         lines += _wrapped(
             f"no rate is known of {len(cost.unknown)} runs, or they did not fit: {named}."
         )
-    if isinstance(cost.rates, PublishedRates):
-        sources = cost.rates.sources([run.spec for run in plan.runs.values()])
+    if sources := cost.rates.sources([run.spec for run in plan.runs.values()]):
         lines += _wrapped(*sources)
         lines.append(
             "To measure here instead: .venv/bin/attention-ablation plan "

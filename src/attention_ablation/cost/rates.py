@@ -11,6 +11,7 @@ from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.io import read_json
 from attention_ablation.base.model import Model, Positive, canonical_json, short_hash
 from attention_ablation.base.yaml import read_yaml
+from attention_ablation.gates.record import Attention
 from attention_ablation.networks.shapes import BACKBONES, ResNetShape
 from attention_ablation.spec.spec import DetectionSpec, Spec
 from attention_ablation.study.files import parse
@@ -20,7 +21,7 @@ PUBLISHED = Path("workflow/throughput.yaml")
 # launched one by one; see the assumptions in PUBLISHED.
 LAUNCH_SECONDS = 0.0004
 DETECTOR_STEPS = 8  # a detector's step over one of its backbone's classification, roughly
-OWN_BRANCHES = 4  # of a user's own gate, whose inside the plan does not know: as many as CBAM has
+OTHER_BRANCHES = 4  # of a gate whose inside the plan does not know, as a user's: as many as CBAM's
 
 
 class Hardware(Model):
@@ -84,17 +85,11 @@ class PublishedRates:
 
     def sources(self, specs: Sequence[Spec | DetectionSpec]) -> list[str]:
         """Return where the figures that `specs` need come from, a line each."""
-        known = [spec for spec in specs if self._published(spec)]
-        backbones = dict.fromkeys(spec.backbone.name for spec in known)
-        entry = self.table.hardware[self.hardware]
+        names = dict.fromkeys(spec.backbone.name for spec in specs if self._published(spec))
+        plain = {name: self.table.backbones[name] for name in names if name != "resnet50"}
         return [
-            f"ResNet50: {entry.source}",
-            *(
-                f"{name} at {self.table.backbones[name].relative:g} x ResNet50: "
-                f"{self.table.backbones[name].source}"
-                for name in backbones
-                if name != "resnet50"
-            ),
+            f"ResNet50: {self.table.hardware[self.hardware].source}",
+            *(f"{name} at {n.relative:g} x ResNet50: {n.source}" for name, n in plain.items()),
             *(f"{name}, time x {g.factor:g}: {g.source}" for name, g in self.table.gates.items()),
             *(f"assumed: {line}" for line in self.table.assumptions),
         ]
@@ -103,9 +98,10 @@ class PublishedRates:
         return isinstance(spec, Spec) and spec.backbone.name in self.table.backbones
 
     def _gate_factor(self, spec: Spec | DetectionSpec) -> float:
-        if spec.attention.descriptor or spec.attention.module:
-            return self.table.gates["cbam"].factor
-        return self.table.gates["se"].factor if spec.attention.pooling else 1.0
+        if spec.attention == Attention():
+            return 1.0
+        channel = spec.attention.pooling and not spec.attention.descriptor
+        return self.table.gates["se" if channel else "cbam"].factor
 
 
 class Measured(Model):
@@ -129,6 +125,10 @@ class Calibration(Model):
         found = self.measured.get(network_key(spec))
         return found.images_per_second if found else None
 
+    def sources(self, specs: Sequence[Spec | DetectionSpec]) -> list[str]:
+        """Return what has to be said of measurements: nothing."""
+        return []
+
 
 def fastest(spec: Spec | DetectionSpec) -> float:
     """Return the images/s that the launches of a step's kernels allow, which bind small networks.
@@ -137,8 +137,10 @@ def fastest(spec: Spec | DetectionSpec) -> float:
     """
     shape, attention = BACKBONES[spec.backbone.name], spec.attention
     grouped = isinstance(shape, ResNetShape) and shape.groups > 1
-    branches = OWN_BRANCHES if attention.module else 2 * (attention.descriptor is not None)
-    branches += len(attention.pooling.split("&")) if attention.pooling else 0
+    branches = len(attention.pooling.split("&")) if attention.pooling else 0
+    branches += 2 * (attention.descriptor is not None)
+    if attention != Attention():
+        branches = branches or OTHER_BRANCHES
     gates = len(shape.gated_channels(spec.backbone.width))
     launches = shape.convolutions * (1.5 if grouped else 1) + gates * branches
     steps = DETECTOR_STEPS if isinstance(spec, DetectionSpec) else 1
