@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 from attention_ablation.runs.folder import read_run
@@ -297,3 +298,45 @@ def test_the_repositorys_config_is_what_its_comments_say() -> None:
         "all",
         None,
     )
+
+
+OTHER = {
+    "title": "Another paper",
+    "citation": "A. Author, 2024.",
+    "attentions": {"none": {}, "max": {"pooling": "max"}},
+    "tables": {
+        "gain": {"title": "Table gain. Controls", "section": "2", "columns": ["top1_error"]},
+        "sizes": {"title": "Sizes", "section": "3", "columns": ["params_m", "map_50"]},
+    },
+}
+OTHER_ROWS = """table,attention,backbone,label,detector,map_50
+gain,none,resnet18,plain,,
+gain,max,resnet18,ours,,
+sizes,max,vgg16,SSD,ssd,51.5
+"""
+
+
+def test_a_study_is_a_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the one of config.yaml in every command; its tables have other names and columns."""
+    monkeypatch.chdir(project)
+    folder = Path("workflow/studies/other")
+    folder.mkdir()
+    write_yaml(folder / "study.yaml", OTHER)
+    (folder / "rows.csv").write_text(OTHER_ROWS)
+    write_yaml(Path(CONFIG), {"study": "other", "tier": "tiny"})
+    plan = plan_from(Path(CONFIG))
+    assert plan.tables == ["gain", "sizes"]
+    assert plan.specs["gain", "resnet18+max"].attention.slug == "channel-max"
+    assert plan.study.rows[2].printed == {"map_50": "51.5"}
+    assert main(["status"]) == 0
+    counts = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["gain", "0", "0", "0", "0", "0", "0", "2"] in counts
+    assert main(["complexity"]) == 0
+    assert "gain     resnet18+max" in capsys.readouterr().out
+    assert main(["complexity", "--study", "othr"]) == 2
+    assert "--study: unknown study 'othr'; did you mean 'other'?" in capsys.readouterr().err
+    write_yaml(Path(CONFIG), {"study": "othr", "tier": "tiny"})
+    assert main(["complexity"]) == 2
+    assert "config.yaml: unknown study 'othr'; did you mean 'other'?" in capsys.readouterr().err
