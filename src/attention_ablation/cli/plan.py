@@ -6,7 +6,6 @@ from attention_ablation.cli.options import add_choice, add_device, amount, chose
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the plan, the devices and their price, and what may be measured before."""
     add_choice(parser)
     parser.add_argument(
         "--gpus",

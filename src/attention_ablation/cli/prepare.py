@@ -18,13 +18,11 @@ class Composed(Model):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the data set and where it goes."""
     parser.add_argument("dataset", help="a recipe's 'dataset', as JSON")
     parser.add_argument("folder", type=Path)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compose it."""
     record = parse(Composed, {"dataset": parse_json(options.dataset, "prepare")}, "prepare")
     from attention_ablation.datasets.composed import prepare
 

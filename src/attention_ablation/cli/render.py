@@ -17,7 +17,6 @@ COMPLEXITY = "complexity"  # takes ten seconds, and no run changes it
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is to be written, and the plan."""
     parser.add_argument(
         "names",
         nargs="*",

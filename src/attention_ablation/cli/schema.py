@@ -18,12 +18,10 @@ MODELS: dict[str, type[Model]] = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add where they go."""
     parser.add_argument("folder", type=Path, nargs="?", default=Path("workflow/schemas"))
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write them."""
     for name, model in MODELS.items():
         text = json.dumps(model.model_json_schema(), indent=2)
         write_text(options.folder / f"{name}.schema.json", text + "\n")

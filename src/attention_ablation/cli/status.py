@@ -9,5 +9,4 @@ add_options = add_choice
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print what became of every run."""
     print(describe_status(chosen_plan(options)))

@@ -6,7 +6,6 @@ from attention_ablation.cli.options import add_run, count
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the run, its device and the attempt's number."""
     add_run(parser)
     parser.add_argument(
         "--attempt",
@@ -18,7 +17,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train it."""
     from attention_ablation.training.attempt import attempt
 
     attempt(

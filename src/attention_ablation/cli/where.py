@@ -6,7 +6,6 @@ from attention_ablation.cli.options import add_choice, chosen_plan
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the cell, the format and the plan."""
     parser.add_argument("table", help="e.g. table4")
     parser.add_argument("row", help="backbone, and gate where there is one, e.g. resnet50+cbam")
     parser.add_argument("metric", help="a column: params_m, gflops, top1_error, map_50 ...")
@@ -15,7 +14,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print what the cell came from."""
     plan = chosen_plan(options)
     from attention_ablation.report.provenance import find_cell
     from attention_ablation.report.where import as_json, as_text
