@@ -80,7 +80,7 @@ lint: $(READY)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
-	$(RUN) lint-imports
+	$(RUN) lint-imports --no-cache
 	$(RUN) snakefmt --check Snakefile workflow
 	-$(RUN) snakemake --lint # what it still says is explained in the Snakefile
 

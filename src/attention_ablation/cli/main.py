@@ -34,7 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     for module in modules("attention_ablation.cli"):
         if run := getattr(module, "run", None):
             title = (module.__doc__ or "").splitlines()[0]
-            verb = verbs.add_parser(module.__name__.rpartition(".")[2], help=title)
+            name = module.__name__.rpartition(".")[2]
+            verb = verbs.add_parser(name, help=title, description=title)
             verb.set_defaults(verb=run)
             module.add_options(verb)
     return parser

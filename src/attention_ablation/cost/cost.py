@@ -7,7 +7,7 @@ from functools import cached_property
 
 from attention_ablation.cost.rates import Rates, choose_rates, fastest
 from attention_ablation.runs.folder import read_outcome, steps_saved
-from attention_ablation.spec.spec import DetectionSpec, Spec
+from attention_ablation.spec.spec import AnySpec
 from attention_ablation.study.expand import Plan
 
 # A forward pass is a third of a step: the backward pass has two products for its one.
@@ -25,12 +25,12 @@ class Cost:
     plan: Plan
     rates: Rates
 
-    def hours(self, spec: Spec | DetectionSpec) -> float | None:
+    def hours(self, spec: AnySpec) -> float | None:
         """Return the device-hours of a training, None where its rate is not known."""
         rate = self.rates.images_per_second(spec)
         return None if rate is None else _hours(spec, rate)
 
-    def minutes(self, spec: Spec | DetectionSpec) -> int:
+    def minutes(self, spec: AnySpec) -> int:
         """Return a time limit for a training's job."""
         hours = self.hours(spec)
         if hours is None:
@@ -100,7 +100,7 @@ def load_cost(plan: Plan) -> Cost:
     return Cost(plan, choose_rates(plan.config.hardware, plan.calibration_folder, specs, plan.root))
 
 
-def _hours(spec: Spec | DetectionSpec, images_per_second: float) -> float:
+def _hours(spec: AnySpec, images_per_second: float) -> float:
     recipe = spec.recipe
     evaluated = recipe.evaluations * recipe.dataset.validation_images
     images = recipe.steps * recipe.batch_size + EVALUATION_SHARE * evaluated

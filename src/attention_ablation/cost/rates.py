@@ -13,7 +13,7 @@ from attention_ablation.base.model import Model, Positive, canonical_json, short
 from attention_ablation.base.yaml import read_yaml
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.shapes import BACKBONES, ResNetShape
-from attention_ablation.spec.spec import DetectionSpec, Spec
+from attention_ablation.spec.spec import AnySpec, DetectionSpec, Spec
 from attention_ablation.study.files import parse
 
 PUBLISHED = Path("workflow/throughput.yaml")
@@ -70,7 +70,7 @@ class PublishedRates:
         """What the rates are of."""
         return f"{self.table.hardware[self.hardware].title}, published rates"
 
-    def images_per_second(self, spec: Spec | DetectionSpec) -> float | None:
+    def images_per_second(self, spec: AnySpec) -> float | None:
         """Return the estimate; None for a network without a published rate, such as a detector."""
         if not self._published(spec):
             return None
@@ -83,7 +83,7 @@ class PublishedRates:
         rate = plain / (pixels * spec.backbone.width * self._gate_factor(spec))
         return min(rate, fastest(spec))
 
-    def sources(self, specs: Sequence[Spec | DetectionSpec]) -> list[str]:
+    def sources(self, specs: Sequence[AnySpec]) -> list[str]:
         """Return where the figures that `specs` need come from, a line each."""
         names = dict.fromkeys(spec.backbone.name for spec in specs if self._published(spec))
         plain = {name: self.table.backbones[name] for name in names if name != "resnet50"}
@@ -94,10 +94,10 @@ class PublishedRates:
             *(f"assumed: {line}" for line in self.table.assumptions),
         ]
 
-    def _published(self, spec: Spec | DetectionSpec) -> bool:
+    def _published(self, spec: AnySpec) -> bool:
         return isinstance(spec, Spec) and spec.backbone.name in self.table.backbones
 
-    def _gate_factor(self, spec: Spec | DetectionSpec) -> float:
+    def _gate_factor(self, spec: AnySpec) -> float:
         if spec.attention == Attention():
             return 1.0
         channel = spec.attention.pooling and not spec.attention.descriptor
@@ -120,17 +120,17 @@ class Calibration(Model):
     measured: dict[str, Measured] = Field(default_factory=dict)
     memory_mb: int = Field(0, description="Most host memory that any of the networks took.")
 
-    def images_per_second(self, spec: Spec | DetectionSpec) -> float | None:
+    def images_per_second(self, spec: AnySpec) -> float | None:
         """Return what was measured; None for a network that was not or did not fit."""
         found = self.measured.get(network_key(spec))
         return found.images_per_second if found else None
 
-    def sources(self, specs: Sequence[Spec | DetectionSpec]) -> list[str]:
+    def sources(self, specs: Sequence[AnySpec]) -> list[str]:
         """Return what has to be said of measurements: nothing."""
         return []
 
 
-def fastest(spec: Spec | DetectionSpec) -> float:
+def fastest(spec: AnySpec) -> float:
     """Return the images/s that the launches of a step's kernels allow, which bind small networks.
 
     Where no rate is known this stands for it, but only to order the runs.
@@ -147,7 +147,7 @@ def fastest(spec: Spec | DetectionSpec) -> float:
     return spec.recipe.batch_size / (LAUNCH_SECONDS * launches * steps)
 
 
-def network_key(spec: Spec | DetectionSpec) -> str:
+def network_key(spec: AnySpec) -> str:
     """Return a name for all that a training's speed depends on."""
     recipe = spec.recipe
     size = [recipe.dataset.image_size, recipe.batch_size, recipe.precision, recipe.dataset.classes]
@@ -172,7 +172,7 @@ Rates = Calibration | PublishedRates
 
 
 def choose_rates(
-    name: str | None, folder: Path, specs: Sequence[Spec | DetectionSpec], root: Path = Path()
+    name: str | None, folder: Path, specs: Sequence[AnySpec], root: Path = Path()
 ) -> Rates:
     """Return the rates to plan with.
 

@@ -90,11 +90,14 @@ class DetectionSpec(Identity):
         return self
 
 
+AnySpec = Spec | DetectionSpec
+
+
 class Run(Identity):
     """One training: a spec and a seed. It is what a run folder's `spec.json` holds."""
 
     seed: Seed = Field(description="Seeds initial weights and data order.")
-    spec: Annotated[Spec | DetectionSpec, Field(discriminator="task")]
+    spec: Annotated[AnySpec, Field(discriminator="task")]
 
     @property
     def path(self) -> str:

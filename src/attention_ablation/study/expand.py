@@ -12,7 +12,7 @@ from attention_ablation.detectors.record import Detector, DetectorSize
 from attention_ablation.detectors.shapes import gates_in_backbone
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone, BackboneSize
-from attention_ablation.spec.spec import DetectionSpec, Run, Spec
+from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.study.config import (
     Config,
     CurvesFigure,
@@ -34,7 +34,7 @@ class Plan:
     tier: Tier
     seeds: list[int]
     tables: list[str]
-    specs: dict[tuple[str, str], Spec | DetectionSpec]
+    specs: dict[tuple[str, str], AnySpec]
     root: Path = Path()
 
     @cached_property
@@ -211,7 +211,7 @@ def _check_folder(folder: Path, where: object) -> None:
         raise UserError(f"{where}: results: expected a folder, but {there} is none; name another.")
 
 
-def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpec:
+def _spec(row: Row, study: Study, tier: Tier, root: Path) -> AnySpec:
     where = f"{root / 'workflow/studies' / study.name / 'rows.csv'}: {row.table}: {row.label}"
     attention = study.attentions[row.attention]
     if row.detector is None:
