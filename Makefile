@@ -3,7 +3,7 @@
 # make status   say which runs are done, running, failed and missing
 # make verify   hold every number in the tables to the folder of its run
 # make test     create the environment and run the tests
-# make lint     ruff, mypy, snakefmt and snakemake's own linter
+# make lint     ruff, mypy, import-linter, snakefmt and snakemake's own linter
 # make benchmark  after `make tables`: the first figures in benchmarks/README.md
 # make benchmark-cluster  checkpoints and 500 runs through a local Slurm (needs it, and root)
 # make benchmark-loader  how fast images are read, beside torchvision's reference loader
@@ -14,8 +14,7 @@
 # Choose with TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
 #   make tables TABLES=table1,table3 SEEDS=0,1,2
 # What is not given stays as config.yaml has it. CORES= limits the trainings that run at a time.
-# PROFILE= is a folder of workflow/profiles: default, gpus, slurm, kubernetes. OPTIONS= goes to
-# snakemake as it is.
+# PROFILE= is a folder of workflow/profiles: default, gpus, slurm. OPTIONS= goes to snakemake as it is.
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,7 +37,8 @@ $(if $(strip $(UNKNOWN)),$(error unknown $(strip $(UNKNOWN)); valid are: $(CHOOS
 # Files are UTF-8 in any locale.
 export PYTHONUTF8 := 1
 
-.PHONY: tables plan status verify benchmark benchmark-cluster benchmark-loader benchmark-detection benchmark-kills test lint format lock
+.PHONY: tables plan status verify benchmark benchmark-cluster benchmark-loader benchmark-detection \
+    benchmark-kills test lint format lock
 
 tables: $(READY)
 	@test -f $(call quoted,workflow/profiles/$(PROFILE)/config.yaml) || { \
@@ -80,6 +80,7 @@ lint: $(READY)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(RUN) lint-imports --no-cache
 	$(RUN) snakefmt --check Snakefile workflow
 	-$(RUN) snakemake --lint # what it still says is explained in the Snakefile
 

@@ -15,13 +15,17 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.utils import min_version
 
+from attention_ablation.base.errors import UserError
 from attention_ablation.cost.bill import describe, over_budget
 from attention_ablation.cost.cost import load_cost
-from attention_ablation.base.errors import UserError
+from attention_ablation.runs.folder import BACKBONE, FAILURE, read_run
 from attention_ablation.study.expand import load_plan
 from attention_ablation.study.files import merged
-from attention_ablation.runs.folder import BACKBONE, FAILURE, read_run
+
+# Before it a priority cannot be a function.
+min_version("9.17")
 
 
 configfile: "config.yaml"

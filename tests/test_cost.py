@@ -14,7 +14,13 @@ from attention_ablation.base.io import write_json
 from attention_ablation.cli.main import main
 from attention_ablation.cost.bill import describe, describe_runs, over_budget
 from attention_ablation.cost.cost import Cost, load_cost
-from attention_ablation.cost.rates import Calibration, Measured, load_published, network_key
+from attention_ablation.cost.rates import (
+    Calibration,
+    Measured,
+    fastest,
+    load_published,
+    network_key,
+)
 from attention_ablation.runs.folder import read_outcome
 from attention_ablation.runs.lock import lock_run
 from attention_ablation.study.config import Config
@@ -79,6 +85,47 @@ def test_wall_time_is_that_of_the_workflows_order(tmp_path: Path) -> None:
     assert cost.makespan(2) == 10.0  # 5 3 2 and 5 3 2
     assert cost.makespan(3) == 7.0  # 5 2, 5 2, 3 3: one of the last two goes to the third
     assert cost.makespan(9) == 5.0
+
+
+def test_deeper_networks_and_more_gates_are_started_first() -> None:
+    plan = plan_of(tier="quick", tables=["table4"])
+    cost = load_cost(plan)
+    names = ["resnext101+cbam", "resnet101+cbam", "resnet50+cbam", "resnet50+se", "resnet50"]
+    costs = [cost.urgency[plan.row_runs("table4", name)[0].path] for name in names]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] == cost.hours(plan.specs["table4", "resnext101+cbam"])  # one model of both
+
+
+def test_what_a_detector_starts_from_is_trained_before_it() -> None:
+    plan = plan_of(tier="quick", tables=["table4", "table7"])
+    cost = load_cost(plan)
+    order = sorted(plan.runs, key=lambda path: -cost.urgency[path])
+
+    def seconds(path: str) -> float:
+        spec = plan.runs[path].spec
+        return spec.recipe.steps * spec.recipe.batch_size / fastest(spec)
+
+    cheapest = min(plan.runs, key=seconds)
+    assert cheapest.startswith("vgg16_none")
+    classified = [run.path for run in plan.table_runs("table4")]
+    assert order.index(cheapest) < min(map(order.index, classified))
+    for path, run in plan.runs.items():
+        assert run.initial is None or order.index(run.initial.path) < order.index(path)
+
+
+def test_runs_without_a_rate_are_ordered_by_their_launches(tmp_path: Path) -> None:
+    plan = plan_of(tier="voc", results=str(tmp_path))
+    cost = load_cost(plan)
+    assert {run.path for run in plan.table_runs("table7")} <= set(cost.unknown)
+    first, detector = (
+        next(path for path in plan.runs if path.startswith(name))
+        for name in ("vgg16_none", "vgg16_stairnet_none")
+    )
+    spec = plan.runs[detector].spec
+    least = spec.recipe.steps * spec.recipe.batch_size / fastest(spec) / 3600
+    assert cost.run_hours[detector] == 0
+    assert least < cost.urgency[detector] < 1.1 * least
+    assert cost.urgency[first] > cost.urgency[detector]
 
 
 def test_what_is_done_is_not_left(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """Files that must stay in step with each other."""
 
 import itertools
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -58,3 +62,41 @@ def test_every_key_of_the_config_is_explained() -> None:
     for number, line in enumerate(lines):
         if re.match(r"[a-z]+:", line):
             assert lines[number - 1].startswith("# "), line
+
+
+def test_no_floor_imports_a_higher_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(no_cache=True) == EXIT_STATUS_SUCCESS
+
+
+VERB = '''"""Say hello."""
+
+import argparse
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name")
+
+
+def run(options: argparse.Namespace) -> int:
+    print(f"hello {options.name}")
+    return 7
+'''
+
+
+def test_a_verb_is_one_file(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src/attention_ablation", tmp_path / "attention_ablation")
+    (tmp_path / "attention_ablation/cli/hello.py").write_text(VERB)
+    command = [sys.executable, "-m", "attention_ablation.cli.main"]
+
+    def called(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments], env=os.environ | {"PYTHONPATH": str(tmp_path)}, text=True,
+            capture_output=True, timeout=60,
+        )  # fmt: skip
+
+    done = called("hello", "world")
+    assert (done.returncode, done.stdout) == (7, "hello world\n"), done.stderr
+    assert "hello     Say hello.\n" in called("--help").stdout

@@ -213,7 +213,8 @@ def test_the_curves_show_three_networks_in_two_splits(
     plan = load_plan(Config(study="cbam", tier="tiny", seeds=[0, 1]))
     figure = plan.study.figures["figure4"]
     assert isinstance(figure, CurvesFigure)
-    runs = plan.panel_runs(figure.panels[0])
+    panel = figure.panels[0]
+    runs = [run for key in panel.rows for run in plan.row_runs(panel.table, key)]
     for run, level in zip(runs, itertools.count(10, 10), strict=False):
         folder = plan.runs_folder / run.path
         folder.mkdir(parents=True)

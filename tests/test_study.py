@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_ablation.base.errors import UserError
+from attention_ablation.cli.main import main
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 from attention_ablation.runs.folder import read_run
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.study.config import Config
-from attention_ablation.study.expand import load_plan, relative_cost
+from attention_ablation.study.expand import load_plan
 from tests.conftest import ROOT, plan_from, write_yaml
 
 
@@ -139,24 +140,6 @@ def test_slugs_tell_the_studys_gates_apart() -> None:
     assert len({attention.slug for attention in attentions.values()}) == len(attentions)
     assert Attention().slug == "none"
     assert attentions["parallel"].slug == "channel-parallel-spatial-pool-k7"
-
-
-def test_deeper_networks_and_more_gates_are_started_first() -> None:
-    specs = plan_from(ROOT / "config.yaml", ROOT).specs
-    names = ["resnext101+cbam", "resnet101+cbam", "resnet50+cbam", "resnet50+se", "resnet50"]
-    costs = [relative_cost(specs["table4", name]) for name in names]
-    assert costs == sorted(costs, reverse=True)
-
-
-def test_what_a_detector_starts_from_is_trained_before_it() -> None:
-    plan = load_plan(Config(study="cbam", tier="quick", tables=["table4", "table7"]), ROOT)
-    order = sorted(plan.runs, key=lambda path: -plan.urgency[path])
-    cheapest = min(plan.runs, key=lambda path: relative_cost(plan.runs[path].spec))
-    assert cheapest.startswith("vgg16_none")
-    classified = [run.path for run in plan.table_runs("table4")]
-    assert order.index(cheapest) < min(map(order.index, classified))
-    for path, run in plan.runs.items():
-        assert run.initial is None or order.index(run.initial.path) < order.index(path)
 
 
 def test_planning_imports_no_torch() -> None:
@@ -315,3 +298,45 @@ def test_the_repositorys_config_is_what_its_comments_say() -> None:
         "all",
         None,
     )
+
+
+OTHER = {
+    "title": "Another paper",
+    "citation": "A. Author, 2024.",
+    "attentions": {"none": {}, "max": {"pooling": "max"}},
+    "tables": {
+        "gain": {"title": "Table gain. Controls", "section": "2", "columns": ["top1_error"]},
+        "sizes": {"title": "Sizes", "section": "3", "columns": ["params_m", "map_50"]},
+    },
+}
+OTHER_ROWS = """table,attention,backbone,label,detector,map_50
+gain,none,resnet18,plain,,
+gain,max,resnet18,ours,,
+sizes,max,vgg16,SSD,ssd,51.5
+"""
+
+
+def test_a_study_is_a_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the one of config.yaml in every command; its tables have other names and columns."""
+    monkeypatch.chdir(project)
+    folder = Path("workflow/studies/other")
+    folder.mkdir()
+    write_yaml(folder / "study.yaml", OTHER)
+    (folder / "rows.csv").write_text(OTHER_ROWS)
+    write_yaml(Path(CONFIG), {"study": "other", "tier": "tiny"})
+    plan = plan_from(Path(CONFIG))
+    assert plan.tables == ["gain", "sizes"]
+    assert plan.specs["gain", "resnet18+max"].attention.slug == "channel-max"
+    assert plan.study.rows[2].printed == {"map_50": "51.5"}
+    assert main(["status"]) == 0
+    counts = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["gain", "0", "0", "0", "0", "0", "0", "2"] in counts
+    assert main(["complexity"]) == 0
+    assert "gain     resnet18+max" in capsys.readouterr().out
+    assert main(["complexity", "--study", "othr"]) == 2
+    assert "--study: unknown study 'othr'; did you mean 'other'?" in capsys.readouterr().err
+    write_yaml(Path(CONFIG), {"study": "othr", "tier": "tiny"})
+    assert main(["complexity"]) == 2
+    assert "config.yaml: unknown study 'othr'; did you mean 'other'?" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """What the rules ask of the plan: runs, their data, and their files."""
 
+RUN = f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}"
 # Specs and data come before every training, so that all trainings are ready when the first one is
 # chosen and the longest is chosen first.
 FIRST = 1_000_000_000

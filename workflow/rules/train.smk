@@ -15,7 +15,7 @@ localrules:
 
 rule spec:
     output:
-        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/spec.json",
+        f"{RUN}/spec.json",
     priority: FIRST
     params:
         text=lambda wildcards: run_of(wildcards).canonical(),
@@ -38,19 +38,19 @@ rule data:
 
 
 # Inputs are `ancient`: their content is in the run's id, so their age says nothing. There are no
-# params, so that nothing but a new path makes a run anew. By-products stay in the folder undeclared,
-# because Snakemake deletes declared files before a job and after a failure.
+# params, so that a run is trained again only if its path changes. By-products stay in the folder
+# undeclared, because Snakemake deletes declared files before a job and after a failure.
 rule train:
     input:
-        spec=ancient(f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/spec.json"),
+        spec=ancient(f"{RUN}/spec.json"),
         data=ancient(composed_data),
         initial=ancient(initial_weights),
     output:
-        metrics=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
-        history=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/history.csv",
+        metrics=f"{RUN}/metrics.json",
+        history=f"{RUN}/history.csv",
     # No `log:` either, for the same reason; an attempt appends to train.log.
     # A run of before an edit of the tier is in no plan.
-    priority: lambda wildcards: PLAN.urgency.get(run_of(wildcards).path, 0)
+    priority: lambda wildcards: COST.urgency.get(run_of(wildcards).path, 0)
     threads: 1
     # A profile may set each of these; `launcher` is a command that the training's is appended to.
     resources:
@@ -76,11 +76,11 @@ rule train:
 # run's own weights.pt is not declared, so that Snakemake never deletes it.
 rule backbone:
     input:
-        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
+        f"{RUN}/metrics.json",
     output:
-        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/backbone.pt",
+        f"{RUN}/backbone.pt",
     log:
-        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/backbone.log",
+        f"{RUN}/backbone.log",
     priority: FIRST
     shell:
         "(cp {PLAN.runs_folder:q}/{wildcards.run:q}/seed-{wildcards.seed}/weights.pt {output:q}.part"
@@ -91,18 +91,13 @@ rule backbone:
 # not `ancient`: a run that was trained again is explained again.
 rule gradcam:
     input:
-        spec=ancient(f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/spec.json"),
+        spec=ancient(f"{RUN}/spec.json"),
         data=ancient(composed_data),
-        metrics=f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/metrics.json",
+        metrics=f"{RUN}/metrics.json",
     output:
-        multiext(
-            f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/gradcam",
-            ".json",
-            ".csv",
-            ".npz",
-        ),
+        multiext(f"{RUN}/gradcam", ".json", ".csv", ".npz"),
     log:
-        f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}/gradcam.log",
+        f"{RUN}/gradcam.log",
     threads: 1
     resources:
         runtime=30,

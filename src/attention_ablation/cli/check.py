@@ -1,8 +1,7 @@
-"""The verb `check`: a user's own gate, before networks are trained with it."""
+"""Try a gate of your own: shapes, gradients, saving ..."""
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from attention_ablation.base.io import parse_json
 from attention_ablation.cli.options import count
@@ -11,9 +10,8 @@ from attention_ablation.gates.record import Attention
 from attention_ablation.study.files import parse
 
 
-def add_check(verbs: Any) -> None:
-    """Add the verb to the command's."""
-    check = verbs.add_parser("check", help="try a gate of your own: shapes, gradients, saving ...")
+def add_options(check: argparse.ArgumentParser) -> None:
+    """Add the gate, and on what it is tried."""
     check.add_argument("module", help="its file and class, e.g. my_module.py:MyGate")
     check.add_argument(
         "--channels",
@@ -26,10 +24,10 @@ def add_check(verbs: Any) -> None:
         "--options", default="{}", metavar="JSON", help="""its options, e.g. '{"reduction": 8}'"""
     )
     check.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...; default: cpu")
-    check.set_defaults(verb=_check)
 
 
-def _check(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Print what is found; 1 where a check failed."""
     given = parse_json(options.options, "--options")
     attention = parse(Attention, {"module": options.module, "options": given}, "check")
     attention = seal(attention, Path(), "check")

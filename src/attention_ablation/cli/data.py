@@ -1,24 +1,21 @@
-"""The verbs `data download` and `data check`: the data sets that are not composed."""
+"""Fetch or check the data sets that are not composed."""
 
 import argparse
 import os
-from typing import Any
 
-from attention_ablation.cli.options import add_choice, count
-from attention_ablation.cli.verbs import chosen_plan
+from attention_ablation.cli.options import add_choice, chosen_plan, count
 from attention_ablation.datasets.records import DOWNLOADS
 
 
-def add_data(verbs: Any) -> None:
-    """Add the verbs to the command's."""
-    data = verbs.add_parser("data", help="fetch or check the data sets that are not composed")
+def add_options(data: argparse.ArgumentParser) -> None:
+    """Add the two actions."""
     actions = data.add_subparsers(required=True, metavar="ACTION")
     download = actions.add_parser(
         "download", help="fetch a data set; unpack ImageNet's archives, which nobody may fetch"
     )
     download.add_argument("name", choices=DOWNLOADS, help=", ".join(DOWNLOADS))
     add_choice(download)
-    download.set_defaults(verb=_download)
+    download.set_defaults(action=_download)
     check = actions.add_parser("check", help="decode every image of a tier's data sets")
     add_choice(check)
     check.add_argument(
@@ -28,7 +25,13 @@ def add_data(verbs: Any) -> None:
         metavar="N",
         help="processes; default: one for each core",
     )
-    check.set_defaults(verb=_check)
+    check.set_defaults(action=_check)
+
+
+def run(options: argparse.Namespace) -> int | None:
+    """Do the action that is chosen."""
+    found: int | None = options.action(options)
+    return found
 
 
 def _download(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The verb `evaluate`: given weights on a validation set, beside what is published for them."""
+"""Errors of a finished run's weights, or of published ones."""
 
 import argparse
 from collections.abc import Mapping
@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from attention_ablation.base.errors import UserError, unknown
-from attention_ablation.cli.options import add_device, add_workers
+from attention_ablation.cli.options import add_device, add_study, add_workers, chosen_study
 from attention_ablation.networks.record import Backbone
 from attention_ablation.runs.folder import METRICS, read_outcome
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.study.config import Row, Study
-from attention_ablation.study.files import load_study, load_tier
+from attention_ablation.study.files import load_tier
 
 ERRORS = {"top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)"}
 
 
-def add_evaluate(verbs: Any) -> None:
-    """Add the verb to the command's."""
-    evaluate = verbs.add_parser(
-        "evaluate", help="errors of a finished run's weights, or of published ones"
-    )
+def add_options(evaluate: argparse.ArgumentParser) -> None:
+    """Add the weights, their network, the validation set and the device."""
     evaluate.add_argument(
         "what", help="a finished run's spec.json, or a row of the study, e.g. resnet50+cbam"
     )
@@ -32,7 +29,7 @@ def add_evaluate(verbs: Any) -> None:
     evaluate.add_argument(
         "--tier", default="imagenet", help="of a row: whose validation set; default: imagenet"
     )
-    evaluate.add_argument("--study", default="cbam", help="of a row; default: cbam")
+    add_study(evaluate)
     evaluate.add_argument(
         "--stride",
         choices=["v1", "v1.5"],
@@ -48,10 +45,10 @@ def add_evaluate(verbs: Any) -> None:
     )
     add_device(evaluate)
     add_workers(evaluate)
-    evaluate.set_defaults(verb=_evaluate)
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Print the errors beside those that are published."""
     finished = options.what.endswith(".json")
     if finished and options.weights:
         raise UserError(
@@ -65,7 +62,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     row: Row | None = None
     run: Run | None = None
     if not finished:
-        study = load_study(Path("workflow/studies"), options.study, "--study")
+        study = chosen_study(options)
         row = _row(study, options.what)
         run = _full_size(row, study, options)
 

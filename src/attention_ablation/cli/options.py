@@ -6,6 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.yaml import parse_yaml
+from attention_ablation.study.config import Config, Study
+from attention_ablation.study.expand import Plan, load_plan
+from attention_ablation.study.files import load_study, merged, parse
+
 
 def count(least: int, most: int = 1024) -> Callable[[str], int]:
     """Return a type of option: a whole number from `least` to `most`."""
@@ -30,12 +36,17 @@ def amount(text: str) -> float:
     return number
 
 
-def add_choice(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses a plan."""
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the file that chooses study, tier, tables and seeds."""
     default = Path("config.yaml")
     parser.add_argument(
         "--config", type=Path, default=default, metavar="FILE", help=f"default: {default}"
     )
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses a plan."""
+    add_config(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -44,6 +55,36 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         help="override a key of the config, such as tier=imagenet",
     )
     parser.add_argument("--tier", metavar="NAME", help="the same as --set tier=NAME")
+
+
+def chosen_plan(options: argparse.Namespace) -> Plan:
+    """Return the plan that the options of `add_choice` choose."""
+    settings = {}
+    for setting in options.set:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set: expected KEY=VALUE with a value in YAML, got '{setting}'.")
+        settings[key] = parse_yaml(value, f"--set {key}")
+    if options.tier is not None:
+        settings["tier"] = options.tier
+    return load_plan(merged([options.config], settings))
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses a study, whatever the tier."""
+    add_config(parser)
+    parser.add_argument(
+        "--study", metavar="NAME", help="a folder in workflow/studies; default: the config's"
+    )
+
+
+def chosen_study(options: argparse.Namespace) -> Study:
+    """Return the study that the options of `add_study` choose."""
+    name, where = options.study, "--study"
+    if name is None:
+        where = str(options.config)
+        name = parse(Config, merged([options.config], {}), where).study
+    return load_study(Path("workflow/studies"), name, where)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -1,12 +1,11 @@
 """A plan's cost as text: device-hours by table, wall time, disk, money, and where it comes from."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tabulate import tabulate
 
 from attention_ablation.cost.cost import Cost
-from attention_ablation.cost.rates import PublishedRates
 
 
 def describe(
@@ -24,23 +23,20 @@ def describe(
         params: parameters of every run's network, by run folder; None leaves the disk out.
     """
     plan, unit = cost.plan, cost.rates.unit
-    lines = [plan.summary, "", _tables(cost), ""]
-    total, left = sum(cost.run_hours.values()), sum(cost.left_hours.values())
-    started = left < total
-    at_least = "at least " if cost.unknown else ""
-    known = " whose rate is known" if cost.unknown else ""
-    lines.append(f"{unit}: {at_least}{_number(total)}" + _left(started, _number(left)))
-    each = f"on {devices} device{'s' * (devices > 1)}, one run on each"
-    wall, wall_left = cost.makespan(devices), cost.makespan(devices, left=True)
-    lines.append(
-        f"Wall time {each}: {at_least}{_time(wall)}{_left(started, _time(wall_left))} "
-        f"The longest run{known} takes {_time(max(cost.run_hours.values()))}."
-    )
+    hours, left = sum(cost.run_hours.values()), sum(cost.left_hours.values())
+    at_least, known = ("at least ", " whose rate is known") if cost.unknown else ("", "")
+
+    def line(heading: str, text: Callable[[float], str], whole: float, rest: float) -> str:
+        aside = f" ({text(rest)} left)" if left < hours else ""
+        return f"{heading}: {at_least}{text(whole)}{aside}."
+
+    each = f"Wall time on {devices} device{'s' * (devices > 1)}, one run on each"
+    wall = line(each, _time, cost.makespan(devices), cost.makespan(devices, left=True))
+    longest = f" The longest run{known} takes {_time(max(cost.run_hours.values()))}."
+    lines = [plan.summary, "", _tables(cost), "", line(unit, _number, hours, left), wall + longest]
     if price is not None:
-        lines.append(
-            f"Cost at {price:g} for each of the {unit}: {at_least}{total * price:,.0f}"
-            + _left(started, f"{left * price:,.0f}")
-        )
+        heading = f"Cost at {price:g} for each of the {unit}"
+        lines.append(line(heading, "{:,.0f}".format, hours * price, left * price))
     if params is not None:
         weights = 4 * sum(params.values())
         # Two checkpoints of weights and momentum, and a third while it is written.
@@ -55,8 +51,7 @@ def describe(
         lines += _wrapped(
             f"no rate is known of {len(cost.unknown)} runs, or they did not fit: {named}."
         )
-    if isinstance(cost.rates, PublishedRates):
-        sources = cost.rates.sources([run.spec for run in plan.runs.values()])
+    if sources := cost.rates.sources([run.spec for run in plan.runs.values()]):
         lines += _wrapped(*sources)
         lines.append(
             "To measure here instead: .venv/bin/attention-ablation plan "
@@ -118,7 +113,7 @@ def describe_runs(cost: Cost) -> str:
 
 def _hours(cost: Cost, paths: set[str]) -> str:
     """Return the device-hours of some runs, of which not all may be known."""
-    unknown = {path for path in paths if cost.hours(cost.plan.runs[path].spec) is None}
+    unknown = paths & set(cost.unknown)
     if unknown and unknown == paths:
         return "not known"
     return ("at least " if unknown else "") + _number(sum(cost.run_hours[path] for path in paths))
@@ -132,10 +127,6 @@ def _wrapped(*sentences: str) -> list[str]:
 def _aligned(records: list[list[str]], headings: list[str], align: list[str]) -> str:
     text: str = tabulate(records, headings, disable_numparse=True, colalign=align)
     return text
-
-
-def _left(started: bool, text: str) -> str:
-    return f" ({text} left)." if started else "."
 
 
 def _number(hours: float) -> str:

@@ -1,13 +1,13 @@
-"""What a plan costs before it is started, in device-hours, and the limits of its jobs."""
+"""What a plan costs before it is started: hours, the order that follows, and limits of jobs."""
 
 import heapq
 import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from attention_ablation.cost.rates import Rates, choose_rates
+from attention_ablation.cost.rates import Rates, choose_rates, fastest
 from attention_ablation.runs.folder import read_outcome, steps_saved
-from attention_ablation.spec.spec import DetectionSpec, Spec
+from attention_ablation.spec.spec import AnySpec
 from attention_ablation.study.expand import Plan
 
 # A forward pass is a third of a step: the backward pass has two products for its one.
@@ -25,17 +25,12 @@ class Cost:
     plan: Plan
     rates: Rates
 
-    def hours(self, spec: Spec | DetectionSpec) -> float | None:
+    def hours(self, spec: AnySpec) -> float | None:
         """Return the device-hours of a training, None where its rate is not known."""
         rate = self.rates.images_per_second(spec)
-        if rate is None:
-            return None
-        recipe = spec.recipe
-        evaluated = recipe.evaluations * recipe.dataset.validation_images
-        images = recipe.steps * recipe.batch_size + EVALUATION_SHARE * evaluated
-        return images / rate / 3600
+        return None if rate is None else _hours(spec, rate)
 
-    def minutes(self, spec: Spec | DetectionSpec) -> int:
+    def minutes(self, spec: AnySpec) -> int:
         """Return a time limit for a training's job."""
         hours = self.hours(spec)
         if hours is None:
@@ -53,6 +48,29 @@ class Cost:
         return {path: self.hours(run.spec) or 0.0 for path, run in self.plan.runs.items()}
 
     @cached_property
+    def unknown(self) -> list[str]:
+        """The runs whose rate is not known."""
+        return [path for path, hours in self.run_hours.items() if not hours]
+
+    @cached_property
+    def urgency(self) -> dict[str, float]:
+        """The hours of every run and of the longest that starts from it, by folder.
+
+        The most urgent are started first, so that no device is left alone with one at the end. A
+        run whose rate is not known counts with the least that it can take.
+        """
+        urgency = {
+            path: hours or _hours(spec := self.plan.runs[path].spec, fastest(spec))
+            for path, hours in self.run_hours.items()
+        }
+        after: dict[str, float] = {}
+        for path, run in self.plan.runs.items():
+            if run.initial:
+                first = run.initial.path
+                after[first] = max(after.get(first, 0.0), urgency[path])
+        return {path: hours + after.get(path, 0.0) for path, hours in urgency.items()}
+
+    @cached_property
     def left_hours(self) -> dict[str, float]:
         """The device-hours that every run still needs: none where it ended."""
         left = {}
@@ -63,18 +81,12 @@ class Cost:
             left[path] = self.run_hours[path] * max(0.0, 1 - done)
         return left
 
-    @cached_property
-    def unknown(self) -> list[str]:
-        """The runs whose rate is not known."""
-        return [path for path, run in self.plan.runs.items() if self.hours(run.spec) is None]
-
     def makespan(self, devices: int, left: bool = False) -> float:
         """Return the hours until the last run ends, started in the workflow's order."""
         hours = self.left_hours if left else self.run_hours
         busy = [0.0] * devices
-        urgency = self.plan.urgency
         ends: dict[str, float] = {}
-        for path in sorted(urgency, key=lambda path: -urgency[path]):
+        for path in sorted(self.urgency, key=lambda path: -self.urgency[path]):
             first = self.plan.runs[path].initial
             start = max(heapq.heappop(busy), ends[first.path] if first else 0.0)
             ends[path] = start + hours[path]
@@ -86,3 +98,10 @@ def load_cost(plan: Plan) -> Cost:
     """Return the cost of a plan by the rates that its config chooses."""
     specs = list({run.spec.run_id: run.spec for run in plan.runs.values()}.values())
     return Cost(plan, choose_rates(plan.config.hardware, plan.calibration_folder, specs, plan.root))
+
+
+def _hours(spec: AnySpec, images_per_second: float) -> float:
+    recipe = spec.recipe
+    evaluated = recipe.evaluations * recipe.dataset.validation_images
+    images = recipe.steps * recipe.batch_size + EVALUATION_SHARE * evaluated
+    return images / images_per_second / 3600

@@ -11,11 +11,17 @@ from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.io import read_json
 from attention_ablation.base.model import Model, Positive, canonical_json, short_hash
 from attention_ablation.base.yaml import read_yaml
-from attention_ablation.spec.spec import DetectionSpec, Spec
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.shapes import BACKBONES, ResNetShape
+from attention_ablation.spec.spec import AnySpec, DetectionSpec, Spec
 from attention_ablation.study.files import parse
 
 PUBLISHED = Path("workflow/throughput.yaml")
-LEAST_STEP_SECONDS = 0.02
+# A step takes at least so long for each convolution and each branch of a gate, whose kernels are
+# launched one by one; see the assumptions in PUBLISHED.
+LAUNCH_SECONDS = 0.0004
+DETECTOR_STEPS = 8  # a detector's step over one of its backbone's classification, roughly
+OTHER_BRANCHES = 4  # of a gate whose inside the plan does not know, as a user's: as many as CBAM's
 
 
 class Hardware(Model):
@@ -64,7 +70,7 @@ class PublishedRates:
         """What the rates are of."""
         return f"{self.table.hardware[self.hardware].title}, published rates"
 
-    def images_per_second(self, spec: Spec | DetectionSpec) -> float | None:
+    def images_per_second(self, spec: AnySpec) -> float | None:
         """Return the estimate; None for a network without a published rate, such as a detector."""
         if not self._published(spec):
             return None
@@ -75,32 +81,27 @@ class PublishedRates:
             pixels *= 16  # every map is four times as high and as wide
         plain = rates[recipe.precision] * self.table.backbones[spec.backbone.name].relative
         rate = plain / (pixels * spec.backbone.width * self._gate_factor(spec))
-        return min(rate, recipe.batch_size / LEAST_STEP_SECONDS)
+        return min(rate, fastest(spec))
 
-    def sources(self, specs: Sequence[Spec | DetectionSpec]) -> list[str]:
+    def sources(self, specs: Sequence[AnySpec]) -> list[str]:
         """Return where the figures that `specs` need come from, a line each."""
-        known = [spec for spec in specs if self._published(spec)]
-        backbones = dict.fromkeys(spec.backbone.name for spec in known)
-        entry = self.table.hardware[self.hardware]
+        names = dict.fromkeys(spec.backbone.name for spec in specs if self._published(spec))
+        plain = {name: self.table.backbones[name] for name in names if name != "resnet50"}
         return [
-            f"ResNet50: {entry.source}",
-            *(
-                f"{name} at {self.table.backbones[name].relative:g} x ResNet50: "
-                f"{self.table.backbones[name].source}"
-                for name in backbones
-                if name != "resnet50"
-            ),
+            f"ResNet50: {self.table.hardware[self.hardware].source}",
+            *(f"{name} at {n.relative:g} x ResNet50: {n.source}" for name, n in plain.items()),
             *(f"{name}, time x {g.factor:g}: {g.source}" for name, g in self.table.gates.items()),
             *(f"assumed: {line}" for line in self.table.assumptions),
         ]
 
-    def _published(self, spec: Spec | DetectionSpec) -> bool:
+    def _published(self, spec: AnySpec) -> bool:
         return isinstance(spec, Spec) and spec.backbone.name in self.table.backbones
 
-    def _gate_factor(self, spec: Spec | DetectionSpec) -> float:
-        if spec.attention.descriptor or spec.attention.module:
-            return self.table.gates["cbam"].factor
-        return self.table.gates["se"].factor if spec.attention.pooling else 1.0
+    def _gate_factor(self, spec: AnySpec) -> float:
+        if spec.attention == Attention():
+            return 1.0
+        channel = spec.attention.pooling and not spec.attention.descriptor
+        return self.table.gates["se" if channel else "cbam"].factor
 
 
 class Measured(Model):
@@ -119,22 +120,42 @@ class Calibration(Model):
     measured: dict[str, Measured] = Field(default_factory=dict)
     memory_mb: int = Field(0, description="Most host memory that any of the networks took.")
 
-    def images_per_second(self, spec: Spec | DetectionSpec) -> float | None:
+    def images_per_second(self, spec: AnySpec) -> float | None:
         """Return what was measured; None for a network that was not or did not fit."""
         found = self.measured.get(network_key(spec))
         return found.images_per_second if found else None
 
+    def sources(self, specs: Sequence[AnySpec]) -> list[str]:
+        """Return what has to be said of measurements: nothing."""
+        return []
 
-def network_key(spec: Spec | DetectionSpec) -> str:
+
+def fastest(spec: AnySpec) -> float:
+    """Return the images/s that the launches of a step's kernels allow, which bind small networks.
+
+    Where no rate is known this stands for it, but only to order the runs.
+    """
+    shape, attention = BACKBONES[spec.backbone.name], spec.attention
+    grouped = isinstance(shape, ResNetShape) and shape.groups > 1
+    branches = len(attention.pooling.split("&")) if attention.pooling else 0
+    branches += 2 * (attention.descriptor is not None)
+    if attention != Attention():
+        branches = branches or OTHER_BRANCHES
+    gates = len(shape.gated_channels(spec.backbone.width))
+    launches = shape.convolutions * (1.5 if grouped else 1) + gates * branches
+    steps = DETECTOR_STEPS if isinstance(spec, DetectionSpec) else 1
+    return spec.recipe.batch_size / (LAUNCH_SECONDS * launches * steps)
+
+
+def network_key(spec: AnySpec) -> str:
     """Return a name for all that a training's speed depends on."""
     recipe = spec.recipe
     size = [recipe.dataset.image_size, recipe.batch_size, recipe.precision, recipe.dataset.classes]
     # Fields that are unset are left out, so that keys stay what they are when one is added.
-    parts = [spec.backbone, spec.attention]
-    network = [*(part.model_dump(exclude_none=True) for part in parts), size]
-    if isinstance(spec, DetectionSpec):
-        network.append(spec.detector.model_dump(exclude_none=True))
-    return short_hash(canonical_json(network))
+    parts = [part.model_dump(exclude_none=True) for part in (spec.backbone, spec.attention)]
+    detector = getattr(spec, "detector", None)
+    last = [detector.model_dump(exclude_none=True)] if detector else []
+    return short_hash(canonical_json([*parts, size, *last]))
 
 
 def load_published(root: Path = Path()) -> Published:
@@ -151,7 +172,7 @@ Rates = Calibration | PublishedRates
 
 
 def choose_rates(
-    name: str | None, folder: Path, specs: Sequence[Spec | DetectionSpec], root: Path = Path()
+    name: str | None, folder: Path, specs: Sequence[AnySpec], root: Path = Path()
 ) -> Rates:
     """Return the rates to plan with.
 

@@ -5,12 +5,14 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from attention_ablation.base.model import Model
+from attention_ablation.networks.record import Named
+
+DetectorName = Literal["faster-rcnn", "ssd", "stairnet"]
 
 
-class Detector(Model):
-    """A detector. Faster R-CNN has its gates in the backbone, the others before each classifier."""
+class DetectorSize(Model):
+    """The size of a detector's own layers, which a tier chooses."""
 
-    name: Literal["faster-rcnn", "ssd", "stairnet"]
     width: float = Field(1.0, gt=0, description="Factor on the channels of the detector's layers.")
     regions: int | None = Field(
         None,
@@ -31,6 +33,12 @@ class Detector(Model):
         description="Faster R-CNN only: samples on a side of a region, pooled to half as many; "
         "null: the protocol's 14.",
     )
+
+
+class Detector(DetectorSize, Named):
+    """A detector. Faster R-CNN has its gates in the backbone, the others before each classifier."""
+
+    name: DetectorName
 
     @model_validator(mode="after")
     def _regions_are_faster_rcnns(self) -> Self:

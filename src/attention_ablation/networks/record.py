@@ -8,10 +8,15 @@ from attention_ablation.base.model import Model
 from attention_ablation.networks.shapes import BACKBONES, VGGShape
 
 
-class Backbone(Model):
-    """A network of `BACKBONES`, at full size unless a tier shrinks it."""
+class Named(Model):
+    """What has a name, which stands before its size in every listing."""
 
     name: str
+
+
+class BackboneSize(Model):
+    """A network's size and layout, which a tier chooses."""
+
     width: float = Field(1.0, gt=0, description="Factor on every layer's channels; 1 is the paper.")
     stride: Literal["v1", "v1.5"] = Field(
         "v1",
@@ -27,6 +32,10 @@ class Backbone(Model):
         description="'cifar': a first convolution of 3x3 with stride 1 and no pooling after it, "
         "for images of 32 px; null: the paper's.",
     )
+
+
+class Backbone(BackboneSize, Named):
+    """A network of `BACKBONES`, at full size unless a tier shrinks it."""
 
     @field_validator("name")
     @classmethod

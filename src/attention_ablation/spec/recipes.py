@@ -1,7 +1,7 @@
 """Recipes: everything beside the network that changes a result."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,7 +51,7 @@ Schedule = Annotated[
 
 
 class Recipe(Model):
-    """What classification and detection share: the optimiser and its schedule."""
+    """What classification and detection share: the optimiser, its schedule, steps, evaluations."""
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1, description="Images in a step, over all devices.")
@@ -69,6 +69,8 @@ class Recipe(Model):
     )
     schedule: Schedule
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    dataset: Any  # each task has its own, and its own augmentations
+    augmentation: Any
 
     @model_validator(mode="after")
     def _trains(self) -> Self:
@@ -77,7 +79,34 @@ class Recipe(Model):
         warmup = getattr(self.schedule, "warmup_epochs", 0)
         if warmup >= self.epochs:
             raise ValueError(f"expected schedule.warmup_epochs below {self.epochs}, got {warmup}")
+        composed = self.dataset.name in ("cluttered-digits", "cluttered-scenes")
+        if self.augmentation != "none" and composed:
+            raise ValueError(
+                f"expected augmentation 'none' for {self.dataset.name}, got '{self.augmentation}': "
+                "flips and crops change what a digit is"
+            )
+        images = self.dataset.train_images
+        if images < self.batch_size:
+            raise ValueError(
+                f"expected a batch_size of at most dataset.train_images ({images}), got "
+                f"{self.batch_size}"
+            )
         return self
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training; a last batch that is not full is left out."""
+        full: int = self.dataset.train_images // self.batch_size
+        return self.epochs * (getattr(self, "steps_per_epoch", None) or full)
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 1, ends with an evaluation; the last one does."""
+        return epoch == self.epochs or epoch % getattr(self, "evaluate_every", 1) == 0
+
+    @property
+    def evaluations(self) -> int:
+        """How often the validation set is evaluated."""
+        return math.ceil(self.epochs / getattr(self, "evaluate_every", 1))
 
 
 class ClassificationRecipe(Recipe):
@@ -98,11 +127,6 @@ class ClassificationRecipe(Recipe):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.augmentation != "none" and self.dataset.name == "cluttered-digits":
-            raise ValueError(
-                f"expected augmentation 'none' for cluttered-digits, got '{self.augmentation}': "
-                "flips and crops change what a digit is"
-            )
         if self.augmentation not in self.dataset.augmentations:
             valid = " or ".join(f"'{name}'" for name in self.dataset.augmentations)
             raise ValueError(
@@ -113,22 +137,7 @@ class ClassificationRecipe(Recipe):
                 "expected a batch_size of at least 2, because BatchNorm normalises over a step's "
                 f"images, got {self.batch_size}"
             )
-        _check_batch(self)
         return self
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole training; a last batch that is not full is left out."""
-        return self.epochs * (self.dataset.train_images // self.batch_size)
-
-    @property
-    def evaluations(self) -> int:
-        """How often the validation set is evaluated: after every epoch."""
-        return self.epochs
-
-    def evaluates(self, epoch: int) -> bool:
-        """Whether an epoch ends with an evaluation: each does."""
-        return epoch >= 1
 
 
 class DetectionRecipe(Recipe):
@@ -146,37 +155,3 @@ class DetectionRecipe(Recipe):
         description="'voc': VOC 2007's 11-point mAP@.5. 'coco': mAP@.5, @.75 and @[.5, .95]."
     )
     evaluate_every: int = Field(1, ge=1, description="Epochs from one evaluation to the next.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.augmentation != "none" and self.dataset.name == "cluttered-scenes":
-            raise ValueError(
-                f"expected augmentation 'none' for cluttered-scenes, got '{self.augmentation}': "
-                "flips and crops change what a digit is"
-            )
-        _check_batch(self)
-        return self
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole training."""
-        full = self.dataset.train_images // self.batch_size
-        return self.epochs * (self.steps_per_epoch or full)
-
-    @property
-    def evaluations(self) -> int:
-        """How often the validation set is evaluated: every so many epochs, and at the end."""
-        return math.ceil(self.epochs / self.evaluate_every)
-
-    def evaluates(self, epoch: int) -> bool:
-        """Whether an epoch, counted from 1, ends with an evaluation."""
-        return epoch % self.evaluate_every == 0 or epoch == self.epochs
-
-
-def _check_batch(recipe: ClassificationRecipe | DetectionRecipe) -> None:
-    images = recipe.dataset.train_images
-    if images < recipe.batch_size:
-        raise ValueError(
-            f"expected a batch_size of at most dataset.train_images ({images}), got "
-            f"{recipe.batch_size}"
-        )

@@ -17,7 +17,19 @@ from attention_ablation.networks.shapes import BACKBONES, VGGShape
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 
 
-class Spec(Model):
+class Identity(Model):
+    """A record that its canonical JSON identifies."""
+
+    def canonical(self) -> str:
+        """Return the record as JSON: sorted keys, no spaces, no unset fields."""
+        return canonical_json(self.model_dump(mode="json", exclude_none=True))
+
+    def _named(self, *parts: str) -> str:
+        """Return a readable slug and the first 10 hexadecimal digits of the record's SHA-256."""
+        return "_".join([*parts, short_hash(self.canonical())])
+
+
+class Spec(Identity):
     """One classification training, apart from its seed."""
 
     task: Literal["classification"] = "classification"
@@ -25,14 +37,10 @@ class Spec(Model):
     attention: Attention
     recipe: ClassificationRecipe
 
-    def canonical(self) -> str:
-        """Return the JSON that identifies the run: sorted keys, no spaces, no unset fields."""
-        return canonical_json(self.model_dump(mode="json", exclude_none=True))
-
     @property
     def run_id(self) -> str:
-        """A readable slug and the first 10 hexadecimal digits of the spec's SHA-256."""
-        return f"{self.backbone.name}_{self.attention.slug}_{short_hash(self.canonical())}"
+        """The name of the folder of its runs."""
+        return self._named(self.backbone.name, self.attention.slug)
 
     @property
     def least_batch(self) -> int:
@@ -40,7 +48,7 @@ class Spec(Model):
         return 2
 
 
-class DetectionSpec(Model):
+class DetectionSpec(Identity):
     """One detection training, apart from its seed.
 
     `initial` is the classification training, of the same seed, whose weights the backbone starts
@@ -54,15 +62,10 @@ class DetectionSpec(Model):
     recipe: DetectionRecipe
     initial: Spec | None = None
 
-    def canonical(self) -> str:
-        """Return the JSON that identifies the run: sorted keys, no spaces, no unset fields."""
-        return canonical_json(self.model_dump(mode="json", exclude_none=True))
-
     @property
     def run_id(self) -> str:
-        """A readable slug and the first 10 hexadecimal digits of the spec's SHA-256."""
-        name = f"{self.backbone.name}_{self.detector.name}_{self.attention.slug}"
-        return f"{name}_{short_hash(self.canonical())}"
+        """The name of the folder of its runs."""
+        return self._named(self.backbone.name, self.detector.name, self.attention.slug)
 
     @property
     def least_batch(self) -> int:
@@ -87,15 +90,14 @@ class DetectionSpec(Model):
         return self
 
 
-class Run(Model):
+AnySpec = Spec | DetectionSpec
+
+
+class Run(Identity):
     """One training: a spec and a seed. It is what a run folder's `spec.json` holds."""
 
     seed: Seed = Field(description="Seeds initial weights and data order.")
-    spec: Annotated[Spec | DetectionSpec, Field(discriminator="task")]
-
-    def canonical(self) -> str:
-        """Return the run as JSON with sorted keys and no spaces."""
-        return canonical_json(self.model_dump(mode="json", exclude_none=True))
+    spec: Annotated[AnySpec, Field(discriminator="task")]
 
     @property
     def path(self) -> str:

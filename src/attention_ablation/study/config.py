@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from attention_ablation.base.model import Line, Model, Name, Prose, Seed
+from attention_ablation.detectors.record import DetectorName, DetectorSize
 from attention_ablation.gates.record import Attention
+from attention_ablation.networks.record import BackboneSize
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.claims import Claim
 from attention_ablation.study.metrics import Metric
@@ -76,15 +78,9 @@ Reduction = Annotated[
 ]
 
 
-class Sizing(Model):
+class Sizing(BackboneSize):
     """The size of a network and the recipe that trains it."""
 
-    width: float = Field(1.0, gt=0, description="Factor on every network's channels.")
-    stride: Literal["v1", "v1.5"] = "v1"
-    norm: bool | None = Field(None, description="VGG only: BatchNorm after every convolution.")
-    stem: Literal["cifar"] | None = Field(
-        None, description="'cifar': 3x3 with stride 1 and no pooling; null: the paper's."
-    )
     reduction: Reduction = None
     recipe: ClassificationRecipe
 
@@ -101,27 +97,12 @@ class ClassificationTier(Sizing):
         return self.backbones.get(backbone, self)
 
 
-class DetectionSizing(Model):
+class DetectionSizing(DetectorSize):
     """The size of a detector's own layers and the recipe that trains it.
 
     Its backbone has the size of its classification.
     """
 
-    width: float = Field(
-        1.0, gt=0, description="Factor on the channels of the detector's own layers."
-    )
-    regions: int | None = Field(
-        None, ge=1, description="Faster R-CNN: regions of an image in a step; null: 256."
-    )
-    proposals: int | None = Field(
-        None, ge=1, description="Faster R-CNN: regions that an evaluation classifies; null: 300."
-    )
-    crop: int | None = Field(
-        None,
-        ge=2,
-        multiple_of=2,
-        description="Faster R-CNN: samples on a side of a region, pooled by two; null: 14.",
-    )
     reduction: Reduction = None
     initial: bool = Field(
         True,
@@ -142,9 +123,6 @@ class DetectionTier(DetectionSizing):
     def sizing(self, backbone: str) -> DetectionSizing:
         """Return what holds for the detector on a backbone."""
         return self.backbones.get(backbone, self)
-
-
-DetectorName = Literal["faster-rcnn", "ssd", "stairnet"]
 
 
 class Tier(Model):

@@ -7,29 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from attention_ablation.base.errors import UserError, unknown
-from attention_ablation.detectors.record import Detector
+from attention_ablation.base.model import Model
+from attention_ablation.detectors.record import Detector, DetectorSize
 from attention_ablation.detectors.shapes import gates_in_backbone
 from attention_ablation.gates.record import Attention
-from attention_ablation.networks.record import Backbone
-from attention_ablation.networks.shapes import BACKBONES, ResNetShape
-from attention_ablation.spec.spec import DetectionSpec, Run, Spec
+from attention_ablation.networks.record import Backbone, BackboneSize
+from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.study.config import (
     Config,
     CurvesFigure,
     GradCamFigure,
-    Panel,
     Row,
     Study,
     Tier,
 )
 from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.files import check_fit, load_study, load_tier, parse
-
-# A step of a detector over one of its backbone's classification, roughly.
-DETECTION_COST = 8
-
-# What is inside of a user's own gate is not known to the plan: as many as CBAM has.
-OWN_BRANCHES = 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Plan:
     tier: Tier
     seeds: list[int]
     tables: list[str]
-    specs: dict[tuple[str, str], Spec | DetectionSpec]
+    specs: dict[tuple[str, str], AnySpec]
     root: Path = Path()
 
     @cached_property
@@ -53,20 +46,6 @@ class Plan:
         shown = [run for table, key in self.specs for run in self.row_runs(table, key)]
         initial = [run.initial for run in shown]
         return {run.path: run for run in [*shown, *initial] if run}
-
-    @cached_property
-    def urgency(self) -> dict[str, int]:
-        """A rough cost of every run and of the longest that starts from it, by folder.
-
-        The most urgent are started first, so that no core is left alone with one at the end.
-        """
-        after: dict[str, int] = {}
-        for run in self.runs.values():
-            if run.initial:
-                cost = max(after.get(run.initial.path, 0), relative_cost(run.spec))
-                after[run.initial.path] = cost
-        costs = {path: relative_cost(run.spec) for path, run in self.runs.items()}
-        return {path: cost + after.get(path, 0) for path, cost in costs.items()}
 
     @property
     def folder(self) -> Path:
@@ -145,10 +124,6 @@ class Plan:
         """Return the runs that a table shows."""
         return [run for row in self.rows(table) for run in self.row_runs(table, row.key)]
 
-    def panel_runs(self, panel: Panel) -> list[Run]:
-        """Return the runs that a figure's panel shows."""
-        return [run for key in panel.rows for run in self.row_runs(panel.table, key)]
-
     def figure_runs(self, name: str) -> list[Run]:
         """Return the runs that a figure shows."""
         return [
@@ -161,19 +136,19 @@ class Plan:
     @property
     def summary(self) -> str:
         """One line: how many rows, trainings and shared rows."""
-        shown = len({spec.canonical() for spec in self.specs.values()})
         tables, rows, seeds = len(self.tables), len(self.specs), len(self.seeds)
         distinct = len(self.runs) // seeds
-        shared, first = rows - shown, distinct - shown
-        asides = [f"{shared} row{'s share' if shared > 1 else ' shares'} another row's"] * (
-            shared > 0
-        ) + [f"{first} more only to start detectors' backbones from"] * (first > 0)
+        shown = len({spec.canonical() for spec in self.specs.values()})
+        asides = []
+        if shared := rows - shown:
+            asides.append(f"{shared} row{'s share' if shared > 1 else ' shares'} another row's")
+        if first := distinct - shown:
+            asides.append(f"{first} more only to start detectors' backbones from")
         return (
-            f"{self.config.study}, tier {self.config.tier}: "
-            f"{tables} table{'s' * (tables > 1)} with {rows} row{'s' * (rows > 1)} "
-            f"need{'s' * (tables == 1)} {distinct} training{'s' * (distinct > 1)} a seed"
+            f"{self.config.study}, tier {self.config.tier}: {_count(tables, 'table')} with "
+            f"{_count(rows, 'row')} need{'s' * (tables == 1)} {_count(distinct, 'training')} a seed"
             + f" ({'; '.join(asides)})" * bool(asides)
-            + f"; {seeds} seed{'s' * (seeds > 1)}, {distinct * seeds} in all."
+            + f"; {_count(seeds, 'seed')}, {distinct * seeds} in all."
         )
 
 
@@ -192,7 +167,7 @@ def load_plan(config: Config | dict[str, Any], root: Path = Path()) -> Plan:
     tier = load_tier(root / "workflow/tiers", config.tier, where)
     tables = config.tables
     if tables == "all":
-        tables = trained_tables(study, tier, root / f"workflow/tiers/{config.tier}.yaml")
+        tables = _trained_tables(study, tier, root / f"workflow/tiers/{config.tier}.yaml")
     for table in tables:
         if table not in study.tables:
             raise unknown("table", table, study.tables, where)
@@ -206,45 +181,27 @@ def load_plan(config: Config | dict[str, Any], root: Path = Path()) -> Plan:
     return plan
 
 
-def trained_tables(study: Study, tier: Tier, where: object) -> list[str]:
-    """Return the study's tables that a tier is for and has recipes of.
-
-    Raises UserError, about the tier's file `where`, for an unknown table, and where there is none.
-    """
+def _trained_tables(study: Study, tier: Tier, where: object) -> list[str]:
+    """Return the study's tables that a tier, whose file is `where`, is for and has recipes of."""
     for table in tier.tables or []:
         if table not in study.tables:
             raise unknown("table", table, study.tables, f"{where}: tables")
+    detectors = {None, *tier.detection}
     trained = [
         table
-        for table in study.tables
-        if table in (tier.tables or study.tables)
-        and all(
-            row.detector is None or row.detector in tier.detection
-            for row in study.table_rows(table)
-        )
+        for table in tier.tables or study.tables
+        if {row.detector for row in study.table_rows(table)} <= detectors
     ]
     if not trained:
         raise UserError(
             f"{where}: there is no table of the study '{study.name}' that this tier is for and has "
             "recipes of; add a recipe, or choose another tier."
         )
-    return trained
+    return [table for table in study.tables if table in trained]
 
 
-def relative_cost(spec: Spec | DetectionSpec) -> int:
-    """Return a rough cost of a training.
-
-    Steps times operations, whose number binds small networks: a gate's branch costs about as much
-    as a convolution, and grouped convolutions cost half as much again.
-    """
-    shape = BACKBONES[spec.backbone.name]
-    grouped = isinstance(shape, ResNetShape) and shape.groups > 1
-    pools = len(spec.attention.pooling.split("&")) if spec.attention.pooling else 0
-    branches = pools + (2 if spec.attention.descriptor else 0)
-    branches = OWN_BRANCHES if spec.attention.module else branches
-    gates = len(shape.gated_channels(spec.backbone.width))
-    cost = spec.recipe.steps * (shape.convolutions * (3 if grouped else 2) // 2 + gates * branches)
-    return cost * DETECTION_COST if isinstance(spec, DetectionSpec) else cost
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number > 1)}"
 
 
 def _check_folder(folder: Path, where: object) -> None:
@@ -254,7 +211,7 @@ def _check_folder(folder: Path, where: object) -> None:
         raise UserError(f"{where}: results: expected a folder, but {there} is none; name another.")
 
 
-def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpec:
+def _spec(row: Row, study: Study, tier: Tier, root: Path) -> AnySpec:
     where = f"{root / 'workflow/studies' / study.name / 'rows.csv'}: {row.table}: {row.label}"
     attention = study.attentions[row.attention]
     if row.detector is None:
@@ -265,8 +222,7 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpe
             "or leave the table out."
         )
     sized = tier.detection[row.detector].sizing(row.backbone)
-    keys = sized.model_dump(include={"width", "regions", "proposals", "crop"})
-    detector = parse(Detector, {"name": row.detector} | keys, where)
+    detector = parse(Detector, {"name": row.detector} | _size(sized, DetectorSize), where)
     inside = gates_in_backbone(detector)
     first = _classification(row.backbone, attention if inside else Attention(), tier, where)
     gate = first.attention if inside else _reduced(attention, sized.reduction)
@@ -283,11 +239,14 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpe
 
 def _classification(name: str, attention: Attention, tier: Tier, where: str) -> Spec:
     sized = tier.classification.sizing(name)
-    keys = sized.model_dump(include={"width", "stride", "norm", "stem"})
-    backbone = parse(Backbone, {"name": name} | keys, where)
+    backbone = parse(Backbone, {"name": name} | _size(sized, BackboneSize), where)
     gate = _reduced(attention, sized.reduction)
     check_fit(gate, backbone, where)
     return Spec(backbone=backbone, attention=gate, recipe=sized.recipe)
+
+
+def _size(sized: Model, size: type[Model]) -> dict[str, Any]:
+    return sized.model_dump(include=set(size.model_fields))
 
 
 def _reduced(attention: Attention, reduction: int | None) -> Attention:
@@ -298,15 +257,13 @@ def _reduced(attention: Attention, reduction: int | None) -> Attention:
 
 def _chosen(row: Row, plan: Plan) -> dict[str, Any]:
     """Return what the tier chooses for a row, by its dotted keys there."""
-    sized = plan.tier.classification.sizing(row.backbone)
     spec = plan.specs[row.table, row.key]
-    if row.detector is None:
+    sized = plan.tier.classification.sizing(row.backbone)
+    if isinstance(spec, Spec):
         return chosen(sized, spec.attention, "classification")
-    detection = plan.tier.detection[row.detector].sizing(row.backbone)
-    facts = chosen(detection, spec.attention, "detection")
-    if isinstance(spec, DetectionSpec) and spec.initial:
-        facts |= chosen(sized, spec.initial.attention, "classification")
-    return facts
+    detection = plan.tier.detection[spec.detector.name].sizing(row.backbone)
+    first = chosen(sized, spec.initial.attention, "classification") if spec.initial else {}
+    return chosen(detection, spec.attention, "detection") | first
 
 
 def _check_comparisons(plan: Plan) -> None:

@@ -64,8 +64,7 @@ def load_study(folder: Path, name: str, where: object) -> Study:
     rows = _read_rows(path / "rows.csv", file)
     file = _seal_modules(file, rows, folder.parent.parent, path / "study.yaml")
     claims = _read_claims(path / "claims.yaml")
-    parts = {key: getattr(file, key) for key in StudyFile.model_fields}
-    study = Study(name=name, rows=rows, claims=claims, **parts)
+    study = Study(name=name, rows=rows, claims=claims, **dict(file))
     _check_references(study, path / "study.yaml")
     named = [f"{row.table}:{row.key}" for row in rows]
     check_references(study.references, named, path, path / "study.yaml")

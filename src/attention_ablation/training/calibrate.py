@@ -10,14 +10,12 @@ import torch
 from attention_ablation.base.io import write_json
 from attention_ablation.cost.rates import Calibration, Measured, load_calibration, network_key
 from attention_ablation.datasets.load import ImageData, ImageSet
-from attention_ablation.spec.spec import DetectionSpec, Run, Spec
+from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.provenance import device_name
 from attention_ablation.training.run import seed_everything
 from attention_ablation.training.task import Task
-
-AnySpec = Spec | DetectionSpec
 
 STEPS, LEAST_SECONDS = 4, 1.0
 # A CPU's rate hardly depends on the batch, and the paper's takes it a minute a step.

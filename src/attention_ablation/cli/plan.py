@@ -1,0 +1,50 @@
+"""Say what the runs will cost, before any is started."""
+
+import argparse
+
+from attention_ablation.cli.options import add_choice, add_device, amount, chosen_plan, count
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_choice(parser)
+    parser.add_argument(
+        "--gpus",
+        type=count(1, 100_000),
+        default=1,
+        metavar="N",
+        help="runs at a time, a GPU each; default: 1",
+    )
+    parser.add_argument("--price", type=amount, metavar="MONEY", help="of an hour of one GPU")
+    parser.add_argument("--runs", action="store_true", help="list every run, too")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="first measure every network that was not yet, a few steps each, on --device",
+    )
+    add_device(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the cost, measured before where that is asked for."""
+    from attention_ablation.cost.bill import describe, describe_runs, over_budget
+    from attention_ablation.cost.cost import load_cost
+
+    plan = chosen_plan(options)
+    if options.calibrate:
+        import torch
+
+        from attention_ablation.training.calibrate import calibrate
+        from attention_ablation.training.device import choose_device
+
+        torch.set_num_threads(options.threads)
+        device = choose_device(options.device)
+        calibrate([run.spec for run in plan.runs.values()], plan.calibration_folder, device)
+    from attention_ablation.evidence.complexity import count_params
+
+    cost = load_cost(plan)
+    params = {path: count_params(run.spec) for path, run in plan.runs.items()}
+    print(describe(cost, options.gpus, options.price, params))
+    if options.runs:
+        print(f"\n{describe_runs(cost)}")
+    if refusal := over_budget(cost):
+        print(f"\nIt will not be started: {refusal}")

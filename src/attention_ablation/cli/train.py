@@ -1,0 +1,31 @@
+"""Train one run, whose spec.json is given."""
+
+import argparse
+
+from attention_ablation.cli.options import add_run, count
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument(
+        "--attempt",
+        type=count(1),
+        default=1,
+        metavar="N",
+        help="above 1, do not try again what failed by itself before; default: 1",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from attention_ablation.training.attempt import attempt
+
+    attempt(
+        options.spec,
+        options.data,
+        device_name=options.device,
+        threads=options.threads,
+        runs_per_gpu=options.runs_per_gpu,
+        number=options.attempt,
+        datasets=options.datasets,
+        workers=options.workers,
+    )
