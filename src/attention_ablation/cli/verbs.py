@@ -204,8 +204,7 @@ def status(options: argparse.Namespace) -> None:
 def where(options: argparse.Namespace) -> None:
     """Print what a cell came from."""
     plan = chosen_plan(options)
-    from attention_ablation.report.provenance import find_cell
-    from attention_ablation.report.where import as_json, as_text
+    from attention_ablation.report.where import as_json, as_text, find_cell
 
     cell = find_cell(plan, options.table, options.row, options.metric)
     print(as_json(cell) if options.format == "json" else as_text(cell))
@@ -226,18 +225,22 @@ def verify(options: argparse.Namespace) -> int:
 def complexity(options: argparse.Namespace) -> int:
     """Print counted sizes beside the printed ones; 1 where one has no explanation."""
     study = load_study(Path("workflow/studies"), options.study, "--study")
-    from attention_ablation.evidence.complexity import MISMATCH, complexity_table
+    from attention_ablation.evidence.complexity import MISMATCH, count_rows
 
-    records = complexity_table(study)
+    counted = count_rows(study)
     from tabulate import tabulate
 
-    shown = [[r[0], r[1], f"{int(r[5]):,}", *r[6:]] for r in records]
+    shown = [
+        [c.table, c.row, f"{c.params:,}", c.params_m_paper,
+         "" if c.gflops is None else f"{c.gflops:.6f}", c.gflops_paper, c.verdict]
+        for c in counted
+    ]  # fmt: skip
     headings = ["table", "row", "params", "paper (M)", "GFLOPs", "paper", "verdict"]
     align = ["left", "left", *["right"] * 4, "left"]
     print(tabulate(shown, headings, disable_numparse=True, colalign=align))
     for name, discrepancy in study.discrepancies.items():
         print("\n" + textwrap.fill(f"{name}: {discrepancy.explanation}", 100))
-    return int(any(record[-1] == MISMATCH for record in records))
+    return int(any(c.verdict == MISMATCH for c in counted))
 
 
 def prepare(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import read_text
-from attention_ablation.evidence.counted import COMPLEXITY_CSV
+from attention_ablation.evidence.complexity import COMPLEXITY_CSV, complexity_csv, count_rows
 from attention_ablation.figures.gradcam_means import gradcam_csv
 from attention_ablation.report.claims import CLAIMS_CSV, CLAIMS_MD, rendered_claims
 from attention_ablation.report.collect import RUNS_CSV, runs_csv
@@ -108,9 +108,7 @@ def _complexity(plan: Plan) -> list[Finding]:
     """Return whether complexity.csv is what a new count of the networks, of 10 s, gives."""
 
     def texts() -> dict[str, str]:
-        from attention_ablation.evidence.complexity import complexity_csv  # it imports torch
-
-        return {COMPLEXITY_CSV: complexity_csv(plan.study)}
+        return {COMPLEXITY_CSV: complexity_csv(count_rows(plan.study))}
 
     again = "attention-ablation render complexity"
     return list(_files(plan.folder, [COMPLEXITY_CSV], texts, again))
