@@ -13,6 +13,8 @@ from attention_ablation.report.notes import table_notes
 from attention_ablation.report.results import Results, table_results
 from attention_ablation.study.expand import Plan
 
+FORMS = ("csv", "md", "tex")
+
 
 def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
     """Write `tables/<table>.csv`, `.md` and `.tex`.

@@ -195,7 +195,7 @@ class Table(Model):
 
     title: Line
     section: Line
-    columns: Names = Field(description="Metrics.")
+    columns: Names = Field(description="Names of metrics.")
     group_by: Literal["backbone"] | None = Field(
         None,
         description="Within what rows are compared, so that their recipes must be equal, and a "
@@ -217,6 +217,9 @@ class CurvesFigure(Model):
     kind: Literal["error-curves"]
     title: Line
     section: Line
+    metric: str = Field(
+        "top1_error", description="What is drawn: a metric of the validation set, by its name."
+    )
     panels: list[Panel] = Field(min_length=1)
 
     @property

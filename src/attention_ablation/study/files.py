@@ -19,6 +19,7 @@ from attention_ablation.networks.record import Backbone
 from attention_ablation.networks.shapes import BACKBONES
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
 from attention_ablation.study.config import (
+    CurvesFigure,
     GradCamFigure,
     ReferenceFigure,
     Row,
@@ -229,7 +230,11 @@ def _check_references(study: Study, where: Path) -> None:
                 raise unknown("row", key, keys, f"{where}: {place}: {table}")
     for name, figure in study.figures.items():
         place = f"{where}: figures.{name}"
-        if isinstance(figure, GradCamFigure):
+        if isinstance(figure, CurvesFigure):
+            curves_of = [n for n, m in study.metrics.items() if m.source.startswith("validation_")]
+            if figure.metric not in curves_of:
+                raise unknown("metric", figure.metric, curves_of, place)
+        elif isinstance(figure, GradCamFigure):
             _check_one_backbone(study, figure, place)
         elif isinstance(figure, ReferenceFigure):
             if figure.reference not in study.references:
