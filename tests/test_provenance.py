@@ -63,10 +63,9 @@ def test_every_cell_leads_somewhere_also_where_nothing_ran(
     failed = plan.runs_folder / plan.row_runs("table4", "resnet34")[0].path
     failed.mkdir(parents=True)
     (failed / "failure.json").write_text('{"status": "failed", "reason": "out of memory"}')
-    origin = find_cell(plan, "table4", "resnet18", "top1_error")
-    cell = origin.cell
-    assert (cell.text, cell.value, cell.n, len(cell.runs)) == ("diverged 1/2", None, 1, 2)
-    assert [record["verified"] for record in origin.runs] == ["yes", "yes"]
+    found = find_cell(plan, "table4", "resnet18", "top1_error")
+    assert (found["text"], found["value"], found["n"]) == ("diverged 1/2", None, 1)
+    assert [record["verified"] for record in found["runs"]] == ["yes", "yes"]
     choice = ["--set", "tables=all", "--set", "seeds=[0, 1]"]
     assert main(["where", "table4", "resnet34", "top1_error", *choice]) == 0
     assert "seed 0: failed, out of memory\n" in capsys.readouterr().out

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 COMPLEXITY_CSV = "complexity.csv"
+FULL_SIZE = CountedOn()
 MATCH, MISMATCH, NOT_PRINTED = "match", "MISMATCH", "not printed"
 
 
@@ -40,7 +41,7 @@ class Complexity:
     gflops: Decimal | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Counted:
     """A row's line of complexity.csv: counted, and as printed, where '' is nothing.
 
@@ -51,14 +52,14 @@ class Counted:
 
     table: str
     row: str
-    label: str = ""
-    backbone: str = ""
-    attention: str = ""
+    label: str
+    backbone: str
+    attention: str
     params: int
-    params_m_paper: str = ""
+    params_m_paper: str
     gflops: Decimal | None
-    gflops_paper: str = ""
-    verdict: str = ""
+    gflops_paper: str
+    verdict: str
 
     @property
     def values(self) -> dict[str, float | None]:
@@ -73,7 +74,7 @@ COLUMNS = [field.name for field in dataclasses.fields(Counted)]
 def measure(
     backbone: Backbone,
     attention: Attention,
-    size: CountSize = CountedOn().size(None),  # noqa: B008, it is frozen
+    size: CountSize = FULL_SIZE,
     detector: Detector | None = None,
 ) -> Complexity:
     """Count a network on the meta device.
@@ -138,11 +139,7 @@ def count_rows(study: Study) -> list[Counted]:
             measured[row.key] = measure_row(study, row)
     return [
         Counted(
-            table=row.table,
-            row=row.key,
-            label=row.label,
-            backbone=row.backbone,
-            attention=row.attention,
+            *(row.table, row.key, row.label, row.backbone, row.attention),
             params=measured[row.key].params,
             params_m_paper=row.printed.get("params_m", ""),
             gflops=measured[row.key].gflops,
@@ -156,21 +153,16 @@ def count_rows(study: Study) -> list[Counted]:
 def compare(study: Study, row: Row, ours: Complexity) -> str:
     """Return the verdict on what the paper prints of a row's network, see `Counted`."""
     values = {"params_m": Decimal(ours.params).scaleb(-6), "gflops": ours.gflops}
-    names: list[str] = []
+    verdicts: list[str] = []
     for metric, value in values.items():
-        printed = row.printed.get(metric)
-        if printed is None:
-            continue
-        digits = Decimal(printed)
-        if value is not None and value.quantize(digits, ROUND_HALF_UP) == digits:
-            names.append(MATCH)
-            continue
-        names += study.explaining(row, metric) or [MISMATCH]
-    if MISMATCH in names:
+        if metric in row.printed:
+            printed = Decimal(row.printed[metric])
+            match = value is not None and value.quantize(printed, ROUND_HALF_UP) == printed
+            verdicts += [MATCH] if match else study.explaining(row, metric) or [MISMATCH]
+    if MISMATCH in verdicts:
         return MISMATCH
-    return "; ".join(dict.fromkeys(n for n in names if n != MATCH)) or (
-        MATCH if names else NOT_PRINTED
-    )
+    odd = [verdict for verdict in verdicts if verdict != MATCH]
+    return "; ".join(dict.fromkeys(odd or verdicts)) or NOT_PRINTED
 
 
 def complexity_csv(counted: Iterable[Counted]) -> str:
@@ -212,9 +204,6 @@ def read_counts(plan: Plan) -> dict[tuple[str, str], Counted]:
 
 
 def _parse(line: dict[str, str]) -> Counted:
-    texts = {name: line[name] for name in COLUMNS if line.get(name)}
-    numbers = {
-        "params": int(line["params"]),
-        "gflops": Decimal(line["gflops"]) if line["gflops"] else None,
-    }
-    return Counted(**texts | numbers)  # type: ignore[arg-type]
+    texts = {name: line.get(name, "") for name in COLUMNS}
+    gflops = Decimal(line["gflops"]) if line["gflops"] else None
+    return Counted(**texts | {"params": int(line["params"]), "gflops": gflops})  # type: ignore[arg-type]

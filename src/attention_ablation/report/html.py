@@ -113,7 +113,7 @@ def _rows(plan: Plan, results: Results, cells: dict[str, dict[str, Any]]) -> lis
         for name, metric in results.columns.items():
             cell, identifier = line.cells[name], f"{results.table} {line.row.key} {name}"
             cells[identifier] = {
-                "title": f"Table {number(results.table)}, {cell.label}: {metric.title}",
+                "title": f"Table {number(results.table)}, {line.row.label}: {metric.title}",
                 "text": _explanation(plan, line.row.detector, cell, metric),
                 "runs": [run.path for run in cell.runs],
             }

@@ -32,8 +32,8 @@ def complexity(plan: Plan) -> dict[str, Any]:
         "'match': equal to what the paper prints when rounded to its digits."
     )
     headings = ["Row", "Table", "Params", "paper (M)", "GFLOPs", "paper", "Verdict"]
-    return _block("complexity", "Parameters and GFLOPs of every row", headings, rows,
-                  numbers=[2, 3, 4, 5], text=text)  # fmt: skip
+    return {"name": "complexity", "title": "Parameters and GFLOPs of every row", "text": text,
+            "headings": headings, "rows": rows, "numbers": [2, 3, 4, 5]}  # fmt: skip
 
 
 def run_list(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
@@ -48,7 +48,8 @@ def run_list(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
         for path, line in zip(runs.index, runs.to_dict("records"), strict=True)
     ]
     headings = ["Run and seed", *columns.values()]
-    return _block("runs", "All runs", headings, rows, numbers=list(range(2, len(columns))))
+    return {"name": "runs", "title": "All runs", "headings": headings, "rows": rows,
+            "numbers": list(range(2, len(columns)))}  # fmt: skip
 
 
 def environment(runs: pd.DataFrame) -> dict[str, Any]:
@@ -64,7 +65,8 @@ def environment(runs: pd.DataFrame) -> dict[str, Any]:
                 facts["git_commit"] = facts["git_commit"][:12]
             rows.append([str(count), *facts.values()])
     headings = ["Runs", *(ENVIRONMENT[name] for name in names)]
-    return _block("environment", "Where the runs were made", headings, rows, numbers=[0])
+    return {"name": "environment", "title": "Where the runs were made", "headings": headings,
+            "rows": rows, "numbers": [0]}  # fmt: skip
 
 
 def run_provenance(plan: Plan, runs: pd.DataFrame, path: str) -> dict[str, Any]:
@@ -78,14 +80,6 @@ def run_provenance(plan: Plan, runs: pd.DataFrame, path: str) -> dict[str, Any]:
             outcome.append((metric.heading, f"{_fact(line[column])}{metric.suffix}"))
     spec = json.dumps(record["spec"], indent=2)
     return {"facts": [*outcome, *run_facts(record)], "spec": spec}
-
-
-def _block(
-    name: str, title: str, headings: list[str], rows: list[list[str]],
-    *, numbers: list[int], text: str = "",
-) -> dict[str, Any]:  # fmt: skip
-    return {"name": name, "title": title, "headings": headings, "rows": rows,
-            "numbers": numbers, "text": text}  # fmt: skip
 
 
 def _fact(value: Any, decimals: int | None = None) -> str:

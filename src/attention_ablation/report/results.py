@@ -1,7 +1,7 @@
 """A table's results: one record for each cell, which every format only writes."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -24,7 +24,7 @@ DETECTION = ("params_m",)
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Our number and the paper's, of a row and a metric.
+    """Our number and the paper's, of a row in a metric.
 
     value: the count, or the mean over the n completed runs; None where there is none, or a run
     diverged. spread: the sample standard deviation, None below two runs. text: of ours, as every
@@ -32,10 +32,6 @@ class Cell:
     runs: one for each seed, none of a count.
     """
 
-    table: str
-    row: str
-    label: str
-    metric: str
     value: float | None
     spread: float | None
     text: str
@@ -90,9 +86,8 @@ def number(table: str) -> str:
 
 def table_results(plan: Plan, table: str, runs: pd.DataFrame) -> Results:
     """Return a table's results; `runs` is what `collect` returned."""
-    names = plan.study.tables[table].columns
     metrics = plan.study.metrics
-    columns = {name: metrics[name] for name in names}
+    columns = {name: metrics[name] for name in plan.study.tables[table].columns}
     outcomes = {
         row.key: runs.loc[[run.path for run in plan.row_runs(table, row.key)]]
         for row in plan.rows(table)
@@ -103,38 +98,32 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame) -> Results:
         if not metric.counted
     }
     best = {(name, c.first) for name in contests for c in contests[name] if c.resolved}
-    best_paper = _best_printed(plan, table, list(contests))
-    marks = _marks(plan, table)
+    best_paper = {(name, key) for name in contests for key in _best_printed(plan, table, name)}
+    signs = discrepancies(plan, table)
     counts = read_counts(plan)
-    detection = any(row.detector for row in plan.rows(table))
-    always = DETECTION if detection else CLASSIFICATION
+    always = DETECTION if any(row.detector for row in plan.rows(table)) else CLASSIFICATION
     rows = []
     for row in plan.rows(table):
         done = outcomes[row.key][outcomes[row.key]["status"] == "completed"]
         count = counts.get((table, row.key))
         cells = {}
-        for name in (name for name in metrics if name in names or name in always):
+        for name in (name for name in metrics if name in columns or name in always):
             metric = metrics[name]
             digits = _digits(metric, plan.specs[table, row.key])
             value, spread, text = _ours(metric, digits, outcomes[row.key], count)
             cells[name] = Cell(
-                table=table,
-                row=row.key,
-                label=row.label,
-                metric=name,
                 value=value,
                 spread=spread,
                 text=text,
                 n=0 if metric.counted else len(done),
                 paper=row.printed.get(name),
-                mark=marks.get((name, row.key), ""),
+                mark="".join(signs.get(d, "") for d in plan.study.explaining(row, name)[-1:]),
                 best=(name, row.key) in best,
                 best_paper=(name, row.key) in best_paper,
                 digits=digits,
                 runs=[] if metric.counted else plan.row_runs(table, row.key),
             )
-        unexplained = count is not None and count.verdict == MISMATCH
-        mark = f" {MISMATCHED}" * unexplained
+        mark = f" {MISMATCHED}" if count and count.verdict == MISMATCH else ""
         rows.append(ResultRow(row=row, n=len(done), mark=mark, cells=cells))
     return Results(table=table, rows=rows, columns=columns, contests=contests)
 
@@ -143,16 +132,6 @@ def discrepancies(plan: Plan, table: str) -> dict[str, str]:
     """Return a table's named discrepancies and their marks."""
     names = [name for name, d in plan.study.discrepancies.items() if d.table == table]
     return dict(zip(names, MARKS, strict=False))
-
-
-def _marks(plan: Plan, table: str) -> dict[tuple[str, str], str]:
-    """Return the marks of printed cells that a discrepancy explains, by metric and row."""
-    return {
-        (metric, key): mark
-        for name, mark in discrepancies(plan, table).items()
-        for key in plan.study.discrepancies[name].rows
-        for metric in plan.study.discrepancies[name].metrics
-    }
 
 
 def _digits(metric: Metric, spec: Spec | DetectionSpec) -> int:
@@ -169,8 +148,7 @@ def _ours(
     if metric.counted:
         value = count.values[metric.source] if count else None
         return value, None, DASH if value is None else f"{value:.{digits}f}"
-    diverged = int((outcomes["status"] == "diverged").sum())
-    if diverged:
+    if diverged := int((outcomes["status"] == "diverged").sum()):
         return None, None, f"diverged {diverged}/{len(outcomes)}"
     values = _numbers(outcomes[outcomes["status"] == "completed"], metric)
     mean, spread = (_rounded(x, digits) for x in (values.mean(), values.std()))
@@ -200,22 +178,19 @@ def _contests(
             if (outcomes[row.key]["status"] == "completed").all() and numbers.notna().all():
                 values[row.key] = numbers.tolist()
         # A row that is not complete leaves the winner open.
-        higher = metric.higher_is_better
+        higher = metric.better == "higher"
         if len(values) == len(group) and (found := contest(values, higher_is_better=higher)):
             contests.append(found)
     return contests
 
 
-def _best_printed(plan: Plan, table: str, measured: list[str]) -> set[tuple[str, str]]:
-    """Return the best printed cells of each group, by metric and row."""
-    best = set()
+def _best_printed(plan: Plan, table: str, metric: str) -> Iterator[str]:
+    """Yield the row of each group with the best printed number."""
+    best_of = max if plan.study.metrics[metric].better == "higher" else min
     for group in plan.groups(table):
-        for name in measured:
-            best_of = max if plan.study.metrics[name].higher_is_better else min
-            printed = {row.key: float(row.printed[name]) for row in group if name in row.printed}
-            if len(printed) > 1:
-                best.add((name, best_of(printed, key=lambda key: printed[key])))
-    return best
+        printed = {row.key: float(row.printed[metric]) for row in group if metric in row.printed}
+        if len(printed) > 1:
+            yield best_of(printed, key=lambda key: printed[key])
 
 
 def run_metrics(plan: Plan, runs: pd.DataFrame) -> dict[str, Metric]:

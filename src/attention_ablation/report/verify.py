@@ -1,6 +1,6 @@
 """Every number that the tables show, held to the folders of the runs that it came from."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,18 +30,14 @@ def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
         for path in plan.runs
         for finding in check_run(plan.runs_folder / path, weights=True)
     ]
-
-    def texts(table: str) -> Iterable[str]:
-        return rendered(plan, table, runs).values()
-
     # Files that are made together, below the study's folder, and what gives their texts.
-    made: dict[tuple[str, ...], Callable[[], Iterable[str]]] = {
-        (COMPLEXITY_CSV,): lambda: [complexity_csv(count_rows(plan.study))],
-        (RUNS_CSV,): lambda: [runs.to_csv()],
-        (REPORT,): lambda: [rendered_report(plan, runs)],
+    made: dict[tuple[str, ...], Callable[[], Mapping[str, str]]] = {
+        (COMPLEXITY_CSV,): lambda: {COMPLEXITY_CSV: complexity_csv(count_rows(plan.study))},
+        (RUNS_CSV,): lambda: {RUNS_CSV: runs.to_csv()},
+        (REPORT,): lambda: {REPORT: rendered_report(plan, runs)},
     }
     if plan.study.claims:
-        made[CLAIMS_CSV, CLAIMS_MD] = lambda: rendered_claims(plan, runs).values()
+        made[CLAIMS_CSV, CLAIMS_MD] = partial(rendered_claims, plan, runs)
     for name in plan.gradcam_figures:
         made[(f"figures/{name}.csv",)] = partial(_gradcam, plan, name)
     for table in plan.tables:
@@ -54,14 +50,14 @@ def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
             findings.append(Finding(WRONG, table, what))
         if not unlike:  # else it is not rendered
             names = tuple(f"tables/{table}.{form}" for form in FORMS)
-            made[names] = partial(texts, table)
+            made[names] = partial(rendered, plan, table, runs)
     for names, texts in made.items():
         findings += _compare(plan.folder, names, texts)
     return findings
 
 
-def _gradcam(plan: Plan, name: str) -> list[str]:
-    return [gradcam_csv(plan, name)]
+def _gradcam(plan: Plan, name: str) -> dict[str, str]:
+    return {name: gradcam_csv(plan, name)}
 
 
 def describe(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
@@ -104,7 +100,7 @@ def _summary(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
 
 
 def _compare(
-    folder: Path, names: Sequence[str], texts: Callable[[], Iterable[str]]
+    folder: Path, names: Sequence[str], texts: Callable[[], Mapping[str, str]]
 ) -> Iterator[Finding]:
     """Yield each file that is there and is not what `texts` gives now, made only if any is."""
     # A plain `render` leaves out what takes long.
@@ -112,7 +108,7 @@ def _compare(
     remedy = f"`attention-ablation render{what}` writes it again"
     there = [name for name in names if (folder / name).exists()]
     try:
-        expected = dict(zip(names, texts(), strict=True)) if there else {}
+        expected = dict(zip(names, texts().values(), strict=True)) if there else {}
     except UserError as error:  # of another file that it is made from
         for name in there:
             yield Finding(WRONG, str(folder / name), f"it cannot be made again: {error}")

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,42 +16,28 @@ from attention_ablation.networks.record import Backbone
 from attention_ablation.report.collect import collect
 from attention_ablation.report.results import Cell, table_results
 from attention_ablation.runs.folder import LOG
+from attention_ablation.runs.records import Metrics
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Row
 from attention_ablation.study.confounds import flatten
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import Metric
 
 WIDTH = 100
 FINISHED = ("completed", "diverged")
 PATHS = ("folder", "log")
 PACKAGES = ("attention_ablation", "python", "torch", "torchvision", "numpy")
-# Of a run's line in runs.csv. seconds: of the process that finished the run; compute_seconds: of
-# the whole training. images_per_second: of the last epoch, end to end. Peak memory: MB (2**20
-# bytes), on the device for GPUs only. verified: see `report.collect`.
-FACTS = (
-    *("status", "reason", "verified", "git_commit", "git_dirty", "device", "threads", "processes"),
-    *("seconds", "compute_seconds", "images_per_second", "peak_memory_mb"),
-    *("peak_device_memory_mb", "dataset_fingerprint", "dataset_composed_with"),
-)
+FACTS = ("status", "reason", "verified", *Metrics.model_fields)
 COUNTED = {
     "params_m": "parameters, in millions",
     "gflops": "multiply-accumulates of convolutions and linear layers for one image, in 1e9",
 }
 
 
-@dataclass(frozen=True)
-class Origin:
-    """A cell with the records of its runs or, where it is counted, of its count."""
+def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:
+    """Return a cell's record with its heading, and those of its runs or of its count.
 
-    cell: Cell
-    metric: Metric
-    runs: list[dict[str, Any]]
-    count: dict[str, Any] | None
-
-
-def find_cell(plan: Plan, table: str, row: str, metric: str) -> Origin:
-    """Return where a cell is from. Raises UserError for an unknown table, row or metric."""
+    Raises UserError for an unknown table, row or metric.
+    """
     where = f"study {plan.study.name}"
     if table not in plan.study.tables:
         raise unknown("table", table, plan.study.tables, where)
@@ -73,12 +58,12 @@ def find_cell(plan: Plan, table: str, row: str, metric: str) -> Origin:
     (cell,) = (
         line.cells[metric] for line in table_results(plan, table, frame).rows if line.row.key == row
     )
-    record = plan.study.metrics[metric]
-    runs = [
-        run_record(plan, run, frame.loc[run.path].to_dict(), record.source) for run in cell.runs
-    ]
-    count = _count(plan, rows[row], cell, record) if record.counted else None
-    return Origin(cell, record, runs, count)
+    known = plan.study.metrics[metric]
+    runs = [run_record(plan, run, frame.loc[run.path].to_dict(), known.source) for run in cell.runs]
+    facts = {"table": table, "row": row, "label": rows[row].label, "metric": metric}
+    facts |= {field.name: getattr(cell, field.name) for field in dataclasses.fields(Cell)}
+    count = _count(plan, rows[row], metric, cell.value) if known.counted else None
+    return facts | {"heading": known.title, "unit": known.unit, "runs": runs, "count": count}
 
 
 def run_record(
@@ -103,59 +88,57 @@ def run_record(
         "seed": run.seed,
         "value": fact(source),
         "spec": run.spec.model_dump(mode="json", exclude_none=True),
-        "versions": {name: str(known[name]) for name in PACKAGES if name in known},
         **{name: fact(name) for name in FACTS},
     }
 
 
-def _count(plan: Plan, row: Row, cell: Cell, metric: Metric) -> dict[str, Any]:
+def _count(plan: Plan, row: Row, metric: str, value: float | None) -> dict[str, Any]:
     """Return how a cell was counted, on the network of full size, and the verdict on the paper's.
 
     verdict: match, MISMATCH, not printed, or the discrepancy that explains the printed cell.
     """
     found = read_counts(plan).get((row.table, row.key))
     size = plan.study.counted_on.size(row.detector)
+    what = COUNTED[plan.study.metrics[metric].source]
     parts = {
         "backbone": Backbone(name=row.backbone),
         "detector": Detector(name=row.detector) if row.detector else None,
         "attention": plan.study.attentions[row.attention],
     }
-    explained = plan.study.explaining(row, cell.metric)
+    explained = plan.study.explaining(row, metric)
     return {
-        "value": cell.value,
+        "value": value,
         "network": {
             name: part.model_dump(mode="json", exclude_none=True)
             for name, part in parts.items()
             if part
         },
-        "how": f"{COUNTED[metric.source]}, of the full-size network at {size.image_size} px and "
-        f"{size.classes} classes, whatever the tier; nothing was trained for it",
+        "how": f"{what}, of the full-size network at {size.image_size} px and {size.classes} "
+        "classes, whatever the tier; nothing was trained for it",
         "verdict": found.verdict if found else None,
         "explanation": " ".join(plan.study.discrepancies[d].explanation for d in explained) or None,
         "source": str(plan.folder / COMPLEXITY_CSV),
     }
 
 
-def as_json(origin: Origin) -> str:
-    """Return a cell and what it is from as JSON, in the keys of the records above."""
-    cell = {field.name: getattr(origin.cell, field.name) for field in dataclasses.fields(Cell)}
-    data = cell | {"runs": origin.runs, "count": origin.count}
-    return json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False)
+def as_json(cell: Mapping[str, Any]) -> str:
+    """Return what `find_cell` returned as JSON."""
+    return json.dumps(cell, indent=2, allow_nan=False, ensure_ascii=False)
 
 
-def as_text(origin: Origin) -> str:
-    """Return a cell and what it is from as lines for a person."""
-    cell = origin.cell
-    n = f" (n = {cell.n} of {len(cell.runs)})" * (origin.count is None)
+def as_text(cell: Mapping[str, Any]) -> str:
+    """Return what `find_cell` returned as lines for a person."""
+    count = cell["count"]
+    n = f" (n = {cell['n']} of {len(cell['runs'])})" * (count is None)
     lines = [
-        f"{cell.table}, {cell.label}: {origin.metric.title}",
-        f"  ours   {cell.text}{n}",
-        f"  paper  {cell.paper or 'prints none'}",
+        f"{cell['table']}, {cell['label']}: {cell['heading']}",
+        f"  ours   {cell['text']}{n}",
+        f"  paper  {cell['paper'] or 'prints none'}",
     ]
-    if origin.count:
-        lines += ["", *_count_lines(origin.count)]
-    for record in origin.runs:
-        lines += ["", *_run_lines(record, origin.metric)]
+    if count:
+        lines += ["", *_count_lines(count)]
+    for run in cell["runs"]:
+        lines += ["", *_run_lines(run, f" {cell['unit']}" if cell["unit"] else "")]
     return "\n".join(lines)
 
 
@@ -169,7 +152,7 @@ def run_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     memory = f"{_number(run['peak_memory_mb'])} MB at most"
     if run["peak_device_memory_mb"] is not None:
         memory += f", {_number(run['peak_device_memory_mb'])} MB on the device"
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    versions = ", ".join(f"{name} {run[name]}" for name in PACKAGES if run[name])
     composed = run["dataset_composed_with"]
     return [
         *facts,
@@ -203,10 +186,10 @@ def _count_lines(count: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _run_lines(run: Mapping[str, Any], metric: Metric) -> list[str]:
+def _run_lines(run: Mapping[str, Any], unit: str) -> list[str]:
     outcome = [str(run["status"])]
     if run["value"] is not None:
-        outcome.append(f"{run['value']:.4g}{metric.suffix}")
+        outcome.append(f"{run['value']:.4g}{unit}")
     if run["reason"]:
         outcome.append(run["reason"])
     lines = [f"seed {run['seed']}: {', '.join(outcome)}"]

@@ -1,7 +1,7 @@
 """Metrics: what tables, claims and figures show and compare; a study may add some of its own."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -53,11 +53,6 @@ class Metric(Model):
         return self.source in COUNTS
 
     @property
-    def higher_is_better(self) -> bool:
-        """Whether more of it is better."""
-        return self.better == "higher"
-
-    @property
     def suffix(self) -> str:
         """What stands behind a value in a sentence."""
         return f" {self.unit}" if self.unit else ""
@@ -68,28 +63,28 @@ class Metric(Model):
         return " points" if self.unit == "%" else self.suffix
 
 
-def _percent(heading: str, source: str, better: Literal["lower", "higher"] = "lower") -> Metric:
-    # mAPs have one digit, as papers print them.
-    digits = None if better == "lower" else 1
-    return Metric(heading=heading, unit="%", better=better, digits=digits, source=source)
+def _percent(heading: str, source: str, **how: Any) -> Metric:
+    return Metric(heading=heading, unit="%", source=source, **how)
 
 
-def _share(heading: str, source: str) -> Metric:
-    return Metric(heading=heading, better="higher", digits=3, source=source)
-
-
+MAP: dict[str, Any] = {"better": "higher", "digits": 1}  # one, as papers print it
+SHARE: dict[str, Any] = {"better": "higher", "digits": 3}
 # In the order of columns in a CSV.
 METRICS = {
     "params_m": Metric(heading="Params", unit="M", digits=2, source="params_m"),
     "gflops": Metric(heading="GFLOPs", digits=3, source="gflops"),
     "top1_error": _percent("Top-1 error", "validation_top1_error"),
     "top5_error": _percent("Top-5 error", "validation_top5_error"),
-    "map_50": _percent("mAP@.5", "validation_map_50", "higher"),
-    "map_75": _percent("mAP@.75", "validation_map_75", "higher"),
-    "map": _percent("mAP@[.5, .95]", "validation_map", "higher"),
+    "map_50": _percent("mAP@.5", "validation_map_50", **MAP),
+    "map_75": _percent("mAP@.75", "validation_map_75", **MAP),
+    "map": _percent("mAP@[.5, .95]", "validation_map", **MAP),
     "train_top1_error": _percent("Training top-1 error", "train_top1_error"),
-    "gradcam_energy_in_box": _share("Grad-CAM energy in the box", "gradcam_energy_in_box"),
-    "gradcam_target_probability": _share("Target's probability", "gradcam_target_probability"),
+    "gradcam_energy_in_box": Metric(
+        heading="Grad-CAM energy in the box", source="gradcam_energy_in_box", **SHARE
+    ),
+    "gradcam_target_probability": Metric(
+        heading="Target's probability", source="gradcam_target_probability", **SHARE
+    ),
 }
 
 
@@ -115,10 +110,10 @@ def check_metrics(
 
 
 class CountSize(Model):
-    """Classes and image size with which networks of full size are counted."""
+    """Classes, without the background, and image size that a network is counted with."""
 
-    classes: int = Field(ge=1, description="Of detectors without the background.")
-    image_size: int = Field(ge=1, description="Side, px; the shorter one of Faster R-CNN's input.")
+    classes: int = Field(ge=1)
+    image_size: int = Field(ge=1, description="px; of Faster R-CNN the shorter side.")
 
     @property
     def text(self) -> str:
@@ -126,17 +121,15 @@ class CountSize(Model):
         return f"{self.image_size} px, {self.classes} classes"
 
 
-class CountedOn(Model):
-    """What parameters and GFLOPs are counted on, whatever the tier: the paper's data sets."""
+class CountedOn(CountSize):
+    """What networks of full size are counted on, whatever the tier: the paper's data sets."""
 
-    classes: int = Field(1000, ge=1, description="Of classification.")
-    image_size: int = Field(224, ge=1, description="Of classification, px.")
+    classes: int = Field(1000, ge=1)
+    image_size: int = Field(224, ge=1, description="px")
     detectors: dict[str, CountSize] = Field(
         default_factory=dict, description="By detector; every detector of a row has an entry."
     )
 
     def size(self, detector: str | None) -> CountSize:
-        """Return what the networks of a detector, or of classification, are counted on."""
-        if detector is not None:
-            return self.detectors[detector]
-        return CountSize(classes=self.classes, image_size=self.image_size)
+        """Return what networks of a detector, or those of classification, are counted on."""
+        return self if detector is None else self.detectors[detector]
