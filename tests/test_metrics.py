@@ -162,7 +162,7 @@ def test_every_metric_has_its_number_in_runs_csv(plan: Plan) -> None:
     assert recorded <= set(RUN_NUMBERS)
     assert {name.partition("_")[0] for name in others} == {"train", "validation"}
     assert plan.study.metrics.keys() == METRICS.keys() | {"speed", "loss"}
-    results = table_results(plan, "gain", collect(plan))
+    results = table_results(plan, "gain", collect(plan), {})
     assert list(results.columns) == ["params_m", "speed", "loss"]
 
 

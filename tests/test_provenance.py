@@ -47,7 +47,7 @@ def test_every_cell_leads_somewhere_also_where_nothing_ran(
     plan = load_plan(Config(study="cbam", tier="tiny", seeds=[0, 1]))
     runs = collect(plan)
     for table in plan.tables:
-        results = table_results(plan, table, runs)
+        results = table_results(plan, table, runs, {})
         assert [line.row for line in results.rows] == plan.rows(table)
         assert list(results.columns) == plan.study.tables[table].columns
         for line in results.rows:

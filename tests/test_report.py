@@ -78,7 +78,7 @@ def test_a_diverged_run_says_so_and_hides_no_mean(tiny: Plan) -> None:
     write_metrics(tiny, "resnet50+cbam", [99], status="diverged", validation_top1_error=None)
     (cbam,) = (
         line
-        for line in table_results(tiny, "table3", collect(tiny)).rows
+        for line in table_results(tiny, "table3", collect(tiny), {}).rows
         if line.row.key == "resnet50+cbam"
     )
     assert (cbam.cells["top1_error"].text, cbam.cells["top1_error"].value) == ("diverged 1/3", None)

@@ -69,6 +69,7 @@ class Counted:
 
 
 COLUMNS = [field.name for field in dataclasses.fields(Counted)]
+Counts = dict[tuple[str, str], Counted]  # by table and row
 
 
 def measure(
@@ -181,7 +182,7 @@ def write_complexity(plan: Plan) -> None:
     write_text(plan.folder / COMPLEXITY_CSV, complexity_csv(count_rows(plan.study)))
 
 
-def read_counts(plan: Plan) -> dict[tuple[str, str], Counted]:
+def read_counts(plan: Plan) -> Counts:
     """Return the lines of complexity.csv by table and row, none where it is missing.
 
     Raises UserError where it is damaged.

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from attention_ablation.evidence.complexity import read_counts
+from attention_ablation.evidence.complexity import Counts, read_counts
 from attention_ablation.evidence.references import differences
 from attention_ablation.evidence.statistics import (
     ALPHA,
@@ -137,8 +137,10 @@ def ledger(plan: Plan, frame: pd.DataFrame) -> Ledger:
     Args:
         frame: the plan's runs, as `report.collect.collect` returns them.
     """
-    claims = plan.study.claims
-    found = [evidence(plan, frame, pair) for claim in claims.values() for pair in claim.pairs()]
+    claims, counts = plan.study.claims, read_counts(plan)
+    found = [
+        evidence(plan, frame, pair, counts) for claim in claims.values() for pair in claim.pairs()
+    ]
     p_values = adjusted(found)
     family = len({e.hypothesis for e in found if e.tested})
     judged = iter([judge(plan.study, e, p, family) for e, p in zip(found, p_values, strict=True)])
@@ -151,14 +153,14 @@ def ledger(plan: Plan, frame: pd.DataFrame) -> Ledger:
     )
 
 
-def evidence(plan: Plan, frame: pd.DataFrame, pair: Pair) -> Evidence:
+def evidence(plan: Plan, frame: pd.DataFrame, pair: Pair, counts: Counts) -> Evidence:
     """Look up what there is on one comparison: runs of the selected tables, or counts."""
     for table, key in (pair.first, pair.second):
         if (table, key) not in plan.specs:
             return Evidence(pair, obstacle=f"{table} is not selected")
     metric = plan.study.metrics[pair.metric]
     if metric.counted:
-        return _counts(plan, pair, metric.source)
+        return _counts(counts, pair, metric.source)
     first, second = (
         frame.loc[[run.path for run in plan.row_runs(*row)]].set_index("seed")
         for row in (pair.first, pair.second)
@@ -280,8 +282,8 @@ def _published(plan: Plan, claim: Claim) -> list[JudgedPair]:
     ]
 
 
-def _counts(plan: Plan, pair: Pair, source: str) -> Evidence:
-    counts, values = read_counts(plan), []
+def _counts(counts: Counts, pair: Pair, source: str) -> Evidence:
+    values = []
     for table, key in (pair.first, pair.second):
         value = counts[table, key].values[source] if (table, key) in counts else None
         if value is None:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from attention_ablation import __version__
 from attention_ablation.base.io import Missing, read_bytes, write_text
+from attention_ablation.evidence.complexity import Counts, read_counts
 from attention_ablation.report.comparable import confounds
 from attention_ablation.report.html_claims import page_claims
 from attention_ablation.report.html_lists import complexity, environment, run_list, run_provenance
@@ -47,8 +48,11 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         (PAGE / "report.html.j2").read_text("utf-8")
     )
     cells: dict[str, dict[str, Any]] = {}
-    counts = runs["status"].value_counts()
-    claims, tables = page_claims(plan, runs), [_table(plan, t, runs, cells) for t in plan.tables]
+    counts, sizes = runs["status"].value_counts(), read_counts(plan)
+    claims, tables = (
+        page_claims(plan, runs),
+        [_table(plan, t, runs, sizes, cells) for t in plan.tables],
+    )
     provenance = {path: run_provenance(plan, runs, path) for path in runs.index}
     # `</script>` inside a text would end the element.
     data = json.dumps({"cells": cells, "runs": provenance}).replace("<", "\\u003c")
@@ -66,7 +70,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
             for name, d in plan.study.discrepancies.items()
             if d.table in plan.tables
         ],
-        blocks=[complexity(plan), run_list(plan, runs), environment(runs)],
+        blocks=[complexity(plan, sizes), run_list(plan, runs), environment(runs)],
         made_by=f"Made by attention-ablation {__version__}.",
         css=Markup((PAGE / "report.css").read_text("utf-8")),
         script=Markup((PAGE / "report.js").read_text("utf-8")),
@@ -87,7 +91,11 @@ def _figure(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def _table(
-    plan: Plan, table: str, runs: pd.DataFrame, cells: dict[str, dict[str, Any]]
+    plan: Plan,
+    table: str,
+    runs: pd.DataFrame,
+    counts: Counts,
+    cells: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Return what the page shows of a table; `cells` gains the provenance of each of ours."""
     entry = plan.study.tables[table]
@@ -97,7 +105,7 @@ def _table(
         reason = "Not shown: rows that are compared here were not trained alike."
         rows = [{"label": row.label, "cells": []} for row in plan.rows(table)]
         return shown | {"headings": ["Architecture"], "rows": rows, "notes": [reason, *refused]}
-    results = table_results(plan, table, runs)
+    results = table_results(plan, table, runs, counts)
     headings = ["Architecture"]
     for metric in results.columns.values():
         headings += [metric.title, "paper", f"ours {MINUS} paper"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from attention_ablation.evidence.complexity import read_counts
+from attention_ablation.evidence.complexity import Counts
 from attention_ablation.report.results import DASH, number, run_metrics
 from attention_ablation.report.where import run_facts, run_record
 from attention_ablation.study.expand import Plan
@@ -18,13 +18,13 @@ ENVIRONMENT = {
 DECIMALS = {"train_loss": 3, "seconds": 1, "images_per_second": 1}
 
 
-def complexity(plan: Plan) -> dict[str, Any]:
+def complexity(plan: Plan, counts: Counts) -> dict[str, Any]:
     """Return the list of all counts."""
     rows = [
         [count.row, number(count.table), f"{count.params:,}", count.params_m_paper or DASH,
          DASH if count.gflops is None else f"{count.gflops:.6f}", count.gflops_paper or DASH,
          count.verdict]
-        for count in read_counts(plan).values()
+        for count in counts.values()
     ]  # fmt: skip
     text = (
         f"Of the full-size networks, {plan.study.counted_on.size(None).text}, and of detectors "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from attention_ablation.evidence.complexity import MISMATCH, Counted, read_counts
+from attention_ablation.evidence.complexity import MISMATCH, Counted, Counts
 from attention_ablation.evidence.statistics import Contest, contest
 from attention_ablation.spec.spec import DetectionSpec, Run, Spec
 from attention_ablation.study.config import Row
@@ -84,8 +84,8 @@ def number(table: str) -> str:
     return re.sub(r"^table(?=\d)", "", table)
 
 
-def table_results(plan: Plan, table: str, runs: pd.DataFrame) -> Results:
-    """Return a table's results; `runs` is what `collect` returned."""
+def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) -> Results:
+    """Return a table's results, of what `collect` and `read_counts` returned."""
     metrics = plan.study.metrics
     columns = {name: metrics[name] for name in plan.study.tables[table].columns}
     outcomes = {
@@ -100,7 +100,6 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame) -> Results:
     best = {(name, c.first) for name in contests for c in contests[name] if c.resolved}
     best_paper = {(name, key) for name in contests for key in _best_printed(plan, table, name)}
     signs = discrepancies(plan, table)
-    counts = read_counts(plan)
     always = DETECTION if any(row.detector for row in plan.rows(table)) else CLASSIFICATION
     rows = []
     for row in plan.rows(table):

@@ -6,6 +6,7 @@ import io
 import pandas as pd
 
 from attention_ablation.base.io import write_text
+from attention_ablation.evidence.complexity import read_counts
 from attention_ablation.report.comparable import check_comparable
 from attention_ablation.report.latex import to_latex
 from attention_ablation.report.markdown import to_markdown
@@ -28,7 +29,7 @@ def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
 
 def rendered(plan: Plan, table: str, runs: pd.DataFrame) -> dict[str, str]:
     """Return a table's text as csv, md and tex."""
-    results = table_results(plan, table, runs)
+    results = table_results(plan, table, runs, read_counts(plan))
     notes = table_notes(plan, results, runs)
     entry = plan.study.tables[table]
     title = f"{entry.title} (section {entry.section})"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.detectors.record import Detector
-from attention_ablation.evidence.complexity import COMPLEXITY_CSV, read_counts
+from attention_ablation.evidence.complexity import COMPLEXITY_CSV, Counts, read_counts
 from attention_ablation.networks.record import Backbone
 from attention_ablation.report.collect import collect
 from attention_ablation.report.results import Cell, table_results
@@ -55,14 +55,17 @@ def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:
     # Without reading the folders of other tables' runs.
     specs = {place: spec for place, spec in plan.specs.items() if place[0] == table}
     frame = collect(dataclasses.replace(plan, tables=[table], specs=specs))
+    counts = read_counts(plan)
     (cell,) = (
-        line.cells[metric] for line in table_results(plan, table, frame).rows if line.row.key == row
+        line.cells[metric]
+        for line in table_results(plan, table, frame, counts).rows
+        if line.row.key == row
     )
     known = plan.study.metrics[metric]
     runs = [run_record(plan, run, frame.loc[run.path].to_dict(), known.source) for run in cell.runs]
     facts = {"table": table, "row": row, "label": rows[row].label, "metric": metric}
     facts |= {field.name: getattr(cell, field.name) for field in dataclasses.fields(Cell)}
-    count = _count(plan, rows[row], metric, cell.value) if known.counted else None
+    count = _count(plan, rows[row], metric, cell.value, counts) if known.counted else None
     return facts | {"heading": known.title, "unit": known.unit, "runs": runs, "count": count}
 
 
@@ -92,12 +95,14 @@ def run_record(
     }
 
 
-def _count(plan: Plan, row: Row, metric: str, value: float | None) -> dict[str, Any]:
+def _count(
+    plan: Plan, row: Row, metric: str, value: float | None, counts: Counts
+) -> dict[str, Any]:
     """Return how a cell was counted, on the network of full size, and the verdict on the paper's.
 
     verdict: match, MISMATCH, not printed, or the discrepancy that explains the printed cell.
     """
-    found = read_counts(plan).get((row.table, row.key))
+    found = counts.get((row.table, row.key))
     size = plan.study.counted_on.size(row.detector)
     what = COUNTED[plan.study.metrics[metric].source]
     parts = {
