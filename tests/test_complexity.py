@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from attention_ablation.cli.main import main
+from attention_ablation.detectors.record import Detector
 from attention_ablation.evidence.complexity import (
     Complexity,
     compare,
@@ -19,6 +20,7 @@ from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 from attention_ablation.study.config import Study
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.metrics import CountSize
 from tests.conftest import ROOT
 
 # backbone, attention: exact parameters, and multiply-accumulates in 1e9 to six decimals.
@@ -120,8 +122,10 @@ def test_rows_are_measured_once_for_all_tables(
 ) -> None:
     seen: list[tuple[str, str]] = []
 
-    def fake(backbone: Backbone, attention: Attention, *size: object) -> Complexity:
-        if len(size) > 1:  # a detector
+    def fake(
+        backbone: Backbone, attention: Attention, size: CountSize, detector: Detector | None
+    ) -> Complexity:
+        if detector is not None:
             return Complexity(1000, None)
         seen.append((backbone.name, attention.slug))
         return measure(Backbone(name="resnet18", width=0.25), Attention())

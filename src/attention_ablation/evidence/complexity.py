@@ -126,10 +126,8 @@ def _build(
 def measure_row(study: Study, row: Row) -> Complexity:
     """Count the network of a row as the paper has it, whatever the tier."""
     backbone, attention = Backbone(name=row.backbone), study.attentions[row.attention]
-    size = study.counted_on.size(row.detector)
-    if row.detector is None:
-        return measure(backbone, attention, size)
-    return measure(backbone, attention, size, Detector(name=row.detector))
+    detector = Detector(name=row.detector) if row.detector else None
+    return measure(backbone, attention, study.counted_on.size(row.detector), detector)
 
 
 def count_rows(study: Study) -> list[Counted]:
