@@ -15,7 +15,7 @@ from attention_ablation.study.metrics import METRICS, Metric
 
 DASH, MINUS = "-", "\N{MINUS SIGN}"
 MISMATCHED = "≠"
-# Daggers tell cells with a named discrepancy from the footnotes' other signs.
+# Of cells with a named discrepancy: other signs than those of footnotes.
 MARKS = [mark * repeat for repeat in (1, 2, 3) for mark in "†‡§¶"]
 # What a CSV has of every table, shown or not.
 CLASSIFICATION = ("params_m", "gflops", "top1_error", "top5_error")
