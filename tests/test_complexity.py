@@ -9,16 +9,18 @@ from decimal import Decimal
 import pytest
 
 from attention_ablation.cli.main import main
+from attention_ablation.detectors.record import Detector
 from attention_ablation.evidence.complexity import (
     Complexity,
-    _verdict,
-    complexity_rows,
+    compare,
+    count_rows,
     measure,
 )
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 from attention_ablation.study.config import Study
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.metrics import CountSize
 from tests.conftest import ROOT
 
 # backbone, attention: exact parameters, and multiply-accumulates in 1e9 to six decimals.
@@ -99,8 +101,8 @@ def test_a_difference_that_nothing_explains_is_a_mismatch(study: Study) -> None:
     row = study.table_rows("table4")[0]
     wrong = row.model_copy(update={"printed": {"params_m": "11.70"}})
     ours = measure(Backbone(name="resnet18"), Attention())
-    assert _verdict(study, wrong, ours) == "MISMATCH"
-    assert _verdict(study, row, ours) == "match"
+    assert compare(study, wrong, ours) == "MISMATCH"
+    assert compare(study, row, ours) == "match"
 
 
 def test_multiply_accumulates_of_the_stem_and_the_classifier_by_hand() -> None:
@@ -120,12 +122,17 @@ def test_rows_are_measured_once_for_all_tables(
 ) -> None:
     seen: list[tuple[str, str]] = []
 
-    def fake(backbone: Backbone, attention: Attention) -> object:
+    def fake(
+        backbone: Backbone, attention: Attention, size: CountSize, detector: Detector | None
+    ) -> Complexity:
+        if detector is not None:
+            return Complexity(1000, None)
         seen.append((backbone.name, attention.slug))
         return measure(Backbone(name="resnet18", width=0.25), Attention())
 
     monkeypatch.setattr("attention_ablation.evidence.complexity.measure", fake)
-    counted = [row.key for row, _, _ in complexity_rows(study) if row.detector is None]
+    detectors = {(row.table, row.key) for row in study.rows if row.detector}
+    counted = [line.row for line in count_rows(study) if (line.table, line.row) not in detectors]
     assert len(counted) == 44
     assert len(seen) == len(set(seen)) == 37
 

@@ -7,7 +7,8 @@ import pytest
 
 from attention_ablation.cli.main import main
 from attention_ablation.report.collect import collect
-from attention_ablation.report.provenance import cells, find_cell
+from attention_ablation.report.results import table_results
+from attention_ablation.report.where import find_cell
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
@@ -32,7 +33,7 @@ def test_where_leads_from_a_cell_to_its_runs(
         assert expected in text, text
     assert main(["where", "table3", "resnet50+cbam", "top1_error", *SEEDS, "--format", "json"]) == 0
     cell = json.loads(capsys.readouterr().out)
-    assert (cell["mean"], cell["sd"], cell["n"], cell["printed"]) == (26.0, 2.0, 3, "22.66")
+    assert (cell["value"], cell["spread"], cell["n"], cell["paper"]) == (26.0, 2.0, 3, "22.66")
     assert [record["value"] for record in cell["runs"]] == [24.0, 26.0, 28.0]
     assert Run.model_validate({"seed": 1, "spec": cell["runs"][1]["spec"]}) == run
     assert cell["runs"][1]["folder"] == str(folder)
@@ -46,13 +47,15 @@ def test_every_cell_leads_somewhere_also_where_nothing_ran(
     plan = load_plan(Config(study="cbam", tier="tiny", seeds=[0, 1]))
     runs = collect(plan)
     for table in plan.tables:
-        found = cells(plan, table, runs)
-        rows, columns = plan.rows(table), plan.study.tables[table].columns
-        assert list(found) == [(row.key, metric) for row in rows for metric in columns]
-        for cell in found.values():
-            assert bool(cell.runs) != bool(cell.count)
-            assert cell.shown == "-"
-            assert {record.status for record in cell.runs} <= {"missing"}
+        results = table_results(plan, table, runs, {})
+        assert [line.row for line in results.rows] == plan.rows(table)
+        assert list(results.columns) == plan.study.tables[table].columns
+        for line in results.rows:
+            assert set(results.columns) <= set(line.cells)
+            for name, cell in line.cells.items():
+                assert bool(cell.runs) != plan.study.metrics[name].counted
+                assert cell.text == "-"
+                assert {runs.loc[run.path, "status"] for run in cell.runs} <= {"missing"}
     finished(plan, plan.row_runs("table4", "resnet18")[0], 30.0)
     diverged = plan.row_runs("table4", "resnet18")[1]
     finished(plan, diverged, float("inf"), status="diverged", validation_top1_error=None,
@@ -60,9 +63,9 @@ def test_every_cell_leads_somewhere_also_where_nothing_ran(
     failed = plan.runs_folder / plan.row_runs("table4", "resnet34")[0].path
     failed.mkdir(parents=True)
     (failed / "failure.json").write_text('{"status": "failed", "reason": "out of memory"}')
-    cell = find_cell(plan, "table4", "resnet18", "top1_error")
-    assert (cell.shown, cell.mean, cell.n, cell.seeds) == ("diverged 1/2", None, 1, 2)
-    assert [record.verified for record in cell.runs] == ["yes", "yes"]
+    found = find_cell(plan, "table4", "resnet18", "top1_error")
+    assert (found["text"], found["value"], found["n"]) == ("diverged 1/2", None, 1)
+    assert [record["verified"] for record in found["runs"]] == ["yes", "yes"]
     choice = ["--set", "tables=all", "--set", "seeds=[0, 1]"]
     assert main(["where", "table4", "resnet34", "top1_error", *choice]) == 0
     assert "seed 0: failed, out of memory\n" in capsys.readouterr().out
@@ -92,7 +95,7 @@ def test_a_count_says_how_it_was_counted_and_names_the_discrepancy(
     assert main([*place, "params_m", *choice, "--format", "json"]) == 0
     cell = json.loads(capsys.readouterr().out)
     assert (cell["count"]["value"], cell["count"]["verdict"]) == (28.088024, "bam-columns")
-    assert (cell["shown"], cell["runs"]) == ("28.09", [])
+    assert (cell["text"], cell["runs"]) == ("28.09", [])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from scipy import stats
 from attention_ablation.cli.main import main
 from attention_ablation.evidence.statistics import contest
 from attention_ablation.report.collect import collect
-from attention_ablation.report.numbers import table_frame
+from attention_ablation.report.results import table_results
 from attention_ablation.report.tables import write_table
 from attention_ablation.study.config import Config, CurvesFigure
 from attention_ablation.study.expand import Plan, load_plan
@@ -76,9 +76,13 @@ def test_what_the_data_lack_is_said_once_below_the_table(tiny: Plan) -> None:
 def test_a_diverged_run_says_so_and_hides_no_mean(tiny: Plan) -> None:
     write_metrics(tiny, "resnet50+cbam", [20, 23, 21])
     write_metrics(tiny, "resnet50+cbam", [99], status="diverged", validation_top1_error=None)
-    frame = table_frame(tiny, "table3", collect(tiny)).set_index("row")
-    assert frame.loc["resnet50+cbam", "top1_error"] == "diverged 1/3"
-    assert frame.loc["resnet50+cbam", "seeds"] == 2
+    (cbam,) = (
+        line
+        for line in table_results(tiny, "table3", collect(tiny), {}).rows
+        if line.row.key == "resnet50+cbam"
+    )
+    assert (cbam.cells["top1_error"].text, cbam.cells["top1_error"].value) == ("diverged 1/3", None)
+    assert cbam.n == 2
     assert "diverged 1/3" in markdown(tiny)
 
 

@@ -23,7 +23,6 @@ from attention_ablation.report import latex, markdown
 from attention_ablation.report.claims import rendered_claims
 from attention_ablation.report.collect import collect
 from attention_ablation.report.html import write_report
-from attention_ablation.report.numbers import Shown
 from attention_ablation.report.tables import rendered
 from attention_ablation.runs.folder import read_outcome
 from attention_ablation.study.config import CurvesFigure
@@ -191,10 +190,10 @@ def test_latex_sets_a_text_as_it_is(text: str) -> None:
 
 
 def test_the_best_cell_is_bold_whatever_its_text_is() -> None:
-    shown = Shown("<<5>> **6**", best=True, mark="†")
-    assert markdown.cell(shown) == r"**\<\<5>> \*\*6\*\***†"
-    assert latex.cell(shown).startswith(r"\textbf{\textless{}\textless{}5")
-    assert latex.cell(shown).endswith(r"6{*}{*}}$^\dagger$")
+    shown = ("<<5>> **6**", True, "†")
+    assert markdown.cell(*shown) == r"**\<\<5>> \*\*6\*\***†"
+    assert latex.cell(*shown).startswith(r"\textbf{\textless{}\textless{}5")
+    assert latex.cell(*shown).endswith(r"6{*}{*}}$^\dagger$")
 
 
 @pytest.fixture

@@ -13,13 +13,17 @@ def run(options: argparse.Namespace) -> int:
     study = chosen_study(options)
     from tabulate import tabulate
 
-    from attention_ablation.evidence.complexity import MISMATCH, complexity_table
+    from attention_ablation.evidence.complexity import MISMATCH, count_rows
 
-    records = complexity_table(study)
-    shown = [[r[0], r[1], f"{int(r[5]):,}", *r[6:]] for r in records]
+    counted = count_rows(study)
+    shown = [
+        [c.table, c.row, f"{c.params:,}", c.params_m_paper,
+         "" if c.gflops is None else f"{c.gflops:.6f}", c.gflops_paper, c.verdict]
+        for c in counted
+    ]  # fmt: skip
     headings = ["table", "row", "params", "paper (M)", "GFLOPs", "paper", "verdict"]
     align = ["left", "left", *["right"] * 4, "left"]
     print(tabulate(shown, headings, disable_numparse=True, colalign=align))
     for name, discrepancy in study.discrepancies.items():
         print("\n" + textwrap.fill(f"{name}: {discrepancy.explanation}", 100))
-    return int(any(record[-1] == MISMATCH for record in records))
+    return int(any(c.verdict == MISMATCH for c in counted))

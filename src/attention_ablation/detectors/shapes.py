@@ -21,10 +21,6 @@ RATIOS = ((2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,))
 RPN_CHANNELS = 512  # Faster R-CNN's 3x3 convolution before the two of the proposals
 
 
-# Classes, without the background, and image size, px, of the data set that the paper trains on.
-PAPER_DATA = {"faster-rcnn": (80, 600), "ssd": (20, 300), "stairnet": (20, 300)}
-
-
 @dataclass(frozen=True, kw_only=True)
 class SingleShotShape:
     """SSD and StairNet on one kind of backbone: two of its maps and four extra ones.

@@ -1,34 +1,38 @@
-"""Parameters and GFLOPs of the paper's full-size networks, beside what the paper prints."""
+"""Parameters and GFLOPs of the paper's full-size networks, beside what the paper prints.
+
+Counting imports torch, and reading the counts of complexity.csv does not.
+"""
 
 import csv
+import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from attention_ablation.base.io import write_text
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.io import Missing, read_text, write_text
 from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import PAPER_DATA
-from attention_ablation.evidence.counted import COLUMNS, COMPLEXITY_CSV
 from attention_ablation.gates.record import Attention
-from attention_ablation.networks.build import build
 from attention_ablation.networks.record import Backbone
 from attention_ablation.spec.spec import DetectionSpec, Spec
 from attention_ablation.study.config import Row, Study
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import COUNTED
+from attention_ablation.study.metrics import CountedOn, CountSize
 
-IMAGE_SIZE, CLASSES = 224, 1000
+if TYPE_CHECKING:
+    from torch import nn
+
+COMPLEXITY_CSV = "complexity.csv"
+FULL_SIZE = CountedOn()
 MATCH, MISMATCH, NOT_PRINTED = "match", "MISMATCH", "not printed"
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """A network's size: parameters, and multiply-accumulates of one 224 px image in 1e9.
+    """A network's parameters, and multiply-accumulates of one image in 1e9.
 
     Detectors have none, because theirs depend on what is in the image and the paper prints none.
     """
@@ -37,118 +41,168 @@ class Complexity:
     gflops: Decimal | None
 
 
-def measure(backbone: Backbone, attention: Attention) -> Complexity:
-    """Count a network at 3x224x224 and 1000 classes, on the meta device.
+@dataclass(frozen=True)
+class Counted:
+    """A row's line of complexity.csv: counted, and as printed, where '' is nothing.
+
+    verdict: 'match' where every printed cell agrees when rounded to its printed digits, the
+    discrepancy's name where study.yaml lists it, 'MISMATCH' where nothing explains it, and
+    'not printed' where the paper prints neither.
+    """
+
+    table: str
+    row: str
+    label: str
+    backbone: str
+    attention: str
+    params: int
+    params_m_paper: str
+    gflops: Decimal | None
+    gflops_paper: str
+    verdict: str
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """Its numbers by a metric's source: parameters in 1e6, multiply-accumulates in 1e9."""
+        gflops = None if self.gflops is None else float(self.gflops)
+        return {"params_m": self.params / 1e6, "gflops": gflops}
+
+
+COLUMNS = [field.name for field in dataclasses.fields(Counted)]
+Counts = dict[tuple[str, str], Counted]  # by table and row
+
+
+def measure(
+    backbone: Backbone,
+    attention: Attention,
+    size: CountSize = FULL_SIZE,
+    detector: Detector | None = None,
+) -> Complexity:
+    """Count a network on the meta device.
 
     GFLOPs are multiply-accumulates of convolutions and linear layers, as in the paper; nothing
     counts for normalisation, activations, pooling and additions.
     """
-    with torch.device("meta"):
-        model = build(backbone, attention, CLASSES).eval()
-        image = torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(image)
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = _build(backbone, attention, size, detector)
     params = sum(p.numel() for p in model.parameters())
+    if detector is not None:
+        return Complexity(params, None)
+    image = torch.empty(1, 3, size.image_size, size.image_size, device="meta")
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model.eval()(image)
     macs = counter.get_total_flops() // 2  # the counter has two operations for each
     return Complexity(params, Decimal(macs).scaleb(-9))
 
 
-def measure_detector(detector: Detector, backbone: Backbone, attention: Attention) -> Complexity:
-    """Count a detector with the classes of the paper's data set, on the meta device."""
-    return Complexity(_count(backbone, attention, *PAPER_DATA[detector.name], detector), None)
-
-
+@cache
 def count_params(spec: Spec | DetectionSpec) -> int:
     """Count a run's parameters, at its tier's width and classes."""
-    dataset = spec.recipe.dataset
+    data = spec.recipe.dataset
+    size = CountSize(classes=data.classes, image_size=data.image_size)
     detector = spec.detector if isinstance(spec, DetectionSpec) else None
-    return _count(spec.backbone, spec.attention, dataset.classes, dataset.image_size, detector)
-
-
-@cache
-def _count(
-    backbone: Backbone,
-    attention: Attention,
-    classes: int,
-    image_size: int,
-    detector: Detector | None,
-) -> int:
-    with torch.device("meta"):
-        if detector is None:
-            model = build(backbone, attention, classes)
-        else:
-            # Imported here: torchvision's detection package takes a while, and few need it.
-            from attention_ablation.detectors.build import build_detector
-
-            model = build_detector(detector, backbone, attention, classes, image_size)
+    model = _build(spec.backbone, spec.attention, size, detector)
     return sum(p.numel() for p in model.parameters())
 
 
-def complexity_rows(study: Study) -> Iterator[tuple[Row, Complexity, str]]:
-    """Yield every row of the study with its network's complexity and the verdict on it.
+def _build(
+    backbone: Backbone, attention: Attention, size: CountSize, detector: Detector | None
+) -> "nn.Module":
+    import torch
 
-    The verdict is 'match' where every printed cell agrees when rounded to its printed digits,
-    the discrepancy's name where study.yaml lists it, 'MISMATCH' where nothing explains it, and
-    'not printed' where the paper prints neither.
-    """
-    measured: dict[str, Complexity] = {}
-    for row in study.rows:
-        if row.key not in measured:
-            measured[row.key] = measure_row(study, row)
-        yield row, measured[row.key], _verdict(study, row, measured[row.key])
+    from attention_ablation.networks.build import build
 
+    with torch.device("meta"):
+        if detector is None:
+            return build(backbone, attention, size.classes)
+        # Imported here: torchvision's detection package takes a while, and few need it.
+        from attention_ablation.detectors.build import build_detector
 
-def complexity_table(study: Study) -> list[list[str]]:
-    """Return a line for every row of the study, in the columns of complexity.csv."""
-    return [
-        [
-            *(row.table, row.key, row.label, row.backbone, row.attention, str(ours.params)),
-            row.printed.get("params_m", ""),
-            "" if ours.gflops is None else f"{ours.gflops:.6f}",
-            row.printed.get("gflops", ""),
-            verdict,
-        ]
-        for row, ours, verdict in complexity_rows(study)
-    ]
-
-
-def complexity_csv(study: Study) -> str:
-    """Return the text of complexity.csv."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *complexity_table(study)])
-    return text.getvalue()
-
-
-def write_complexity(plan: Plan) -> None:
-    """Count the networks of the plan's study, and write `complexity.csv`."""
-    write_text(plan.folder / COMPLEXITY_CSV, complexity_csv(plan.study))
+        return build_detector(detector, backbone, attention, size.classes, size.image_size)
 
 
 def measure_row(study: Study, row: Row) -> Complexity:
     """Count the network of a row as the paper has it, whatever the tier."""
     backbone, attention = Backbone(name=row.backbone), study.attentions[row.attention]
-    if row.detector is None:
-        return measure(backbone, attention)
-    return measure_detector(Detector(name=row.detector), backbone, attention)
+    detector = Detector(name=row.detector) if row.detector else None
+    return measure(backbone, attention, study.counted_on.size(row.detector), detector)
 
 
-def _verdict(study: Study, row: Row, ours: Complexity) -> str:
-    values = {"params_m": Decimal(ours.params).scaleb(-6)}
-    if ours.gflops is not None:
-        values["gflops"] = ours.gflops
-    printed = {metric: row.printed[metric] for metric in COUNTED if metric in row.printed}
-    names = []
-    for metric, text in printed.items():
-        if metric in values and values[metric].quantize(Decimal(text), ROUND_HALF_UP) == Decimal(
-            text
-        ):
-            continue
-        explained = [
-            name
-            for name, d in study.discrepancies.items()
-            if d.table == row.table and row.key in d.rows and metric in d.metrics
-        ]
-        names += explained or [MISMATCH]
-    if MISMATCH in names:
+def count_rows(study: Study) -> list[Counted]:
+    """Count the network of every row of the study."""
+    measured: dict[str, Complexity] = {}
+    for row in study.rows:
+        if row.key not in measured:
+            measured[row.key] = measure_row(study, row)
+    return [
+        Counted(
+            *(row.table, row.key, row.label, row.backbone, row.attention),
+            params=measured[row.key].params,
+            params_m_paper=row.printed.get("params_m", ""),
+            gflops=measured[row.key].gflops,
+            gflops_paper=row.printed.get("gflops", ""),
+            verdict=compare(study, row, measured[row.key]),
+        )
+        for row in study.rows
+    ]
+
+
+def compare(study: Study, row: Row, ours: Complexity) -> str:
+    """Return the verdict on what the paper prints of a row's network, see `Counted`."""
+    values = {"params_m": Decimal(ours.params).scaleb(-6), "gflops": ours.gflops}
+    verdicts: list[str] = []
+    for metric, value in values.items():
+        if metric in row.printed:
+            printed = Decimal(row.printed[metric])
+            match = value is not None and value.quantize(printed, ROUND_HALF_UP) == printed
+            verdicts += [MATCH] if match else study.explaining(row, metric) or [MISMATCH]
+    if MISMATCH in verdicts:
         return MISMATCH
-    return "; ".join(dict.fromkeys(names)) or (MATCH if printed else NOT_PRINTED)
+    odd = [verdict for verdict in verdicts if verdict != MATCH]
+    return "; ".join(dict.fromkeys(odd or verdicts)) or NOT_PRINTED
+
+
+def complexity_csv(counted: Iterable[Counted]) -> str:
+    """Return the text of complexity.csv."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(COLUMNS)
+    for line in counted:
+        gflops = "" if line.gflops is None else f"{line.gflops:.6f}"
+        lines.writerow((dataclasses.asdict(line) | {"gflops": gflops}).values())
+    return text.getvalue()
+
+
+def write_complexity(plan: Plan) -> None:
+    """Count the networks of the plan's study, and write `complexity.csv`."""
+    write_text(plan.folder / COMPLEXITY_CSV, complexity_csv(count_rows(plan.study)))
+
+
+def read_counts(plan: Plan) -> Counts:
+    """Return the lines of complexity.csv by table and row, none where it is missing.
+
+    Raises UserError where it is damaged.
+    """
+    path = plan.folder / COMPLEXITY_CSV
+    try:
+        lines = csv.DictReader(io.StringIO(read_text(path)))
+        found = [_parse(line) for line in lines]
+        counts = {(line.table, line.row): line for line in found}
+        if len(counts) == len(found) and {"params", "gflops"} <= set(lines.fieldnames or []):
+            return counts
+    except Missing:
+        return {}
+    except (KeyError, TypeError, ValueError, ArithmeticError, csv.Error):
+        pass
+    raise UserError(
+        f"{path}: expected a line for each row, with its size in numbers; "
+        "`attention-ablation render complexity` writes it again."
+    )
+
+
+def _parse(line: dict[str, str]) -> Counted:
+    texts = {name: line.get(name, "") for name in COLUMNS}
+    gflops = Decimal(line["gflops"]) if line["gflops"] else None
+    return Counted(**texts | {"params": int(line["params"]), "gflops": gflops})  # type: ignore[arg-type]

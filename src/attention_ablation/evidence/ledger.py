@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from attention_ablation.evidence.counted import counted
+from attention_ablation.evidence.complexity import Counts, read_counts
 from attention_ablation.evidence.references import differences
 from attention_ablation.evidence.statistics import (
     ALPHA,
@@ -19,11 +19,10 @@ from attention_ablation.evidence.statistics import (
     paired,
     seeds_needed,
 )
-from attention_ablation.study.claims import RUN_METRICS, Claim, Pair, cuts
+from attention_ablation.study.claims import Claim, Pair, cuts
 from attention_ablation.study.config import Study
 from attention_ablation.study.confounds import CHANGES_NUMBERS
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import COUNTED
 
 Verdict = Literal["supported", "contradicted", "undecided", "not run"]
 PaperVerdict = Literal["holds", "does not hold", "not printed"]
@@ -138,8 +137,10 @@ def ledger(plan: Plan, frame: pd.DataFrame) -> Ledger:
     Args:
         frame: the plan's runs, as `report.collect.collect` returns them.
     """
-    claims = plan.study.claims
-    found = [evidence(plan, frame, pair) for claim in claims.values() for pair in claim.pairs()]
+    claims, counts = plan.study.claims, read_counts(plan)
+    found = [
+        evidence(plan, frame, pair, counts) for claim in claims.values() for pair in claim.pairs()
+    ]
     p_values = adjusted(found)
     family = len({e.hypothesis for e in found if e.tested})
     judged = iter([judge(plan.study, e, p, family) for e, p in zip(found, p_values, strict=True)])
@@ -152,13 +153,14 @@ def ledger(plan: Plan, frame: pd.DataFrame) -> Ledger:
     )
 
 
-def evidence(plan: Plan, frame: pd.DataFrame, pair: Pair) -> Evidence:
+def evidence(plan: Plan, frame: pd.DataFrame, pair: Pair, counts: Counts) -> Evidence:
     """Look up what there is on one comparison: runs of the selected tables, or counts."""
     for table, key in (pair.first, pair.second):
         if (table, key) not in plan.specs:
             return Evidence(pair, obstacle=f"{table} is not selected")
-    if pair.metric in COUNTED:
-        return _counts(plan, pair)
+    metric = plan.study.metrics[pair.metric]
+    if metric.counted:
+        return _counts(counts, pair, metric.source)
     first, second = (
         frame.loc[[run.path for run in plan.row_runs(*row)]].set_index("seed")
         for row in (pair.first, pair.second)
@@ -167,7 +169,7 @@ def evidence(plan: Plan, frame: pd.DataFrame, pair: Pair) -> Evidence:
     unlike = [key for key in CHANGES_NUMBERS if key in both and both[key].dropna().nunique() > 1]
     if unlike:
         return Evidence(pair, obstacle=f"not trained alike: {', '.join(unlike)}")
-    column = pair.metric if pair.metric in RUN_METRICS else f"validation_{pair.metric}"
+    column = metric.source
     completed = frame["status"] == "completed"
     if column not in frame or (completed.any() and frame.loc[completed, column].isna().all()):
         return Evidence(pair, obstacle=f"no run has {column}")
@@ -280,13 +282,13 @@ def _published(plan: Plan, claim: Claim) -> list[JudgedPair]:
     ]
 
 
-def _counts(plan: Plan, pair: Pair) -> Evidence:
+def _counts(counts: Counts, pair: Pair, source: str) -> Evidence:
     values = []
     for table, key in (pair.first, pair.second):
-        column = counted(plan, table)
-        if key not in column.index:
+        value = counts[table, key].values[source] if (table, key) in counts else None
+        if value is None:
             return Evidence(pair, obstacle=f"{key} of {table} is not counted yet")
-        values.append(Decimal(str(column.loc[key, pair.metric])))
+        values.append(Decimal(str(value)))
     return Evidence(pair, exact=pair.comparison.difference(values[0], values[1]))
 
 

@@ -1,4 +1,4 @@
-"""Error curves: training and validation top-1 error against epoch (the paper's Figure 4)."""
+"""Error curves: training and validation error, or another metric, against epoch."""
 
 import textwrap
 from contextlib import suppress
@@ -17,6 +17,7 @@ from attention_ablation.runs.folder import HISTORY
 from attention_ablation.runs.records import parse_history
 from attention_ablation.study.config import CurvesFigure, Panel
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.metrics import Metric
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7")
@@ -31,7 +32,7 @@ def write_figure(plan: Plan, name: str) -> None:
     figure = Figure(figsize=(6 * len(entry.panels), 4.6), layout="constrained")
     axes = figure.subplots(1, len(entry.panels), squeeze=False)[0]
     for ax, panel in zip(axes, entry.panels, strict=True):
-        _draw(plan, panel, ax)
+        _draw(plan, panel, plan.study.metrics[entry.metric], ax)
     figure.suptitle(
         f"Figure {name.removeprefix('figure')}. {entry.title} (section {entry.section})",
         fontsize=11,
@@ -46,17 +47,20 @@ def write_figure(plan: Plan, name: str) -> None:
     save(plan, name, figure)
 
 
-def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:
+def _draw(plan: Plan, panel: Panel, metric: Metric, ax: Axes) -> None:
+    name = metric.source.removeprefix("validation_")
     for key, colour in zip(panel.rows, cycle(COLOURS), strict=False):
         row = next(row for row in plan.rows(panel.table) if row.key == key)
-        histories = _histories(plan, panel.table, key)
+        histories = _histories(plan, panel.table, key, name)
         history, n = (pd.concat(histories) if histories else pd.DataFrame()), len(histories)
         if history.empty:
             ax.plot([], [], color=colour, label=f"{row.label}: no run")
             continue
         for split, style in STYLES.items():
-            by_epoch = history.groupby("epoch")[f"{split}_top1_error"]
+            by_epoch = history.dropna(subset=f"{split}_{name}").groupby("epoch")[f"{split}_{name}"]
             mean = by_epoch.mean()
+            if mean.empty:  # not recorded of this split
+                continue
             label = f"{row.label}, {split}" + (f" (n = {n})" if n < len(plan.seeds) else "")
             ax.plot(mean.index, mean, color=colour, linestyle=style, lw=1.6, label=label)
             if len(plan.seeds) > 1:
@@ -67,7 +71,10 @@ def _draw(plan: Plan, panel: Panel, ax: Axes) -> None:
     ax.set_title(
         f"{panel.title} ({recipe.dataset.name}, {recipe.dataset.image_size} px)", fontsize=10
     )
-    ax.set(xlabel="epoch", ylabel="top-1 error (%)", ylim=(0, 100), xlim=(0.5, recipe.epochs + 0.5))
+    label = metric.title[0].lower() + metric.title[1:]
+    ax.set(xlabel="epoch", ylabel=label, xlim=(0.5, recipe.epochs + 0.5))
+    if metric.unit == "%":
+        ax.set_ylim(0, 100)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
@@ -84,8 +91,8 @@ def draw_legend(ax: Axes) -> None:
     ax.legend(lines, labels, fontsize=8, frameon=False, borderaxespad=4.2, **place)
 
 
-def _histories(plan: Plan, table: str, key: str) -> list[pd.DataFrame]:
-    columns = ["epoch", *(f"{split}_top1_error" for split in STYLES)]
+def _histories(plan: Plan, table: str, key: str, name: str) -> list[pd.DataFrame]:
+    columns = ["epoch", *(f"{split}_{name}" for split in STYLES)]
     histories = []
     for run in plan.row_runs(table, key):
         with suppress(UserError):  # missing, or damaged, as `verify` says

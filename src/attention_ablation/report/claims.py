@@ -9,7 +9,6 @@ from attention_ablation.evidence.ledger import JudgedClaim, JudgedPair, Ledger, 
 from attention_ablation.report.markdown import bullets, escape
 from attention_ablation.report.notes import doubts
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import COUNTED
 
 CLAIMS_CSV, CLAIMS_MD = "claims.csv", "claims.md"
 DIGITS = 4  # of differences: a fifth is below a step of any validation set in use
@@ -92,7 +91,7 @@ def claims_doubts(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> list[str]:
         row: None
         for claim in judged.claims
         for pair in claim.pairs
-        if pair.verdict != "not run" and pair.pair.metric not in COUNTED
+        if pair.verdict != "not run" and not plan.study.metrics[pair.pair.metric].counted
         for row in (pair.pair.first, pair.pair.second)
     }
     # Tables share runs, which are named once.

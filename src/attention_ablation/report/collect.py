@@ -18,14 +18,14 @@ RUNS_CSV = "runs.csv"
 def collect(plan: Plan) -> pd.DataFrame:
     """Return the plan's runs, indexed by folder: who shows them, spec, status and metrics.
 
-    `status` is one of `study.runs.STATES`; a run is never left out for it. `verified`
+    `status` is one of `runs.folder.STATES`; a run is never left out for it. `verified`
     is 'yes' where the folder of a finished run agrees with itself, weights aside, or says why not.
     """
     shown: dict[str, list[str]] = {path: [] for path in plan.runs}
     for table, key in plan.specs:
         for run in plan.row_runs(table, key):
             shown[run.path].append(f"{table}:{key}")
-    records = [_record(plan.runs_folder, path, run) for path, run in plan.runs.items()]
+    records = [_record(plan.runs_folder / path, run) for path, run in plan.runs.items()]
     frame = pd.json_normalize(records).convert_dtypes().set_index("run")
     frame.insert(0, "rows", pd.Series({path: " ".join(rows) for path, rows in shown.items()}))
     return frame
@@ -33,25 +33,19 @@ def collect(plan: Plan) -> pd.DataFrame:
 
 def write_runs(plan: Plan, frame: pd.DataFrame) -> None:
     """Write `runs.csv`: every spec key a column, then status and metrics."""
-    write_text(plan.folder / RUNS_CSV, runs_csv(frame))
+    write_text(plan.folder / RUNS_CSV, frame.to_csv())
 
 
-def runs_csv(frame: pd.DataFrame) -> str:
-    """Return the text of `runs.csv`."""
-    return frame.to_csv()
-
-
-def _record(folder: Path, path: str, run: Run) -> dict[str, Any]:
-    spec = run.spec.model_dump(mode="json")
-    outcome = read_outcome(folder / path)
+def _record(folder: Path, run: Run) -> dict[str, Any]:
+    outcome = read_outcome(folder)
     facts: dict[str, Any] = {"status": outcome.status, "verified": None}
     if outcome.metrics:
-        facts["verified"] = verdict(check_run(folder / path))
+        facts["verified"] = verdict(check_run(folder))
         facts |= outcome.metrics.recorded
     if outcome.reason:
         facts["reason"] = outcome.reason
-    gradcam = read_gradcam(folder / path) if outcome.metrics else None
+    gradcam = read_gradcam(folder) if outcome.metrics else None
     # Empty where there is none, and where the data set has no boxes.
     means = gradcam.means if gradcam else dict.fromkeys(GRADCAM_MEANS.values())
-    looks = {f"gradcam_{name}": mean for name, mean in means.items()}
-    return {"run": path, "seed": run.seed, **spec, **facts, **looks}
+    facts |= {f"gradcam_{name}": mean for name, mean in means.items()}
+    return {"run": run.path, "seed": run.seed, **run.spec.model_dump(mode="json"), **facts}

@@ -48,7 +48,7 @@ def _facts(
     known = runs.loc[runs["status"].isin(["completed", "diverged"]), runs.columns.isin(keys)]
     facts: dict[Any, dict[Any, Any]] = known.to_dict("index")
     return {
-        # Runs of a version that did not record a fact are not held to it.
+        # What a run did not record cannot differ.
         name: {str(k): v for k, v in facts[path].items() if pd.notna(v)}
         for name, path in names.items()
         if path in facts

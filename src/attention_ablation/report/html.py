@@ -13,23 +13,28 @@ from markupsafe import Markup
 
 from attention_ablation import __version__
 from attention_ablation.base.io import Missing, read_bytes, write_text
-from attention_ablation.evidence.counted import counted_lines
+from attention_ablation.evidence.complexity import Counts, read_counts
+from attention_ablation.report.comparable import confounds
 from attention_ablation.report.html_claims import page_claims
-from attention_ablation.report.html_tables import page_table
-from attention_ablation.report.numbers import DASH
-from attention_ablation.report.provenance import run_record
-from attention_ablation.report.where import run_facts
+from attention_ablation.report.html_lists import complexity, environment, run_list, run_provenance
+from attention_ablation.report.notes import table_notes
+from attention_ablation.report.results import (
+    DASH,
+    MINUS,
+    Cell,
+    Results,
+    number,
+    table_results,
+)
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import KINDS, MEASURED
+from attention_ablation.study.metrics import Metric
 
 REPORT = "report.html"
 PAGE = files("attention_ablation.report") / "page"
-# What runs may differ in: a column of the runs frame, and its name on the page.
-ENVIRONMENT = {
-    "device": "Device", "git_commit": "Code, git commit", "git_dirty": "Uncommitted changes",
-    "python": "Python", "torch": "torch", "torchvision": "torchvision", "processes": "Processes",
-}  # fmt: skip
-DECIMALS = {"train_loss": 3, "seconds": 1, "images_per_second": 1}
+COUNTED = {
+    "params_m": "parameters in millions",
+    "gflops": "multiply-accumulates of convolutions and linear layers, in 1e9",
+}
 
 
 def write_report(plan: Plan, runs: pd.DataFrame) -> None:
@@ -43,26 +48,33 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         (PAGE / "report.html.j2").read_text("utf-8")
     )
     cells: dict[str, dict[str, Any]] = {}
-    counts = runs["status"].value_counts()
+    counts, sizes = runs["status"].value_counts(), read_counts(plan)
+    claims, tables = (
+        page_claims(plan, runs),
+        [_table(plan, t, runs, sizes, cells) for t in plan.tables],
+    )
+    provenance = {path: run_provenance(plan, runs, path) for path in runs.index}
+    # `</script>` inside a text would end the element.
+    data = json.dumps({"cells": cells, "runs": provenance}).replace("<", "\\u003c")
     return template.render(
         study=plan.study,
         tier=plan.config.tier,
         summary=plan.summary,
         state="Runs: " + ", ".join(f"{n} {status}" for status, n in counts.items()) + ".",
         limits=plan.tier.limits,
-        claims=page_claims(plan, runs),
-        tables=[page_table(plan, table, runs, cells) for table in plan.tables],
+        claims=claims,
+        tables=tables,
         figures=[_figure(plan, name) for name in plan.figures],
         discrepancies=[
-            {"name": name, "number": _number(d.table), "explanation": d.explanation}
+            {"name": name, "number": number(d.table), "explanation": d.explanation}
             for name, d in plan.study.discrepancies.items()
             if d.table in plan.tables
         ],
-        blocks=[_complexity(plan), _runs(runs), _environment(runs)],
+        blocks=[complexity(plan, sizes), run_list(plan, runs), environment(runs)],
         made_by=f"Made by attention-ablation {__version__}.",
         css=Markup((PAGE / "report.css").read_text("utf-8")),
         script=Markup((PAGE / "report.js").read_text("utf-8")),
-        data=_json({"cells": cells, "runs": {p: _provenance(plan, runs, p) for p in runs.index}}),
+        data=Markup(data),
     )
 
 
@@ -71,94 +83,85 @@ def _figure(plan: Plan, name: str) -> dict[str, Any]:
     with suppress(Missing):
         svg = read_bytes(plan.folder / "figures" / f"{name}.svg")
         image = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-    number = name.removeprefix("figure")
-    heading = f"Figure {number}. {entry.title}" if number.isdigit() else entry.title
+    digits = name.removeprefix("figure")
+    heading = f"Figure {digits}. {entry.title}" if digits.isdigit() else entry.title
     short = re.sub(r"(?<=[a-z])(?=\d)", " ", name.replace("-", " ")).capitalize()
     return {"name": name, "short": short, "heading": heading, "title": entry.title,
             "section": entry.section, "image": image}  # fmt: skip
 
 
-def _complexity(plan: Plan) -> dict[str, Any]:
-    headings = ["Row", "Table", "Params", "paper (M)", "GFLOPs", "paper", "Verdict"]
-    rows = [
-        [line["row"], _number(line["table"]), f"{int(line['params']):,}",
-         line["params_m_paper"] or DASH, line["gflops"] or DASH, line["gflops_paper"] or DASH,
-         line["verdict"]]
-        for line in counted_lines(plan).to_dict("records")
-    ]  # fmt: skip
-    return {
-        "name": "complexity", "title": "Parameters and GFLOPs of every row", "headings": headings,
-        "rows": rows, "numbers": [2, 3, 4, 5],
-        "text": "Of the full-size networks, 224 px, 1000 classes, and of detectors with the "
-        "classes of the paper's data set; GFLOPs are multiply-accumulates. "
-        "'match': equal to what the paper prints when rounded to its digits.",
-    }  # fmt: skip
+def _table(
+    plan: Plan,
+    table: str,
+    runs: pd.DataFrame,
+    counts: Counts,
+    cells: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Return what the page shows of a table; `cells` gains the provenance of each of ours."""
+    entry = plan.study.tables[table]
+    shown = {"name": table, "number": number(table), "title": entry.title,
+             "section": entry.section}  # fmt: skip
+    if refused := confounds(plan, table, runs):
+        reason = "Not shown: rows that are compared here were not trained alike."
+        rows = [{"label": row.label, "cells": []} for row in plan.rows(table)]
+        return shown | {"headings": ["Architecture"], "rows": rows, "notes": [reason, *refused]}
+    results = table_results(plan, table, runs, counts)
+    headings = ["Architecture"]
+    for metric in results.columns.values():
+        headings += [metric.title, "paper", f"ours {MINUS} paper"]
+    # The last note, the tier's limits, stands at the top of the page.
+    notes = table_notes(plan, results, runs)[:-1]
+    return shown | {"headings": headings, "rows": _rows(plan, results, cells), "notes": notes}
 
 
-def measured(runs: pd.DataFrame) -> dict[str, str]:
-    """Return the columns of what trainings came to, with their headings, that any run has."""
-    headings = {f"validation_{name}": KINDS[name].heading for name in MEASURED}
-    return {name: heading for name, heading in headings.items() if name in runs}
-
-
-def _runs(runs: pd.DataFrame) -> dict[str, Any]:
-    columns = {
-        "status": "Status", **measured(runs), "train_loss": "Training loss",
-        "seconds": "Wall time (s)", "images_per_second": "Images/s", "rows": "Shown as",
-    }  # fmt: skip
-    rows = [
-        [path, *(_fact(line.get(name), DECIMALS.get(name)) for name in columns)]
-        for path, line in zip(runs.index, runs.to_dict("records"), strict=True)
-    ]
-    return {"name": "runs", "title": "All runs", "headings": ["Run and seed", *columns.values()],
-            "rows": rows, "numbers": list(range(2, len(columns))), "text": ""}  # fmt: skip
-
-
-def _environment(runs: pd.DataFrame) -> dict[str, Any]:
-    names = [name for name in ENVIRONMENT if name in runs]
+def _rows(plan: Plan, results: Results, cells: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
-    if names:
-        counts = runs[runs["status"] == "completed"].groupby(names, dropna=False).size()
-        for key, count in counts.sort_values(ascending=False, kind="stable").items():
-            values: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
-            facts = dict(zip(names, map(_fact, values), strict=True))
-            if "git_commit" in facts:
-                facts["git_commit"] = facts["git_commit"][:12]
-            rows.append([str(count), *facts.values()])
-    headings = ["Runs", *(ENVIRONMENT[name] for name in names)]
-    return {"name": "environment", "title": "Where the runs were made", "headings": headings,
-            "rows": rows, "numbers": [0], "text": ""}  # fmt: skip
+    for line in results.rows:
+        record = []
+        for name, metric in results.columns.items():
+            cell, identifier = line.cells[name], f"{results.table} {line.row.key} {name}"
+            cells[identifier] = {
+                "title": f"Table {number(results.table)}, {line.row.label}: {metric.title}",
+                "text": _explanation(plan, line.row.detector, cell, metric),
+                "runs": [run.path for run in cell.runs],
+            }
+            printed = None if cell.paper is None else float(cell.paper)
+            gap, difference = _difference(cell)
+            record += [
+                _td("ours", cell.text, cell.value, best=cell.best) | {"id": identifier},
+                _td("paper", (cell.paper or DASH) + cell.mark, printed, best=cell.best_paper),
+                _td("difference", difference, gap),
+            ]
+        rows.append({"label": line.row.label + line.mark, "cells": record})
+    return rows
 
 
-def _provenance(plan: Plan, runs: pd.DataFrame, path: str) -> dict[str, Any]:
-    line = runs.loc[path].to_dict()
-    record = run_record(plan, plan.runs[path], line)
-    outcome = [("status", record.status + (f": {record.reason}" if record.reason else ""))]
-    for name, heading in measured(runs).items():
-        if pd.notna(line[name]):
-            outcome.append((heading.removesuffix(" (%)"), f"{_fact(line[name])} %"))
-    return {
-        "facts": [*outcome, *run_facts(record)],
-        "spec": json.dumps(record.spec, indent=2),
-    }
+def _td(kind: str, text: str, value: float | None, *, best: bool = False) -> dict[str, Any]:
+    return {"kind": kind, "text": text, "value": "" if value is None else value, "best": best}
 
 
-def _fact(value: Any, decimals: int | None = None) -> str:
-    if value is None or pd.isna(value):
-        return DASH
-    if decimals is not None and not isinstance(value, str):
-        return f"{value:.{decimals}f}"
-    if pd.api.types.is_bool(value):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.5g}" if abs(value) < 1e4 else f"{value:.0f}"
-    return str(value)
+def _difference(cell: Cell) -> tuple[float | None, str]:
+    """Return ours less the paper's, and its text."""
+    if cell.value is None or cell.paper is None:
+        return None, DASH
+    # Of what both show, so that cells that agree differ by 0.
+    digits = min(cell.digits, len(cell.paper.partition(".")[2]))
+    gap = round(cell.value, digits) - float(cell.paper)
+    text = f"{abs(gap):.{digits}f}"
+    return gap, text if not float(text) else ("+" if gap > 0 else MINUS) + text
 
 
-def _json(data: dict[str, Any]) -> Markup:
-    # `</script>` inside a text would end the element.
-    return Markup(json.dumps(data).replace("<", "\\u003c"))
-
-
-def _number(name: str) -> str:
-    return name.removeprefix("table")
+def _explanation(plan: Plan, detector: str | None, cell: Cell, metric: Metric) -> str:
+    paper = f"The paper prints {cell.paper}." if cell.paper else "The paper prints none."
+    if cell.text == DASH:
+        return f"Ours: not there yet. {paper}"
+    if metric.counted:
+        size = "" if detector else f", {plan.study.counted_on.size(None).text}"
+        what = f"{COUNTED[metric.source]}; the full-size network{size}"
+        return f"Ours: {cell.text}: {what}. {paper}"
+    if cell.value is None:
+        return f"Ours: {cell.text} runs, so there is no mean. {paper} The runs:"
+    of = f"mean and standard deviation of {cell.n} seeds" if cell.n > 1 else "one seed"
+    place = ", on the validation set" * metric.source.startswith("validation_")
+    when = ", last epoch" * metric.source.startswith(("validation_", "train_"))
+    return f"Ours: {cell.text}{metric.suffix}, {of}{when}{place}. {paper} The runs:"

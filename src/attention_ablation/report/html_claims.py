@@ -8,7 +8,7 @@ import pandas as pd
 
 from attention_ablation.evidence.ledger import JudgedPair, ledger
 from attention_ablation.report.claims import claims_doubts
-from attention_ablation.report.html_tables import MINUS
+from attention_ablation.report.results import MINUS
 from attention_ablation.study.expand import Plan
 
 
@@ -31,15 +31,16 @@ def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
                 "text": claim.claim.says,
                 "verdict": claim.verdict,
                 "paper_verdict": claim.paper_verdict,
-                "comparisons": [_comparison(p) for p in (*claim.pairs, *claim.published)],
+                "comparisons": [_comparison(plan, p) for p in (*claim.pairs, *claim.published)],
             }
             for claim in judged.claims
         ],
     }
 
 
-def _comparison(judged: JudgedPair) -> dict[str, str]:
-    unit = _unit(judged)
+def _comparison(plan: Plan, judged: JudgedPair) -> dict[str, str]:
+    counted = judged.pair.comparison.predicate == "at-most-more"
+    unit = " %" if counted else plan.study.metrics[judged.pair.metric].points
     ours: str = judged.verdict + f": {judged.reason}" * bool(judged.reason)
     if judged.difference is not None:
         ours += f" ({_number(judged.difference, '+.3g')}{unit}"
@@ -58,9 +59,3 @@ def _comparison(judged: JudgedPair) -> dict[str, str]:
 
 def _number(value: float | Decimal, form: str) -> str:
     return f"{value:{form}}".replace("-", MINUS)
-
-
-def _unit(judged: JudgedPair) -> str:
-    if judged.pair.comparison.predicate == "at-most-more":
-        return " %"
-    return " points" if judged.pair.metric.endswith("error") or "map" in judged.pair.metric else ""

@@ -1,12 +1,10 @@
 """A table as LaTeX."""
 
 import re
-from collections.abc import Sequence
-
-import pandas as pd
+from collections.abc import Iterable
 
 from attention_ablation.base.model import one_line
-from attention_ablation.report.numbers import Shown
+from attention_ablation.report.results import Results, number
 
 # What LaTeX reads as more than itself; `[` and `*` only after the end of a line.
 LATEX = str.maketrans(
@@ -37,41 +35,38 @@ LATEX = str.maketrans(
 )
 
 
-def to_latex(
-    display: pd.DataFrame,
-    headings: Sequence[tuple[str, str]],
-    notes: Sequence[str],
-    *,
-    caption: str,
-    label: str,
-) -> str:
-    """Return a `table` with booktabs' rules; `display` has a `Shown` in each cell.
-
-    headings: of each column, those of neighbours that are equal are one; and what it is of.
-    """
-    body = display.map(cell)
-    body.columns = pd.MultiIndex.from_tuples([(escape(heading), of) for heading, of in headings])
-    text = body.style.hide(axis="index").to_latex(
-        column_format="l" + "r" * (display.shape[1] - 1),
-        hrules=True,
-        multicol_align="c",
-        caption=escape(caption),
-        label=label,
-        position_float="centering",
-    )
-    lines = "\\\\\n".join(escape(note) for note in notes)
-    end = "\\end{table}"
-    note_block = f"\\par\\smallskip\\begin{{minipage}}{{\\linewidth}}\\footnotesize\n{lines}\n"
-    text = text.replace("\\centering\n", "\\centering\\small\\setlength{\\tabcolsep}{4pt}\n")
-    return "% Needs \\usepackage{booktabs}.\n" + text.replace(
-        end, f"{note_block}\\end{{minipage}}\n{end}"
-    )
+def to_latex(results: Results, title: str, notes: Iterable[str], *, label: str) -> str:
+    """Return a `table` with booktabs' rules, its notes below."""
+    table = number(results.table)
+    place = " of the paper" * (table != results.table)
+    metrics = results.columns.values()
+    headings = [rf"\multicolumn{{2}}{{c}}{{{escape(metric.title)}}}" for metric in metrics]
+    top, below = ["Architecture", *headings], ["", *["ours", "paper"] * len(metrics)]
+    lines = [
+        r"% Needs \usepackage{booktabs}.",
+        r"\begin{table}",
+        r"\centering\small\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{Table {escape(table)}{place}: {escape(title)}}}",
+        rf"\label{{{label}}}",
+        rf"\begin{{tabular}}{{l{'rr' * len(metrics)}}}",
+        r"\toprule",
+        *(" & ".join(row) + r" \\" for row in (top, below)),
+        r"\midrule",
+        *(" & ".join(row) + r" \\" for row in results.texts(cell)),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize",
+        "\\\\\n".join(escape(note) for note in notes),
+        r"\end{minipage}",
+        r"\end{table}",
+        "",
+    ]
+    return "\n".join(lines)
 
 
-def cell(shown: Shown) -> str:
+def cell(text: str, best: bool, mark: str) -> str:
     """Return a cell of a table; the best is bold."""
-    text = escape(shown.text)
-    return (rf"\textbf{{{text}}}" if shown.best else text) + escape(shown.mark)
+    return (rf"\textbf{{{escape(text)}}}" if best else escape(text)) + escape(mark)
 
 
 def escape(text: str) -> str:

@@ -2,35 +2,28 @@
 
 import pandas as pd
 
-from attention_ablation.detectors.shapes import PAPER_DATA
-from attention_ablation.evidence.counted import counted
-from attention_ablation.report.best import contests, measured
 from attention_ablation.report.comparable import conditions
+from attention_ablation.report.results import MISMATCHED, Results, discrepancies
 from attention_ablation.spec.recipes import DetectionRecipe
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import KINDS
-
-MISMATCHED = "≠"
-# Daggers tell cells with a named discrepancy from the footnotes' other signs.
-MARKS = [mark * repeat for repeat in (1, 2, 3) for mark in "†‡§¶"]
 
 
-def table_notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
     """Return the lines below a table; the last one is what the tier can say."""
-    seeds = len(plan.seeds)
+    seeds, table = len(plan.seeds), results.table
     recipes = [plan.specs[table, row.key].recipe for row in plan.rows(table)]
     protocols = dict.fromkeys(
         f"{r.dataset.name}, {r.dataset.image_size} px, {r.epochs} epochs" for r in recipes
     )
     notes = [
         f"Tier {plan.config.tier} ({plan.tier.title}): {'; '.join(protocols)}; "
-        f"n = {seeds} seed{'s' * (seeds > 1)}, {_what(plan, table)} of the last epoch on the "
-        "validation set" + (", mean ± standard deviation." if seeds > 1 else "."),
+        f"n = {seeds} seed{'s' * (seeds > 1)}{_what(plan, results)}"
+        + (", mean ± standard deviation." if seeds > 1 else "."),
     ]
     short = [
-        f"{line.label} n = {line.seeds} ({_why(plan, table, str(line.row), runs)})"
-        for line in frame.itertuples()
-        if line.seeds != seeds
+        f"{line.row.label} n = {line.n} ({_why(plan, table, line.row.key, runs)})"
+        for line in results.rows
+        if line.n != seeds
     ]
     if short:
         notes.append(f"Not every run is there: {'; '.join(short)}.")
@@ -47,54 +40,53 @@ def table_notes(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame)
         "Bold: the best. In our columns only where the paired 95 % interval to the next row "
         "excludes 0" + ("." if seeds > 1 else "; one seed resolves nothing, so none is.")
     )
-    notes += _unresolved(plan, table, runs)
-    if "params_m" in plan.study.tables[table].columns:
-        notes.append(_counted_on(plan, table))
+    notes += _unresolved(results)
+    notes += _counted_on(plan, results)
     for name, mark in discrepancies(plan, table).items():
         notes.append(f"{mark} {name}: {plan.study.discrepancies[name].explanation}")
-    if unexplained(plan, table):
+    if any(line.mark for line in results.rows):
         notes.append(f"{MISMATCHED} printed Params or GFLOPs that the network does not have.")
     return [*notes, plan.tier.limits]
 
 
-def _what(plan: Plan, table: str) -> str:
-    recipes = [plan.specs[table, row.key].recipe for row in plan.rows(table)]
-    metrics = {recipe.metric for recipe in recipes if isinstance(recipe, DetectionRecipe)}
-    if not metrics:
-        return "error"
-    return "11-point mAP (VOC 2007)" if metrics == {"voc"} else "mAP by COCO's rules"
+def _what(plan: Plan, results: Results) -> str:
+    """Say what is measured on the validation set."""
+    recipes = [plan.specs[results.table, line.row.key].recipe for line in results.rows]
+    rules = {recipe.metric for recipe in recipes if isinstance(recipe, DetectionRecipe)}
+    maps = "11-point mAP (VOC 2007)" if rules == {"voc"} else "mAP by COCO's rules"
+    names = dict.fromkeys(
+        maps
+        if metric.source.startswith("validation_map")
+        else "error"
+        if metric.source.endswith("_error")
+        else metric.heading
+        for metric in results.columns.values()
+        if metric.source.startswith("validation_")
+    )
+    return f", {' and '.join(names)} of the last epoch on the validation set" if names else ""
 
 
-def _counted_on(plan: Plan, table: str) -> str:
-    classes = [PAPER_DATA[row.detector][0] for row in plan.rows(table) if row.detector]
-    if not classes:
-        return "Params and GFLOPs: counted on the full-size network, 224 px, 1000 classes."
-    return f"Params: counted on the full-size detector with {classes[0]} classes and background."
+def _counted_on(plan: Plan, results: Results) -> list[str]:
+    headings = [metric.heading for metric in results.columns.values() if metric.counted]
+    if not headings:
+        return []
+    detectors = dict.fromkeys(line.row.detector for line in results.rows if line.row.detector)
+    sizes = [plan.study.counted_on.size(name) for name in detectors or [None]]
+    if not detectors:
+        on = f"full-size network, {sizes[0].text}"
+    else:
+        classes = " or ".join(dict.fromkeys(str(size.classes) for size in sizes))
+        on = f"full-size detector with {classes} classes and background"
+    return [f"{' and '.join(headings)}: counted on the {on}."]
 
 
-def discrepancies(plan: Plan, table: str) -> dict[str, str]:
-    """Return a table's named discrepancies and their marks."""
-    names = [name for name, d in plan.study.discrepancies.items() if d.table == table]
-    return dict(zip(names, MARKS, strict=False))
-
-
-def marks(plan: Plan, table: str) -> dict[tuple[str, str], str]:
-    """Return the marks of printed cells that a discrepancy explains, by metric and row."""
-    return {
-        (metric, key): mark
-        for name, mark in discrepancies(plan, table).items()
-        for key in plan.study.discrepancies[name].rows
-        for metric in plan.study.discrepancies[name].metrics
-    }
-
-
-def _unresolved(plan: Plan, table: str, runs: pd.DataFrame) -> list[str]:
+def _unresolved(results: Results) -> list[str]:
     """Say of each metric which groups' best is not resolved, and by what numbers."""
-    labels = {row.key: row.label for row in plan.rows(table)}
+    labels = {line.row.key: line.row.label for line in results.rows}
     notes = []
-    for metric in measured(plan, table):
+    for name, contests in results.contests.items():
         groups = []
-        for found in contests(plan, table, metric, runs):
+        for found in contests:
             d = found.difference
             if found.resolved or d.n < 2:
                 continue
@@ -106,18 +98,18 @@ def _unresolved(plan: Plan, table: str, runs: pd.DataFrame) -> list[str]:
             names = f"{labels[found.first]} against {labels[found.second]}"
             groups.append(f"{names}: difference {d.mean:.2f}, {spread}, n = {d.n}")
         if groups:
-            notes.append(f"{KINDS[metric].heading}, best not resolved: {'; '.join(groups)}.")
+            title = results.columns[name].title
+            notes.append(f"{title}, best not resolved: {'; '.join(groups)}.")
     return notes
 
 
 def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:
     """Return what became of a row's runs that did not complete, each reason once."""
     outcomes = runs.loc[[run.path for run in plan.row_runs(table, key)]]
-    outcomes = outcomes[outcomes["status"] != "completed"]
-    reasons = outcomes.get("reason", pd.Series(index=outcomes.index, dtype=object))
+    outcomes = outcomes[outcomes["status"] != "completed"].reindex(columns=["status", "reason"])
     texts = [
         f"{status}: {reason.rstrip('.')}" if isinstance(reason, str) else str(status)
-        for status, reason in zip(outcomes["status"], reasons, strict=True)
+        for status, reason in outcomes.itertuples(index=False)
     ]
     return "; ".join(dict.fromkeys(texts))
 
@@ -136,9 +128,3 @@ def doubts(plan: Plan, places: dict[str, str], runs: pd.DataFrame) -> list[str]:
     return (
         [f"Not to be trusted: {'; '.join(found)}; see attention-ablation verify."] if found else []
     )
-
-
-def unexplained(plan: Plan, table: str) -> list[str]:
-    """Return the rows whose printed size the network does not have, and nothing explains."""
-    verdicts = counted(plan, table)["verdict"]
-    return list(verdicts.index[verdicts == "MISMATCH"])

@@ -1,18 +1,20 @@
-"""The paper's tables: ours beside the paper's, as CSV, Markdown and LaTeX."""
+"""The paper's tables, ours beside the paper's, as files."""
 
-from typing import Any
+import csv
+import io
 
 import pandas as pd
 
 from attention_ablation.base.io import write_text
-from attention_ablation.report.best import best_ours, best_printed
+from attention_ablation.evidence.complexity import read_counts
 from attention_ablation.report.comparable import check_comparable
 from attention_ablation.report.latex import to_latex
-from attention_ablation.report.markdown import bullets, cell, escape
-from attention_ablation.report.notes import MISMATCHED, marks, table_notes, unexplained
-from attention_ablation.report.numbers import DASH, Shown, cell_text, decimals, table_frame
+from attention_ablation.report.markdown import to_markdown
+from attention_ablation.report.notes import table_notes
+from attention_ablation.report.results import Results, table_results
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import KINDS
+
+FORMS = ("csv", "md", "tex")
 
 
 def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
@@ -21,73 +23,42 @@ def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
     Raises UserError where rows that are compared were trained so that their numbers differ.
     """
     check_comparable(plan, table, runs)
-    folder = plan.folder / "tables"
-    for kind, text in rendered(plan, table, runs).items():
-        write_text(folder / f"{table}.{kind}", text)
+    for form, text in rendered(plan, table, runs).items():
+        write_text(plan.folder / f"tables/{table}.{form}", text)
 
 
 def rendered(plan: Plan, table: str, runs: pd.DataFrame) -> dict[str, str]:
     """Return a table's text as csv, md and tex."""
-    frame = table_frame(plan, table, runs)
-    display = display_frame(plan, table, frame, runs)
-    notes = table_notes(plan, table, frame, runs)
-    return {
-        "csv": frame.to_csv(index=False),
-        "md": _markdown(plan, table, display, notes),
-        "tex": _latex(plan, table, display, notes),
-    }
-
-
-def display_frame(plan: Plan, table: str, frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the table's cells as every format shows them, each a `Shown`."""
-    rows = plan.rows(table)
-    odd = unexplained(plan, table)
-    columns = {
-        ("Architecture", ""): [
-            Shown(row.label, mark=f" {MISMATCHED}" * (row.key in odd)) for row in rows
-        ]
-    }
-    ours_best, paper_best = best_ours(plan, table, runs), best_printed(plan, table)
-    signs = marks(plan, table)
-    for metric in plan.study.tables[table].columns:
-        ours, paper = [], []
-        for row, line in zip(rows, frame.to_dict("records"), strict=True):
-            text = cell_text(metric, line, decimals(metric, plan.specs[table, row.key]))
-            ours.append(Shown(text, (metric, row.key) in ours_best))
-            printed, mark = row.printed.get(metric, DASH), signs.get((metric, row.key), "")
-            paper.append(Shown(printed, (metric, row.key) in paper_best, mark))
-        columns[KINDS[metric].heading, "ours"] = ours
-        columns[KINDS[metric].heading, "paper"] = paper
-    return pd.DataFrame(columns)
-
-
-def _title(plan: Plan, table: str) -> str:
+    results = table_results(plan, table, runs, read_counts(plan))
+    notes = table_notes(plan, results, runs)
     entry = plan.study.tables[table]
-    return f"{entry.title} (section {entry.section})"
+    title = f"{entry.title} (section {entry.section})"
+    return {
+        "csv": to_csv(results),
+        "md": to_markdown(results, title, notes),
+        "tex": to_latex(results, title, notes, label=f"tab:{plan.study.name}-{table}"),
+    }
 
 
-def _headings(display: pd.DataFrame) -> list[tuple[str, str]]:
-    pairs: Any = display.columns.to_list()  # a MultiIndex, which pandas' stubs take for text
-    return [(heading, of) for heading, of in pairs]
+def to_csv(results: Results) -> str:
+    """Return a line for each row; `seeds` counts completed runs, `_sd` is of a sample.
 
-
-def _markdown(plan: Plan, table: str, display: pd.DataFrame, notes: list[str]) -> str:
-    body = display.map(cell).to_markdown(
-        index=False,
-        disable_numparse=True,
-        headers=["paper" if of == "paper" else heading for heading, of in _headings(display)],
-        colalign=["left"] + ["right"] * (display.shape[1] - 1),
-    )
-    number = table.removeprefix("table")
-    title = escape(_title(plan, table))
-    return f"**Table {number}. {title}**\n\n{body}\n\n{bullets(notes)}"
-
-
-def _latex(plan: Plan, table: str, display: pd.DataFrame, notes: list[str]) -> str:
-    return to_latex(
-        display,
-        _headings(display),
-        notes,
-        caption=f"Table {table.removeprefix('table')} of the paper: {_title(plan, table)}",
-        label=f"tab:{plan.study.name}-{table}",
-    )
+    A row with a diverged run says 'diverged k/n' in place of a mean over the rest.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for number, line in enumerate(results.rows):
+        row = line.row
+        record: dict[str, object] = {"row": row.key, "label": row.label, "backbone": row.backbone}
+        record |= {"detector": row.detector} if row.detector else {}
+        record |= {"attention": row.attention, "seeds": line.n}
+        for name, cell in line.cells.items():
+            diverged = cell.value is None and cell.text.startswith("diverged")
+            record[name] = cell.text if diverged else cell.value
+            if cell.runs:
+                record[f"{name}_sd"] = cell.spread
+            record[f"{name}_paper"] = cell.paper
+        if not number:
+            writer.writerow(record)
+        writer.writerow(record.values())
+    return text.getvalue()

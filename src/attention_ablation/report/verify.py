@@ -8,13 +8,13 @@ import pandas as pd
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import read_text
-from attention_ablation.evidence.counted import COMPLEXITY_CSV
+from attention_ablation.evidence.complexity import COMPLEXITY_CSV, complexity_csv, count_rows
 from attention_ablation.figures.gradcam_means import gradcam_csv
 from attention_ablation.report.claims import CLAIMS_CSV, CLAIMS_MD, rendered_claims
-from attention_ablation.report.collect import RUNS_CSV, runs_csv
+from attention_ablation.report.collect import RUNS_CSV
 from attention_ablation.report.comparable import conditions, confounds
 from attention_ablation.report.html import REPORT, rendered_report
-from attention_ablation.report.tables import rendered
+from attention_ablation.report.tables import FORMS, rendered
 from attention_ablation.runs.verify import LEVELS, NOTE, UNVERIFIABLE, WRONG, Finding, check_run
 from attention_ablation.study.expand import Plan
 
@@ -30,22 +30,34 @@ def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
         for path in plan.runs
         for finding in check_run(plan.runs_folder / path, weights=True)
     ]
-    findings += _complexity(plan)
-    for table in plan.tables:
-        findings += _table(plan, table, runs)
-    findings += _files(plan.folder, [RUNS_CSV], lambda: {RUNS_CSV: runs_csv(runs)})
+    # Files that are made together, below the study's folder, and what gives their texts.
+    made: dict[tuple[str, ...], Callable[[], Mapping[str, str]]] = {
+        (COMPLEXITY_CSV,): lambda: {COMPLEXITY_CSV: complexity_csv(count_rows(plan.study))},
+        (RUNS_CSV,): lambda: {RUNS_CSV: runs.to_csv()},
+        (REPORT,): lambda: {REPORT: rendered_report(plan, runs)},
+    }
     if plan.study.claims:
-        names = [CLAIMS_CSV, CLAIMS_MD]
-        findings += _files(plan.folder, names, lambda: rendered_claims(plan, runs))
+        made[CLAIMS_CSV, CLAIMS_MD] = partial(rendered_claims, plan, runs)
     for name in plan.gradcam_figures:
-        path = f"figures/{name}.csv"
-        findings += _files(plan.folder, [path], partial(_gradcam, plan, name, path))
-    findings += _files(plan.folder, [REPORT], lambda: {REPORT: rendered_report(plan, runs)})
+        made[(f"figures/{name}.csv",)] = partial(_gradcam, plan, name)
+    for table in plan.tables:
+        for line in conditions(plan, table, runs):
+            what = f"its runs were made under several conditions: {line}"
+            findings.append(Finding(NOTE, table, what))
+        unlike = confounds(plan, table, runs)
+        for line in unlike:
+            what = f"rows that are compared were not trained alike: {line}"
+            findings.append(Finding(WRONG, table, what))
+        if not unlike:  # else it is not rendered
+            names = tuple(f"tables/{table}.{form}" for form in FORMS)
+            made[names] = partial(rendered, plan, table, runs)
+    for names, texts in made.items():
+        findings += _compare(plan.folder, names, texts)
     return findings
 
 
-def _gradcam(plan: Plan, name: str, path: str) -> dict[str, str]:
-    return {path: gradcam_csv(plan, name)}
+def _gradcam(plan: Plan, name: str) -> dict[str, str]:
+    return {name: gradcam_csv(plan, name)}
 
 
 def describe(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
@@ -87,46 +99,16 @@ def _summary(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
     )
 
 
-def _table(plan: Plan, table: str, runs: pd.DataFrame) -> Iterator[Finding]:
-    """Yield what is wrong with a table's comparisons and with its files."""
-    confounded = confounds(plan, table, runs)
-    for line in confounded:
-        yield Finding(WRONG, table, f"rows that are compared were not trained alike: {line}")
-    for line in conditions(plan, table, runs):
-        yield Finding(NOTE, table, f"its runs were made under several conditions: {line}")
-    if confounded:
-        return  # it is not rendered
-    names = [f"{table}.{kind}" for kind in ("csv", "md", "tex")]
-
-    def texts() -> dict[str, str]:
-        return {f"{table}.{kind}": text for kind, text in rendered(plan, table, runs).items()}
-
-    yield from _files(plan.folder / "tables", names, texts)
-
-
-def _complexity(plan: Plan) -> list[Finding]:
-    """Return whether complexity.csv is what a new count of the networks, of 10 s, gives."""
-
-    def texts() -> dict[str, str]:
-        from attention_ablation.evidence.complexity import complexity_csv  # it imports torch
-
-        return {COMPLEXITY_CSV: complexity_csv(plan.study)}
-
-    again = "attention-ablation render complexity"
-    return list(_files(plan.folder, [COMPLEXITY_CSV], texts, again))
-
-
-def _files(
-    folder: Path,
-    names: Sequence[str],
-    texts: Callable[[], Mapping[str, str]],
-    again: str = "attention-ablation render",
+def _compare(
+    folder: Path, names: Sequence[str], texts: Callable[[], Mapping[str, str]]
 ) -> Iterator[Finding]:
     """Yield each file that is there and is not what `texts` gives now, made only if any is."""
-    remedy = f"`{again}` writes it again"
+    # A plain `render` leaves out what takes long.
+    what = " complexity" * (COMPLEXITY_CSV in names)
+    remedy = f"`attention-ablation render{what}` writes it again"
     there = [name for name in names if (folder / name).exists()]
     try:
-        expected = texts() if there else {}
+        expected = dict(zip(names, texts().values(), strict=True)) if there else {}
     except UserError as error:  # of another file that it is made from
         for name in there:
             yield Finding(WRONG, str(folder / name), f"it cannot be made again: {error}")
@@ -134,7 +116,7 @@ def _files(
     for name in there:
         try:
             if read_text(folder / name) != expected[name]:
-                what = "not what its runs give now: edited, old, or of other tables or seeds"
-                yield Finding(WRONG, str(folder / name), what, remedy)
+                wrong = "not what its runs give now: edited, old, or of other tables or seeds"
+                yield Finding(WRONG, str(folder / name), wrong, remedy)
         except UserError as error:
             yield Finding(WRONG, str(folder / name), str(error), remedy)

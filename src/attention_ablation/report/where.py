@@ -1,90 +1,206 @@
-"""A cell and the runs, or the count, that it came from, for a person or a program to read."""
+"""From a cell of a table to the trainings, or the count, that it came from."""
 
 import dataclasses
 import json
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
-from attention_ablation.report.provenance import Cell, Count, RunRecord
+import numpy as np
+import pandas as pd
+
+from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.detectors.record import Detector
+from attention_ablation.evidence.complexity import COMPLEXITY_CSV, Counts, read_counts
+from attention_ablation.networks.record import Backbone
+from attention_ablation.report.collect import collect
+from attention_ablation.report.results import Cell, table_results
+from attention_ablation.runs.folder import LOG
+from attention_ablation.runs.records import Metrics
+from attention_ablation.spec.spec import Run
+from attention_ablation.study.config import Row
 from attention_ablation.study.confounds import flatten
-from attention_ablation.study.metrics import KINDS
+from attention_ablation.study.expand import Plan
 
 WIDTH = 100
 FINISHED = ("completed", "diverged")
 PATHS = ("folder", "log")
+PACKAGES = ("attention_ablation", "python", "torch", "torchvision", "numpy")
+FACTS = ("status", "reason", "verified", *Metrics.model_fields)
+COUNTED = {
+    "params_m": "parameters, in millions",
+    "gflops": "multiply-accumulates of convolutions and linear layers for one image, in 1e9",
+}
 
 
-def as_json(cell: Cell) -> str:
-    """Return a cell and its runs as JSON, in the keys of the records above."""
-    return json.dumps(dataclasses.asdict(cell), indent=2, allow_nan=False, ensure_ascii=False)
+def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:
+    """Return a cell's record with its heading, and those of its runs or of its count.
+
+    Raises UserError for an unknown table, row or metric.
+    """
+    where = f"study {plan.study.name}"
+    if table not in plan.study.tables:
+        raise unknown("table", table, plan.study.tables, where)
+    if table not in plan.tables:
+        raise UserError(
+            f"{table}: expected one of the selected tables, {', '.join(plan.tables)}; select it "
+            "with --set tables=all."
+        )
+    rows = {row.key: row for row in plan.rows(table)}
+    if row not in rows:
+        raise unknown("row", row, rows, f"{where}: {table}")
+    columns = plan.study.tables[table].columns
+    if metric not in columns:
+        raise unknown("metric", metric, columns, f"{where}: {table}")
+    # Without reading the folders of other tables' runs.
+    specs = {place: spec for place, spec in plan.specs.items() if place[0] == table}
+    frame = collect(dataclasses.replace(plan, tables=[table], specs=specs))
+    counts = read_counts(plan)
+    (cell,) = (
+        line.cells[metric]
+        for line in table_results(plan, table, frame, counts).rows
+        if line.row.key == row
+    )
+    known = plan.study.metrics[metric]
+    runs = [run_record(plan, run, frame.loc[run.path].to_dict(), known.source) for run in cell.runs]
+    facts = {"table": table, "row": row, "label": rows[row].label, "metric": metric}
+    facts |= {field.name: getattr(cell, field.name) for field in dataclasses.fields(Cell)}
+    count = _count(plan, rows[row], metric, cell.value, counts) if known.counted else None
+    return facts | {"heading": known.title, "unit": known.unit, "runs": runs, "count": count}
 
 
-def as_text(cell: Cell) -> str:
-    """Return a cell and its runs as lines for a person."""
-    heading = KINDS[cell.metric].heading
-    n = f" (n = {cell.n} of {cell.seeds})" * (cell.count is None)
+def run_record(
+    plan: Plan, run: Run, line: Mapping[Any, Any], source: str | None = None
+) -> dict[str, Any]:
+    """Return what is known of a run; what was not recorded is None.
+
+    Args:
+        line: its line of what `collect` returned.
+        source: the column of `value`, the cell's number.
+    """
+    known: dict[str, Any] = {str(key): value for key, value in line.items() if pd.notna(value)}
+
+    def fact(key: str | None) -> Any:
+        value = known.get(str(key))
+        return value.item() if isinstance(value, np.generic) else value  # JSON knows no numpy
+
+    folder = plan.runs_folder / run.path
+    return {
+        "folder": str(folder),
+        "log": str(folder / LOG),
+        "seed": run.seed,
+        "value": fact(source),
+        "spec": run.spec.model_dump(mode="json", exclude_none=True),
+        **{name: fact(name) for name in FACTS},
+    }
+
+
+def _count(
+    plan: Plan, row: Row, metric: str, value: float | None, counts: Counts
+) -> dict[str, Any]:
+    """Return how a cell was counted, on the network of full size, and the verdict on the paper's.
+
+    verdict: match, MISMATCH, not printed, or the discrepancy that explains the printed cell.
+    """
+    found = counts.get((row.table, row.key))
+    size = plan.study.counted_on.size(row.detector)
+    what = COUNTED[plan.study.metrics[metric].source]
+    parts = {
+        "backbone": Backbone(name=row.backbone),
+        "detector": Detector(name=row.detector) if row.detector else None,
+        "attention": plan.study.attentions[row.attention],
+    }
+    explained = plan.study.explaining(row, metric)
+    return {
+        "value": value,
+        "network": {
+            name: part.model_dump(mode="json", exclude_none=True)
+            for name, part in parts.items()
+            if part
+        },
+        "how": f"{what}, of the full-size network at {size.image_size} px and {size.classes} "
+        "classes, whatever the tier; nothing was trained for it",
+        "verdict": found.verdict if found else None,
+        "explanation": " ".join(plan.study.discrepancies[d].explanation for d in explained) or None,
+        "source": str(plan.folder / COMPLEXITY_CSV),
+    }
+
+
+def as_json(cell: Mapping[str, Any]) -> str:
+    """Return what `find_cell` returned as JSON."""
+    return json.dumps(cell, indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def as_text(cell: Mapping[str, Any]) -> str:
+    """Return what `find_cell` returned as lines for a person."""
+    count = cell["count"]
+    n = f" (n = {cell['n']} of {len(cell['runs'])})" * (count is None)
     lines = [
-        f"{cell.table}, {cell.label}: {heading}",
-        f"  ours   {cell.shown}{n}",
-        f"  paper  {cell.printed or 'prints none'}",
+        f"{cell['table']}, {cell['label']}: {cell['heading']}",
+        f"  ours   {cell['text']}{n}",
+        f"  paper  {cell['paper'] or 'prints none'}",
     ]
-    if cell.count:
-        lines += ["", *_count_lines(cell.count)]
-    for record in cell.runs:
-        lines += ["", *_run_lines(record)]
+    if count:
+        lines += ["", *_count_lines(count)]
+    for run in cell["runs"]:
+        lines += ["", *_run_lines(run, f" {cell['unit']}" if cell["unit"] else "")]
     return "\n".join(lines)
 
 
-def run_facts(run: RunRecord) -> list[tuple[str, str]]:
+def run_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return where and how a run was made, as names and texts; its spec and outcome aside."""
-    facts = [("folder", run.folder), ("log", run.log)]
-    if run.status not in FINISHED:
+    facts = [("folder", run["folder"]), ("log", run["log"])]
+    if run["status"] not in FINISHED:
         return facts
-    dirty = " with uncommitted changes" * bool(run.git_dirty)
-    shares = f"processes {_number(run.processes)}, threads of each {_number(run.threads)}"
-    device_memory = (
-        f", {_number(run.peak_device_memory_mb)} MB on the device"
-        if run.peak_device_memory_mb is not None
-        else ""
-    )
-    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    composed = f", composed with {run.dataset_composed_with}" * bool(run.dataset_composed_with)
+    dirty = " with uncommitted changes" * bool(run["git_dirty"])
+    shares = f"processes {_number(run['processes'])}, threads of each {_number(run['threads'])}"
+    memory = f"{_number(run['peak_memory_mb'])} MB at most"
+    if run["peak_device_memory_mb"] is not None:
+        memory += f", {_number(run['peak_device_memory_mb'])} MB on the device"
+    versions = ", ".join(f"{name} {run[name]}" for name in PACKAGES if run[name])
+    composed = run["dataset_composed_with"]
     return [
         *facts,
-        ("verified", run.verified or "-"),
-        ("code", (run.git_commit or "not recorded") + dirty),
+        ("verified", run["verified"] or "-"),
+        ("code", (run["git_commit"] or "not recorded") + dirty),
         ("versions", versions or "not recorded"),
-        ("device", f"{run.device or 'not recorded'}; {shares}"),
+        ("device", f"{run['device'] or 'not recorded'}; {shares}"),
         (
             "time",
-            f"{_number(run.seconds)} s wall, {_number(run.compute_seconds)} s computing, "
-            f"{_number(run.images_per_second)} images/s",
+            f"{_number(run['seconds'])} s wall, {_number(run['compute_seconds'])} s computing, "
+            f"{_number(run['images_per_second'])} images/s",
         ),
-        ("memory", f"{_number(run.peak_memory_mb)} MB at most{device_memory}"),
-        ("data", (run.dataset_fingerprint or "not recorded") + composed),
+        ("memory", memory),
+        (
+            "data",
+            (run["dataset_fingerprint"] or "not recorded")
+            + (f", composed with {composed}" if composed else ""),
+        ),
     ]
 
 
-def _count_lines(count: Count) -> list[str]:
-    lines = [
-        *_wrapped("counted", count.how),
-        *(f"  {part:9} {_listed(keys)}" for part, keys in count.network.items()),
-        f"  {'exact':9} {'-' if count.value is None else f'{count.value:.6f}'}",
-        f"  {'verdict':9} {count.verdict or 'not counted yet; `make tables` counts it'}",
-        f"  {'file':9} {count.source}",
+def _count_lines(count: Mapping[str, Any]) -> list[str]:
+    exact = "-" if count["value"] is None else f"{count['value']:.6f}"
+    return [
+        *_wrapped("counted", count["how"]),
+        *(f"  {part:9} {_listed(keys)}" for part, keys in count["network"].items()),
+        f"  {'exact':9} {exact}",
+        f"  {'verdict':9} {count['verdict'] or 'not counted yet; `make tables` counts it'}",
+        f"  {'file':9} {count['source']}",
+        *(_wrapped("why", count["explanation"]) if count["explanation"] else []),
     ]
-    return lines + (_wrapped("why", count.explanation) if count.explanation else [])
 
 
-def _run_lines(run: RunRecord) -> list[str]:
-    lines = [
-        f"seed {run.seed}: {run.status}"
-        + (f", {run.value:.4g} %" if run.value is not None else "")
-        + (f", {run.reason}" if run.reason else ""),
-    ]
+def _run_lines(run: Mapping[str, Any], unit: str) -> list[str]:
+    outcome = [str(run["status"])]
+    if run["value"] is not None:
+        outcome.append(f"{run['value']:.4g}{unit}")
+    if run["reason"]:
+        outcome.append(run["reason"])
+    lines = [f"seed {run['seed']}: {', '.join(outcome)}"]
     for part in ("backbone", "detector", "attention", "recipe"):
-        if part in run.spec:
-            lines += _wrapped(part, _listed(run.spec[part]))
+        if part in run["spec"]:
+            lines += _wrapped(part, _listed(run["spec"][part]))
     for name, text in run_facts(run):
         # A path stays on one line, to be copied.
         lines += [f"  {name:9} {text}"] if name in PATHS else _wrapped(name, text)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from attention_ablation.base.errors import unknown
 from attention_ablation.base.model import Line, Model, Prose
-from attention_ablation.study.metrics import COUNTED
+from attention_ablation.study.metrics import COUNTS
 
 # Numbers of a run that no table shows, under the names that they have in runs.csv.
 RUN_METRICS = ("train_top1_error", "gradcam_energy_in_box", "gradcam_target_probability")
@@ -61,9 +61,9 @@ class Comparison(Model):
                 raise ValueError(f"'{key}' has no meaning with '{self.predicate}'; remove it")
             if not given and self.predicate in predicates:
                 raise ValueError(f"expected '{key}' with '{self.predicate}'; add it")
-        if self.predicate == "at-most-more" and not set(self.metrics) <= set(COUNTED):
+        if self.predicate == "at-most-more" and not set(self.metrics) <= set(COUNTS):
             raise ValueError(
-                f"expected only {' and '.join(COUNTED)} with 'at-most-more', which compares exact "
+                f"expected only {' and '.join(COUNTS)} with 'at-most-more', which compares exact "
                 f"counts, got {', '.join(self.metrics)}"
             )
         for first, second in zip(self.rows, self.rows[1:], strict=False):

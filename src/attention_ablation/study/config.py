@@ -11,7 +11,7 @@ from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import BackboneSize
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.claims import Claim
-from attention_ablation.study.metrics import Metric
+from attention_ablation.study.metrics import METRICS, CountedOn, Metric
 from attention_ablation.study.references import Reference
 
 
@@ -159,7 +159,7 @@ class Row(Model):
     backbone: str
     detector: DetectorName | None = None
     attention: str
-    printed: dict[Metric, str] = Field(description="What the paper prints, by metric.")
+    printed: dict[str, str] = Field(description="What the paper prints, by metric.")
 
     @property
     def key(self) -> str:
@@ -173,7 +173,7 @@ class Table(Model):
 
     title: Line
     section: Line
-    columns: list[Metric]
+    columns: Names = Field(description="Names of metrics.")
     group_by: Literal["backbone"] | None = Field(
         None,
         description="Within what rows are compared, so that their recipes must be equal, and a "
@@ -195,6 +195,9 @@ class CurvesFigure(Model):
     kind: Literal["error-curves"]
     title: Line
     section: Line
+    metric: str = Field(
+        "top1_error", description="What is drawn: a metric of the validation set, by its name."
+    )
     panels: list[Panel] = Field(min_length=1)
 
     @property
@@ -278,6 +281,13 @@ class StudyFile(Model):
     title: Line
     citation: Prose
     attentions: dict[str, Attention]
+    metrics: Annotated[dict[Name, Metric], AfterValidator(METRICS.__or__)] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="The study's own, by name, besides those that every study has: "
+        f"{', '.join(METRICS)}.",
+    )
+    counted_on: CountedOn = CountedOn()
     tables: dict[Name, Table]
     figures: dict[Name, Figure] = Field(default_factory=dict)
     discrepancies: dict[Line, Discrepancy] = Field(default_factory=dict)
@@ -296,3 +306,11 @@ class Study(StudyFile):
     def table_rows(self, table: str) -> list[Row]:
         """Return the rows of one table, in the paper's order."""
         return [row for row in self.rows if row.table == table]
+
+    def explaining(self, row: Row, metric: str) -> list[str]:
+        """Return the discrepancies that are about a printed cell, by their names."""
+        return [
+            name
+            for name, d in self.discrepancies.items()
+            if d.table == row.table and row.key in d.rows and metric in d.metrics
+        ]

@@ -19,6 +19,7 @@ from attention_ablation.networks.record import Backbone
 from attention_ablation.networks.shapes import BACKBONES
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
 from attention_ablation.study.config import (
+    CurvesFigure,
     GradCamFigure,
     ReferenceFigure,
     Row,
@@ -26,7 +27,7 @@ from attention_ablation.study.config import (
     StudyFile,
     Tier,
 )
-from attention_ablation.study.metrics import METRICS
+from attention_ablation.study.metrics import Metric, check_metrics
 from attention_ablation.study.references import check_references
 
 ModelType = TypeVar("ModelType", bound=Model)
@@ -61,6 +62,8 @@ def load_study(folder: Path, name: str, where: object) -> Study:
     """
     path = _listed("study", folder, "*/study.yaml", name, where).parent
     file = parse(StudyFile, read_yaml(path / "study.yaml"), path / "study.yaml")
+    columns = {name: table.columns for name, table in file.tables.items()}
+    check_metrics(file.metrics, columns, path / "study.yaml")
     rows = _read_rows(path / "rows.csv", file)
     file = _seal_modules(file, rows, folder.parent.parent, path / "study.yaml")
     claims = _read_claims(path / "claims.yaml")
@@ -68,7 +71,6 @@ def load_study(folder: Path, name: str, where: object) -> Study:
     _check_references(study, path / "study.yaml")
     named = [f"{row.table}:{row.key}" for row in rows]
     check_references(study.references, named, path, path / "study.yaml")
-    columns = {name: table.columns for name, table in study.tables.items()}
     keys = {name: [row.key for row in study.table_rows(name)] for name in study.tables}
     check_claims(claims, columns, keys, path / "claims.yaml")
     return study
@@ -146,7 +148,7 @@ def check_fit(
 
 def _read_rows(path: Path, study: StudyFile) -> list[Row]:
     rows: dict[tuple[str, str], Row] = {}
-    required, optional = ["table", "label", "backbone", "attention"], ["detector", *METRICS]
+    required, optional = ["table", "label", "backbone", "attention"], ["detector", *study.metrics]
     columns, records = read_csv(path)
     known = set(required) <= set(columns) <= {*required, *optional}
     if not known or len(set(columns)) < len(columns):
@@ -158,7 +160,7 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
         where = f"{path} line {line}"
         if None in record or None in record.values():
             raise UserError(f"{where}: expected {len(columns)} cells, separated by commas.")
-        row = _parse_row(record, where)
+        row = _parse_row(record, study.metrics, where)
         for kind, name, valid in (
             ("table", row.table, study.tables),
             ("backbone", row.backbone, BACKBONES),
@@ -168,6 +170,11 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
                 raise unknown(kind, name, valid, where)
         if (row.table, row.key) in rows:
             raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
+        if row.detector and row.detector not in study.counted_on.detectors:
+            raise UserError(
+                f"{where}: expected {row.detector} below counted_on.detectors in study.yaml, with "
+                "the classes and the image size that its parameters are counted on; add it."
+            )
         detector = Detector(name=row.detector) if row.detector else None
         check_fit(study.attentions[row.attention], Backbone(name=row.backbone), where, detector)
         rows[row.table, row.key] = row
@@ -192,8 +199,8 @@ def _seal_modules(study: StudyFile, rows: list[Row], root: Path, where: Path) ->
     return study.model_copy(update={"attentions": attentions})
 
 
-def _parse_row(record: dict[str, str], where: str) -> Row:
-    cells = {metric: record.pop(metric, "") for metric in METRICS}
+def _parse_row(record: dict[str, str], metrics: Mapping[str, Metric], where: str) -> Row:
+    cells = {metric: record.pop(metric, "") for metric in metrics}
     if not record.get("detector"):
         record.pop("detector", None)
     printed = {metric: cell for metric, cell in cells.items() if cell}
@@ -222,7 +229,11 @@ def _check_references(study: Study, where: Path) -> None:
                 raise unknown("row", key, keys, f"{where}: {place}: {table}")
     for name, figure in study.figures.items():
         place = f"{where}: figures.{name}"
-        if isinstance(figure, GradCamFigure):
+        if isinstance(figure, CurvesFigure):
+            curves_of = [n for n, m in study.metrics.items() if m.source.startswith("validation_")]
+            if figure.metric not in curves_of:
+                raise unknown("metric", figure.metric, curves_of, place)
+        elif isinstance(figure, GradCamFigure):
             _check_one_backbone(study, figure, place)
         elif isinstance(figure, ReferenceFigure):
             if figure.reference not in study.references:

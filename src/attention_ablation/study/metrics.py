@@ -1,40 +1,135 @@
-"""The columns that a table may have: headings, units, and which way is better."""
+"""Metrics: what tables, claims and figures show and compare; a study may add some of its own."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-Metric = Literal[
-    "params_m", "gflops", "top1_error", "top5_error", "map_50", "map_75", "map"
-]  # fmt: skip
-METRICS: tuple[Metric, ...] = get_args(Metric)
+from pydantic import Field
+
+from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.base.model import Line, Model
+
+COUNTS = ("params_m", "gflops")  # of the full-size network: exact, the same for every seed
+# Numbers of finished runs, as runs.csv names them.
+RUN_NUMBERS = (
+    *("validation_top1_error", "validation_top5_error", "validation_loss"),
+    *("validation_map_50", "validation_map_75", "validation_map"),
+    *("train_loss", "train_top1_error", "train_top5_error"),
+    *("train_loss_objectness", "train_loss_rpn_box_reg", "train_loss_classifier"),
+    *("train_loss_box_reg", "train_loss_classification", "train_loss_bbox_regression"),
+    *("images_per_second", "seconds", "compute_seconds", "startup_seconds"),
+    *("peak_memory_mb", "peak_device_memory_mb"),
+    *("gradcam_energy_in_box", "gradcam_hit_rate", "gradcam_iou", "gradcam_target_probability"),
+)
+# Columns of rows.csv and of tables' CSVs that are no metric.
+RESERVED = ("table", "row", "label", "backbone", "detector", "attention", "seeds")
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A metric's heading, with its unit, and what it is measured on; None where it is counted."""
+class Metric(Model):
+    """A number of every row: its heading, how it is written and compared, and where it is from."""
 
-    heading: str
-    task: Literal["classification", "detection"] | None = None
+    heading: Line = Field(description="What tables call it, without the unit.")
+    unit: Line | None = Field(None, description="Such as '%'; null: none.")
+    better: Literal["lower", "higher"] = Field("lower", description="Which values are better.")
+    digits: int | None = Field(
+        None,
+        ge=0,
+        le=9,
+        description="Digits after the point; null: as many as an error of the tier's validation "
+        "set has, 2 from 10,000 images and 1 below.",
+    )
+    source: str = Field(
+        description="A number of a run as runs.csv names it, such as validation_loss or "
+        "images_per_second; or a count of the full-size network, params_m or gflops."
+    )
+
+    @property
+    def title(self) -> str:
+        """The heading with the unit."""
+        return f"{self.heading} ({self.unit})" if self.unit else self.heading
 
     @property
     def counted(self) -> bool:
-        """Whether it is counted on the full-size network: exact, the same for every seed."""
-        return self.task is None
+        """Whether it is counted on the full-size network, whatever the tier."""
+        return self.source in COUNTS
 
     @property
-    def higher_is_better(self) -> bool:
-        """Whether more of it is better; for what is not counted, less is where it is not."""
-        return self.task == "detection"
+    def suffix(self) -> str:
+        """What stands behind a value in a sentence."""
+        return f" {self.unit}" if self.unit else ""
+
+    @property
+    def points(self) -> str:
+        """What stands behind a difference of two values in a sentence."""
+        return " points" if self.unit == "%" else self.suffix
 
 
-KINDS: dict[Metric, Kind] = {
-    "params_m": Kind("Params (M)"),
-    "gflops": Kind("GFLOPs"),
-    "top1_error": Kind("Top-1 error (%)", "classification"),
-    "top5_error": Kind("Top-5 error (%)", "classification"),
-    "map_50": Kind("mAP@.5 (%)", "detection"),
-    "map_75": Kind("mAP@.75 (%)", "detection"),
-    "map": Kind("mAP@[.5, .95] (%)", "detection"),
+def _percent(heading: str, source: str, **how: Any) -> Metric:
+    return Metric(heading=heading, unit="%", source=source, **how)
+
+
+MAP: dict[str, Any] = {"better": "higher", "digits": 1}  # one, as papers print it
+SHARE: dict[str, Any] = {"better": "higher", "digits": 3}
+# In the order of columns in a CSV.
+METRICS = {
+    "params_m": Metric(heading="Params", unit="M", digits=2, source="params_m"),
+    "gflops": Metric(heading="GFLOPs", digits=3, source="gflops"),
+    "top1_error": _percent("Top-1 error", "validation_top1_error"),
+    "top5_error": _percent("Top-5 error", "validation_top5_error"),
+    "map_50": _percent("mAP@.5", "validation_map_50", **MAP),
+    "map_75": _percent("mAP@.75", "validation_map_75", **MAP),
+    "map": _percent("mAP@[.5, .95]", "validation_map", **MAP),
+    "train_top1_error": _percent("Training top-1 error", "train_top1_error"),
+    "gradcam_energy_in_box": Metric(
+        heading="Grad-CAM energy in the box", source="gradcam_energy_in_box", **SHARE
+    ),
+    "gradcam_target_probability": Metric(
+        heading="Target's probability", source="gradcam_target_probability", **SHARE
+    ),
 }
-COUNTED: tuple[Metric, ...] = tuple(name for name in METRICS if KINDS[name].counted)
-MEASURED: tuple[Metric, ...] = tuple(name for name in METRICS if not KINDS[name].counted)
+
+
+def check_metrics(
+    metrics: Mapping[str, Metric], columns: Mapping[str, Sequence[str]], where: object
+) -> None:
+    """Check names and sources of a study's metrics, and the columns of its tables.
+
+    Raises UserError.
+    """
+    for name, metric in metrics.items():
+        if name in RESERVED or name.endswith(("_sd", "_paper")):
+            raise UserError(
+                f"{where}: metrics: '{name}' is the name of another column of a table; take "
+                "another name."
+            )
+        if metric.source not in (valid := [*COUNTS, *RUN_NUMBERS]):
+            raise unknown("number", metric.source, valid, f"{where}: metrics.{name}.source")
+    for table, names in columns.items():
+        for name in names:
+            if name not in metrics:
+                raise unknown("metric", name, metrics, f"{where}: tables.{table}.columns")
+
+
+class CountSize(Model):
+    """Classes, without the background, and image size that a network is counted with."""
+
+    classes: int = Field(ge=1)
+    image_size: int = Field(ge=1, description="px; of Faster R-CNN the shorter side.")
+
+    @property
+    def text(self) -> str:
+        """Both in words."""
+        return f"{self.image_size} px, {self.classes} classes"
+
+
+class CountedOn(CountSize):
+    """What networks of full size are counted on, whatever the tier: the paper's data sets."""
+
+    classes: int = Field(1000, ge=1)
+    image_size: int = Field(224, ge=1, description="px")
+    detectors: dict[str, CountSize] = Field(
+        default_factory=dict, description="By detector; every detector of a row has an entry."
+    )
+
+    def size(self, detector: str | None) -> CountSize:
+        """Return what networks of a detector, or those of classification, are counted on."""
+        return self if detector is None else self.detectors[detector]

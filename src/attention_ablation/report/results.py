@@ -1,0 +1,203 @@
+"""A table's results: one record for each cell, which every format only writes."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from attention_ablation.evidence.complexity import MISMATCH, Counted, Counts
+from attention_ablation.evidence.statistics import Contest, contest
+from attention_ablation.spec.spec import DetectionSpec, Run, Spec
+from attention_ablation.study.config import Row
+from attention_ablation.study.expand import Plan
+from attention_ablation.study.metrics import METRICS, Metric
+
+DASH, MINUS = "-", "\N{MINUS SIGN}"
+MISMATCHED = "≠"
+# Of cells with a named discrepancy: other signs than those of footnotes.
+MARKS = [mark * repeat for repeat in (1, 2, 3) for mark in "†‡§¶"]
+# What a CSV has of every table, shown or not.
+CLASSIFICATION = ("params_m", "gflops", "top1_error", "top5_error")
+DETECTION = ("params_m",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Our number and the paper's, of a row in a metric.
+
+    value: the count, or the mean over the n completed runs; None where there is none, or a run
+    diverged. spread: the sample standard deviation, None below two runs. text: of ours, as every
+    format shows it. paper: as printed, None where it is not. mark: behind the paper's number.
+    runs: one for each seed, none of a count.
+    """
+
+    value: float | None
+    spread: float | None
+    text: str
+    n: int
+    paper: str | None
+    mark: str
+    best: bool
+    best_paper: bool
+    digits: int
+    runs: list[Run]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """A row with its cells by metric; `n` of its runs are completed, `mark` is its label's."""
+
+    row: Row
+    n: int
+    mark: str
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """A table: its rows, the metrics that it shows, and who contests each metric's best cell."""
+
+    table: str
+    rows: list[ResultRow]
+    columns: dict[str, Metric]
+    contests: dict[str, list[Contest]]
+
+    def texts(self, form: Callable[[str, bool, str], str]) -> list[list[str]]:
+        """Return each row's label, our cells and the paper's, as a format writes them.
+
+        Args:
+            form: given a text, whether it is the best, and the mark behind it.
+        """
+        rows = []
+        for line in self.rows:
+            row = [form(line.row.label, False, line.mark)]
+            for cell in (line.cells[name] for name in self.columns):
+                row.append(form(cell.text, cell.best, ""))
+                row.append(form(cell.paper or DASH, cell.best_paper, cell.mark))
+            rows.append(row)
+        return rows
+
+
+def number(table: str) -> str:
+    """Return what stands behind 'Table': the number in the table's name, else all of the name."""
+    return re.sub(r"^table(?=\d)", "", table)
+
+
+def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) -> Results:
+    """Return a table's results, of what `collect` and `read_counts` returned."""
+    metrics = plan.study.metrics
+    columns = {name: metrics[name] for name in plan.study.tables[table].columns}
+    outcomes = {
+        row.key: runs.loc[[run.path for run in plan.row_runs(table, row.key)]]
+        for row in plan.rows(table)
+    }
+    contests = {
+        name: _contests(plan, table, metric, outcomes)
+        for name, metric in columns.items()
+        if not metric.counted
+    }
+    best = {(name, c.first) for name in contests for c in contests[name] if c.resolved}
+    best_paper = {(name, key) for name in contests for key in _best_printed(plan, table, name)}
+    signs = discrepancies(plan, table)
+    always = DETECTION if any(row.detector for row in plan.rows(table)) else CLASSIFICATION
+    rows = []
+    for row in plan.rows(table):
+        done = outcomes[row.key][outcomes[row.key]["status"] == "completed"]
+        count = counts.get((table, row.key))
+        cells = {}
+        for name in (name for name in metrics if name in columns or name in always):
+            metric = metrics[name]
+            digits = _digits(metric, plan.specs[table, row.key])
+            value, spread, text = _ours(metric, digits, outcomes[row.key], count)
+            cells[name] = Cell(
+                value=value,
+                spread=spread,
+                text=text,
+                n=0 if metric.counted else len(done),
+                paper=row.printed.get(name),
+                mark="".join(signs.get(d, "") for d in plan.study.explaining(row, name)[-1:]),
+                best=(name, row.key) in best,
+                best_paper=(name, row.key) in best_paper,
+                digits=digits,
+                runs=[] if metric.counted else plan.row_runs(table, row.key),
+            )
+        mark = f" {MISMATCHED}" if count and count.verdict == MISMATCH else ""
+        rows.append(ResultRow(row=row, n=len(done), mark=mark, cells=cells))
+    return Results(table=table, rows=rows, columns=columns, contests=contests)
+
+
+def discrepancies(plan: Plan, table: str) -> dict[str, str]:
+    """Return a table's named discrepancies and their marks."""
+    names = [name for name, d in plan.study.discrepancies.items() if d.table == table]
+    return dict(zip(names, MARKS, strict=False))
+
+
+def _digits(metric: Metric, spec: Spec | DetectionSpec) -> int:
+    if metric.digits is not None:
+        return metric.digits
+    # An error of n images has steps of 100/n percent: no digit below that.
+    return 2 if spec.recipe.dataset.validation_images >= 10_000 else 1
+
+
+def _ours(
+    metric: Metric, digits: int, outcomes: pd.DataFrame, count: Counted | None
+) -> tuple[float | None, float | None, str]:
+    """Return value, spread and text of a cell."""
+    if metric.counted:
+        value = count.values[metric.source] if count else None
+        return value, None, DASH if value is None else f"{value:.{digits}f}"
+    if diverged := int((outcomes["status"] == "diverged").sum()):
+        return None, None, f"diverged {diverged}/{len(outcomes)}"
+    values = _numbers(outcomes[outcomes["status"] == "completed"], metric)
+    mean, spread = (_rounded(x, digits) for x in (values.mean(), values.std()))
+    if mean is None:
+        return None, None, DASH
+    plus_minus = "" if spread is None else f" ± {spread:.{digits}f}"
+    return mean, spread, f"{mean:.{digits}f}{plus_minus}"
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    return None if pd.isna(value) else round(float(value), max(4, digits))
+
+
+def _numbers(outcomes: pd.DataFrame, metric: Metric) -> "pd.Series[float]":
+    return outcomes.reindex(columns=[metric.source]).iloc[:, 0].astype(float)
+
+
+def _contests(
+    plan: Plan, table: str, metric: Metric, outcomes: Mapping[str, pd.DataFrame]
+) -> list[Contest]:
+    """Return the best row of each group against the next one, where every run is there."""
+    contests = []
+    for group in plan.groups(table):
+        values = {}
+        for row in group:
+            numbers = _numbers(outcomes[row.key], metric)
+            if (outcomes[row.key]["status"] == "completed").all() and numbers.notna().all():
+                values[row.key] = numbers.tolist()
+        # A row that is not complete leaves the winner open.
+        higher = metric.better == "higher"
+        if len(values) == len(group) and (found := contest(values, higher_is_better=higher)):
+            contests.append(found)
+    return contests
+
+
+def _best_printed(plan: Plan, table: str, metric: str) -> Iterator[str]:
+    """Yield the row of each group with the best printed number."""
+    best_of = max if plan.study.metrics[metric].better == "higher" else min
+    for group in plan.groups(table):
+        printed = {row.key: float(row.printed[metric]) for row in group if metric in row.printed}
+        if len(printed) > 1:
+            yield best_of(printed, key=lambda key: printed[key])
+
+
+def run_metrics(plan: Plan, runs: pd.DataFrame) -> dict[str, Metric]:
+    """Return the metrics of validation sets and of tables that any run has, by their column."""
+    shown = {name for table in plan.tables for name in plan.study.tables[table].columns}
+    return {
+        metric.source: metric
+        for name, metric in plan.study.metrics.items()
+        if metric.source in runs
+        and (name in shown or (name in METRICS and metric.source.startswith("validation_")))
+    }
