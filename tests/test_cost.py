@@ -21,6 +21,7 @@ from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.training.calibrate import calibrate
 from tests.conftest import ROOT
+from tests.machines import ONE_CPU
 from tests.test_workflow import snakemake
 
 
@@ -152,10 +153,10 @@ def test_calibration_measures_once_and_is_used(
 ) -> None:
     before = torch.are_deterministic_algorithms_enabled()
     try:
-        path = calibrate(tiny.specs.values(), tiny.calibration_folder, torch.device("cpu"))
+        path = calibrate(tiny.specs.values(), tiny.calibration_folder, ONE_CPU)
         first = json.loads(path.read_text())
         assert len(capsys.readouterr().out.splitlines()) == 4
-        calibrate(tiny.specs.values(), tiny.calibration_folder, torch.device("cpu"))
+        calibrate(tiny.specs.values(), tiny.calibration_folder, ONE_CPU)
     finally:
         torch.use_deterministic_algorithms(before)
     assert capsys.readouterr().out == ""

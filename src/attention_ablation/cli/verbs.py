@@ -8,7 +8,6 @@ import argparse
 import json
 import textwrap
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.io import parse_json, write_text
 from attention_ablation.base.model import Model
 from attention_ablation.base.yaml import parse_yaml
+from attention_ablation.cli.options import folders, machine
 from attention_ablation.datasets.records import ClutteredDigits, ClutteredScenes
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import (
@@ -48,40 +48,19 @@ def train(options: argparse.Namespace) -> None:
     """Train one run."""
     from attention_ablation.training.attempt import attempt
 
-    attempt(
-        options.spec,
-        options.data,
-        device_name=options.device,
-        threads=options.threads,
-        runs_per_gpu=options.runs_per_gpu,
-        number=options.attempt,
-        datasets=options.datasets,
-        workers=options.workers,
-    )
+    attempt(options.spec, folders(options), machine(options), options.attempt)
 
 
 def gradcam(options: argparse.Namespace) -> None:
     """Explain one finished run."""
-    from attention_ablation.training.slots import gpu_slot
-
+    chosen = machine(options)
     # Before torch, which then sees the GPU of the slot only.
-    with gpu_slot(options.runs_per_gpu) if options.device == "auto" else nullcontext():
-        import torch
-
+    with chosen.slot():
         from attention_ablation.evidence.explain import explain
-        from attention_ablation.training.device import choose_device
         from attention_ablation.training.run import seed_everything
 
-        torch.set_num_threads(options.threads)
-        device = choose_device(options.device)
-        seed_everything(0, device)
-        found = explain(
-            options.spec,
-            options.data,
-            device,
-            datasets=options.datasets,
-            workers=options.workers,
-        )
+        seed_everything(0, chosen.device)
+        found = explain(options.spec, folders(options), chosen)
         print(found.model_dump_json(indent=2, exclude_unset=True))
 
 
@@ -175,14 +154,10 @@ def plan_cost(options: argparse.Namespace) -> None:
 
     plan = chosen_plan(options)
     if options.calibrate:
-        import torch
-
         from attention_ablation.training.calibrate import calibrate
-        from attention_ablation.training.device import choose_device
 
-        torch.set_num_threads(options.threads)
-        device = choose_device(options.device)
-        calibrate([run.spec for run in plan.runs.values()], plan.calibration_folder, device)
+        specs = [run.spec for run in plan.runs.values()]
+        calibrate(specs, plan.calibration_folder, machine(options))
     from attention_ablation.evidence.complexity import count_params
 
     cost = load_cost(plan)

@@ -27,10 +27,10 @@ class Loop:
     follows from seed and epoch. Nor is the number of processes, which may be another one then.
     """
 
-    def __init__(self, task: Task, device: torch.device) -> None:
+    def __init__(self, task: Task) -> None:
         self.task = task
         self.recipe = task.recipe
-        self.device = device
+        self.device = device = task.device
         self.processes = task.processes
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -150,13 +150,13 @@ class Loop:
                 raise Stopped
 
         self.processes.share_buffers(self.task.model)
-        with self._autocast():
+        with autocast(self.device, self.recipe):
             return self.task.validate(stop)
 
     def _step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(self.step)
-        with self._autocast():
+        with autocast(self.device, self.recipe):
             loss, batch_sums = self.task.loss(batch)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
@@ -173,9 +173,11 @@ class Loop:
             recipe.schedule, recipe.learning_rate, step, self.task.steps_per_epoch, recipe.epochs
         )
 
-    def _autocast(self) -> torch.autocast:
-        dtype = PRECISIONS[self.recipe.precision]
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32)
+
+def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
+    """Compute in the recipe's precision, in a `with` block."""
+    dtype = PRECISIONS[recipe.precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
 
 
 def _parameters(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
