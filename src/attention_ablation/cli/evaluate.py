@@ -1,7 +1,6 @@
 """The verb `evaluate`: given weights on a validation set, beside what is published for them."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ from attention_ablation.cli.options import add_device, add_workers, folders, mac
 from attention_ablation.networks.record import Backbone
 from attention_ablation.runs.folder import METRICS, WEIGHTS, read_outcome, read_run
 from attention_ablation.spec.spec import Run, Spec
-from attention_ablation.study.config import Config, Row, Study
+from attention_ablation.study.config import Config
 from attention_ablation.study.files import load_study, load_tier, merged, parse
 
+Columns = dict[str, dict[Any, Any]]  # of the table, beside ours: numbers or texts by name
 ERRORS = {"top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)"}
 
 
@@ -66,72 +66,65 @@ def _evaluate(options: argparse.Namespace) -> None:
             f"{options.what}: expected --weights with a row, a file or "
             "torchvision:ResNet50_Weights.IMAGENET1K_V1; a finished run is named by its spec.json."
         )
-    columns: dict[str, Mapping[str, Any]] = {}  # beside ours
-    if finished:
-        path = Path(options.what)
-        run, weights = read_run(path), str(path.parent / WEIGHTS)
-        metrics = read_outcome(path.parent).metrics
-        numbers = metrics.numbers if metrics else {}
-        columns[METRICS] = {name: numbers.get(f"validation_{name}") for name in ERRORS}
-    else:
-        run, row = _full_size(options)
-        weights = options.weights
+    run, weights, beside = _finished(Path(options.what)) if finished else _full_size(options)
+
+    from tabulate import tabulate
 
     from attention_ablation.training.evaluate import evaluate
 
     found = evaluate(run, weights, folders(options), machine(options))
-    dataset, published = run.spec.recipe.dataset, found.published
-    notes = []
-    if not finished:
-        if published:
-            columns["published"] = vars(published)
-            notes.append(f"published: {published.title}; {published.source}.")
-        columns["the paper's table"] = row.printed
+    columns, notes = {"ours": vars(found)} | beside, []
+    published, dataset = found.published, run.spec.recipe.dataset
+    if published and not finished:
+        columns = {"ours": vars(found), "published": vars(published)} | beside
+        notes.append(f"published: {published.title}; {published.source}.")
     resize = getattr(dataset, "resize", None)
     if published and published.resize not in (None, resize):
         notes.append(
             f"published with images resized to {published.resize} px before the crop, and "
             f"not to {resize} px; evaluate on a tier with that size to compare."
         )
-    print(
-        f"{options.what} on {dataset.name}, {dataset.image_size} px: {found.images:,} validation "
-        f"images, loss {found.loss:.4f}"
-    )
-    from tabulate import tabulate
-
     lines = [
-        [title, *(_text(values.get(name)) for values in (vars(found), *columns.values()))]
+        [title, *(_text(values.get(name)) for values in columns.values())]
         for name, title in ERRORS.items()
     ]
-    print(tabulate(lines, ["", "ours", *columns], disable_numparse=True, stralign="right"))
-    for note in notes:
-        print(note)
+    print(
+        f"{options.what} on {dataset.name}, {dataset.image_size} px: {found.images:,} validation "
+        f"images, loss {found.loss:.4f}",
+        tabulate(lines, ["", *columns], disable_numparse=True, stralign="right"),
+        *notes,
+        sep="\n",
+    )
 
 
-def _full_size(options: argparse.Namespace) -> tuple[Run, Row]:
-    """Return a run of a row's network at full size with the data set of a tier, and the row."""
+def _finished(spec: Path) -> tuple[Run, str, Columns]:
+    """Return a run, its own weights, and the errors that it recorded."""
+    run = read_run(spec)
+    metrics = read_outcome(spec.parent).metrics
+    numbers = metrics.numbers if metrics else {}
+    recorded = {name: numbers.get(f"validation_{name}") for name in ERRORS}
+    return run, str(spec.parent / WEIGHTS), {METRICS: recorded}
+
+
+def _full_size(options: argparse.Namespace) -> tuple[Run, str, Columns]:
+    """Return a row's network at full size with a tier's data set, and what the paper prints."""
     name, where = options.study, "--study"
     if name is None:
         where = str(options.config)
         name = parse(Config, merged([options.config], {}), where).study
     study = load_study(Path("workflow/studies"), name, where)
-    row = _row(study, options.what)
+    same = [row for row in study.rows if row.key == options.what]
+    if not same:
+        keys = dict.fromkeys(row.key for row in study.rows)
+        raise unknown("row", options.what, keys, f"study {study.name}")
+    row = max(same, key=lambda row: len(row.printed))  # several tables may have it
     tier = load_tier(Path("workflow/tiers"), options.tier, "--tier").classification
     spec = Spec(
         backbone=Backbone(name=row.backbone, stride=options.stride),
         attention=study.attentions[row.attention],
         recipe=tier.sizing(row.backbone).recipe,
     )
-    return Run(seed=0, spec=spec), row
-
-
-def _row(study: Study, key: str) -> Row:
-    """Return the row of a key, the one with most printed values where several tables have it."""
-    same = [row for row in study.rows if row.key == key]
-    if not same:
-        keys = dict.fromkeys(row.key for row in study.rows)
-        raise unknown("row", key, keys, f"study {study.name}")
-    return max(same, key=lambda row: len(row.printed))
+    return Run(seed=0, spec=spec), options.weights, {"the paper's table": dict(row.printed)}
 
 
 def _text(value: Any) -> str:

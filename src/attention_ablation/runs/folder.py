@@ -74,13 +74,37 @@ def read_run(path: Path) -> Run:
     try:
         run = parse(Run, read_json(path), path)
     except Missing:
-        raise UserError(f"{path}: there is no such spec; plan the run with snakemake.") from None
+        raise _no_spec(path) from None
     if not path.parent.as_posix().endswith(run.path):
         raise UserError(
             f"{path}: expected it in a folder named {run.path}, the hash of its content; it was "
             "edited or moved. Delete the folder, or change the recipe in the tier instead."
         )
     return run
+
+
+def _no_spec(path: Path) -> UserError:
+    return UserError(f"{path}: there is no such spec; plan the run with snakemake.")
+
+
+def begin(spec: Path, attempt: int = 1) -> None:
+    """Clear the way for an attempt at a run; see `training.attempt`.
+
+    Raises UserError where there is no spec; where a training could not write a file, because a
+    folder has its name; and where the attempt before failed by itself.
+    """
+    folder = spec.parent
+    if not spec.exists():
+        raise _no_spec(spec)
+    for name in WRITTEN:
+        if (folder / name).is_dir() and not (folder / name).is_symlink():
+            raise UserError(f"{folder / name}: expected a file, got a folder; remove it.")
+    if attempt > 1 and (outcome := read_outcome(folder)).status == "failed":
+        raise UserError(
+            f"{folder}: it failed in the attempt before: {outcome.reason} "
+            "Mend that and start the workflow again; what fails by itself is not tried again."
+        )
+    (folder / FAILURE).unlink(missing_ok=True)
 
 
 def finish(folder: Path, metrics: dict[str, Any], history: str) -> None:
@@ -195,10 +219,3 @@ def remove_leftovers(folder: Path) -> None:
     for path in (*checkpoints(folder), folder / PART, *begun):
         with suppress(OSError):
             path.unlink()
-
-
-def refuse_folders(folder: Path) -> None:
-    """Raise UserError where a training could not write a file, because a folder has its name."""
-    for name in WRITTEN:
-        if (folder / name).is_dir() and not (folder / name).is_symlink():
-            raise UserError(f"{folder / name}: expected a file, got a folder; remove it.")

@@ -12,13 +12,7 @@ from attention_ablation import STARTED
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import write_json
 from attention_ablation.datasets.folders import Folders
-from attention_ablation.runs.folder import (
-    FAILURE,
-    read_outcome,
-    read_run,
-    refuse_folders,
-    restore,
-)
+from attention_ablation.runs.folder import FAILURE, begin, read_run, restore
 from attention_ablation.runs.lock import lock_run
 from attention_ablation.training.machine import Machine
 from attention_ablation.training.processes import Processes, local_rank
@@ -34,16 +28,7 @@ def attempt(spec: Path, folders: Folders, machine: Machine, number: int = 1) -> 
     Raises UserError for a mistake, and where an attempt before this one failed by itself.
     """
     folder = spec.parent
-    if not spec.exists():
-        raise UserError(f"{spec}: there is no such spec; plan the run with snakemake.")
-    refuse_folders(folder)
-    if number > 1 and (outcome := read_outcome(folder)).status == "failed":
-        raise UserError(
-            f"{folder}: it failed in the attempt before: {outcome.reason} "
-            "Mend that and start the workflow again; what fails by itself is not tried again."
-        )
-    failure = folder / FAILURE
-    failure.unlink(missing_ok=True)
+    begin(spec, number)
     try:
         with machine.joined() as joined, _reserved(folder, joined.processes) as finished:
             if not finished:
@@ -52,6 +37,7 @@ def attempt(spec: Path, folders: Folders, machine: Machine, number: int = 1) -> 
                     _train(spec, folders, joined)
     except Exception as error:
         # The first process to fail knows why.
+        failure = folder / FAILURE
         if not _misses_another(error) and not failure.exists():
             with suppress(UserError):  # a full disk, which is what `error` says, too
                 write_json(failure, {"status": "failed", "reason": _reason(error)})

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import TextIO
 
@@ -40,16 +41,15 @@ def gpu_slot(runs_per_gpu: int) -> Iterator[str | None]:
     if not gpus:
         yield None
         return
-    before = os.environ.get(VISIBLE)
+    before = {VISIBLE: os.environ[VISIBLE]} if VISIBLE in os.environ else {}
     gpu, lock = _take(gpus, runs_per_gpu)
     with lock:
         os.environ[VISIBLE] = gpu
         try:
             yield gpu
         finally:
-            os.environ.pop(VISIBLE)
-            if before is not None:
-                os.environ[VISIBLE] = before
+            del os.environ[VISIBLE]
+            os.environ |= before
 
 
 def visible_gpus() -> list[str]:
@@ -112,16 +112,14 @@ def _take(gpus: list[str], runs_per_gpu: int) -> tuple[str, TextIO]:
     folder.mkdir(mode=0o700, exist_ok=True)
     said = False
     while True:
-        for slot in range(runs_per_gpu):
-            for gpu in gpus:
-                # Older drivers write a part's UUID with slashes.
-                lock = (folder / f"{gpu.replace('/', '_')}-{slot}.lock").open("w")
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    lock.close()
-                    continue
+        for slot, gpu in product(range(runs_per_gpu), gpus):
+            # Older drivers write a part's UUID with slashes.
+            lock = (folder / f"{gpu.replace('/', '_')}-{slot}.lock").open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return gpu, lock
+            except BlockingIOError:
+                lock.close()
         if not said:
             print(f"all GPUs are taken ({', '.join(gpus)}); waiting for a free one.", flush=True)
             said = True
