@@ -12,7 +12,6 @@ from typing import Any
 
 from attention_ablation.base.errors import UserError
 
-
 OTHER_FILES = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
