@@ -20,7 +20,7 @@ OTHER_FILES = {
 }
 
 
-class Missing(UserError):  # noqa: N818  (one kind of a user's mistake)
+class Missing(UserError):  # noqa: N818  (a user's mistake, too)
     """There is no such file."""
 
 

@@ -46,7 +46,7 @@ def attempt(spec: Path, folders: Folders, machine: Machine, number: int = 1) -> 
 
 @contextmanager
 def _reserved(folder: Path, processes: Processes) -> Iterator[bool]:
-    """Hold the run's folder, by the main process, and yield whether the run is finished."""
+    """Lock the run's folder, by the main process, and yield whether the run is finished."""
     if not processes.is_main:
         while (finished := processes.broadcast(None)) is None:
             pass  # the main one waits, and says so again and again, or this one would give up

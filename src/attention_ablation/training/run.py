@@ -85,7 +85,7 @@ def train(
     }
     if processes.is_main:
         history = _csv(loop.history)
-        # What `attention-ablation verify` holds the folder to.
+        # `attention-ablation verify` checks the folder against them.
         metrics["weights_sha256"] = checkpoint.save_weights(folder, task.model.state_dict())
         metrics["history_sha256"] = hashlib.sha256(history.encode()).hexdigest()
         finish(folder, metrics, history)

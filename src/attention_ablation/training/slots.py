@@ -25,7 +25,7 @@ LISTED = re.compile(r"(GPU|\s+MIG) .*\(UUID: ([^)]+)\)")
 
 @contextmanager
 def gpu_slot(runs_per_gpu: int) -> Iterator[str | None]:
-    """Hold a slot on a GPU, the only one that this process then sees, and yield its UUID.
+    """Take a slot on a GPU, the only one that this process then sees, and yield its UUID.
 
     Waits until a slot is free. It is free again when this process ends, however it ends. Without
     GPUs, or without nvidia-smi to list them, yields None at once.
@@ -89,8 +89,8 @@ def _listed() -> dict[str, list[str]]:
     divided: dict[str, list[str]] = {}
     for line in done.stdout.splitlines():
         if found := LISTED.match(line):
-            kind, uuid = found.groups()
-            if kind == "GPU":
+            what, uuid = found.groups()
+            if what == "GPU":
                 divided[uuid] = []
             else:
                 divided[list(divided)[-1]].append(uuid)
