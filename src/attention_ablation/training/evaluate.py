@@ -37,11 +37,12 @@ def evaluate(run: Run, weights: str, folders: Folders, machine: Machine) -> Eval
     """
     if not isinstance(run.spec, Spec):
         raise UserError(f"{run.path}: expected a classification run; this evaluates no detector.")
+    device = machine.device  # refused before any file is read
     state, published = read_weights(weights)
-    seed_everything(run.seed, machine.device)
+    seed_everything(run.seed, device)
     data = load(run.spec.recipe.dataset, folders.composed, folders.datasets)
     task = Classification(run, data, machine)
     load_weights(task.model, state, weights)
-    with closing(task), autocast(machine.device, run.spec.recipe):
+    with closing(task), autocast(device, run.spec.recipe):
         *values, images = task.evaluate().tolist()
     return Evaluated(**means(task.columns, values, images), images=int(images), published=published)

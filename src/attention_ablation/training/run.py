@@ -51,13 +51,13 @@ def train(
     `perf_counter` at which the process began, from which they count seconds.
     """
     begin = time.perf_counter() if started is None else started
-    processes = machine.processes
+    processes, device = machine.processes, machine.device  # refused before any data are read
     task_of = task_class(run)
     with processes.main_first():  # it composes the data set where that was not done
         data = task_of.load(run, folder, folders)
     ready = time.perf_counter()
-    seed_everything(run.seed, machine.device)
-    facts = provenance(machine.device)
+    seed_everything(run.seed, device)
+    facts = provenance(device)
     task = task_of(run, data, machine)
     module = run.spec.attention.module_file
     if module and processes.is_main:  # it may be in no commit
@@ -74,7 +74,7 @@ def train(
         "seconds": round(time.perf_counter() - begin, 3),
         "compute_seconds": round(sum(row["compute_seconds"] for row in loop.history), 3),
         "images_per_second": loop.history[-1]["images_per_second"],
-        **peak_memory(machine.device),
+        **peak_memory(device),
         "dataset_fingerprint": task.fingerprint,
         "dataset_composed_with": task.composed_with,
         **({"dataset_remarks": task.remarks} if task.remarks else {}),
