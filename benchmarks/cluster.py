@@ -13,14 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 from attention_ablation.cost.cost import Cost
 from attention_ablation.cost.rates import PublishedRates, load_published
 from attention_ablation.spec.spec import DetectionSpec, Spec
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.training import checkpoint
 from attention_ablation.training.calibrate import measured_loop
+from attention_ablation.training.machine import Machine
 from benchmarks.quick import header
 from tests.local_slurm import LocalSlurm, command, jobs, why_not
 
@@ -47,7 +46,7 @@ def main() -> None:
 def checkpoint_cost(plan: Plan, spec: Spec | DetectionSpec) -> list[str]:
     """Return size, seconds, and shares of an epoch here and of a published one."""
     images = spec.recipe.dataset.train_images
-    loop, rate = measured_loop(spec, torch.device("cpu"))
+    loop, rate = measured_loop(spec, Machine("cpu"))
     assert rate
     times = []
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:

@@ -36,6 +36,7 @@ from attention_ablation.spec.recipes import DetectionRecipe
 from attention_ablation.spec.spec import DetectionSpec, Run
 from attention_ablation.training.detect import Detection, Material
 from attention_ablation.training.loop import Loop
+from attention_ablation.training.machine import Machine
 from attention_ablation.training.run import seed_everything
 from benchmarks.quick import header
 
@@ -153,8 +154,8 @@ def compare(detector: str) -> list[dict[str, Any]]:
     models = {name: theirs(name, size).train() for name in others}
     loops = {name: reference(model, data.train, batch) for name, model in models.items()}
     seed_everything(0, CPU)
-    task = Detection(own, Material(data, None), CPU)
-    loop = Loop(task, CPU)
+    task = Detection(own, Material(data, None), Machine("cpu"))
+    loop = Loop(task)
     rates: dict[str, Callable[[], float]] = {"ours": lambda: loop.epoch()["images_per_second"]}
     rates |= loops
     work = {"ours": flops(task.model.train(), data.train, batch)}

@@ -9,6 +9,7 @@ from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.training.detect import Detection
 from tests.conftest import shrink_study
+from tests.machines import ONE_CPU, in_one
 
 CPU = torch.device("cpu")
 ROWS = """table,label,backbone,detector,attention,params_m,map_50,map_75,map
@@ -33,8 +34,8 @@ def alone(plan: Plan, table: str, key: str) -> Run:
 
 
 def task(plan: Plan, run: Run) -> Detection:
-    material = Detection.load(run, plan.runs_folder / run.path, plan.data_folder, None)
-    return Detection(run, material, CPU)
+    material = Detection.load(run, plan.runs_folder / run.path, in_one(plan.data_folder))
+    return Detection(run, material, ONE_CPU)
 
 
 def folder_of(plan: Plan, run: Run) -> Path:

@@ -388,7 +388,7 @@ def test_a_disk_too_full_for_the_reason_leaves_the_sentence(
 
 def test_the_state_holds_the_scaler_and_the_random_state(tiny: Plan, tmp_path: Path) -> None:
     run = small_run(tiny, precision="fp16")
-    first, second = (Loop(classification(run, tmp_path), torch.device("cpu")) for _ in range(2))
+    first, second = (Loop(classification(run, tmp_path)) for _ in range(2))
     first._step(next(first.task.batches(1)))
     first.scaler.update(123.0)
     checkpoint.save(tmp_path, first.step, first.state_dict())

@@ -21,7 +21,8 @@ from attention_ablation.datasets.records import (
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
 from attention_ablation.training.run import train
-from tests.test_training import CPU, history, small_run
+from tests.machines import ONE_CPU, in_one
+from tests.test_training import history, small_run
 
 
 def cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
@@ -108,7 +109,7 @@ def test_a_training_on_cifar_augments_and_resumes(
         place.mkdir()
         data = run.model_dump()
         data["spec"]["recipe"] |= changes
-        train(Run.model_validate(data), place, tmp_path / "results/data", CPU)
+        train(Run.model_validate(data), place, in_one(tmp_path / "results/data"), ONE_CPU)
     assert history(folders[0]) != history(folders[1])
 
 

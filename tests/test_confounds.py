@@ -1,6 +1,5 @@
 """What may be compared: recipes before anything starts, trainings when a table is rendered."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +55,6 @@ def test_groups_may_be_trained_in_different_ways(
     finished(plan, first, 30.0, processes=1)
     with pytest.raises(UserError, match="processes: 1 for mobilenet; 2 for mobilenet"):
         write_table(plan, "table5", collect(plan))
-    # A version that did not record a fact is not held to it.
-    metrics = {"status": "completed", "validation_top1_error": 30, "validation_top5_error": 7}
-    (plan.runs_folder / first.path / "metrics.json").write_text(json.dumps(metrics))
-    write_table(plan, "table5", collect(plan))
 
 
 def change_tier(project: Path, backbone: str, **changes: Any) -> None:

@@ -27,6 +27,8 @@ from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.training.calibrate import calibrate
 from tests.conftest import ROOT
+from tests.machines import ONE_CPU
+from tests.run_folders import finished
 from tests.test_workflow import snakemake
 
 
@@ -134,7 +136,7 @@ def test_what_is_done_is_not_left(tmp_path: Path) -> None:
     done, half, *_ = (plan.runs_folder / path for path in plan.runs)
     for folder in (done, half):
         folder.mkdir(parents=True)
-    write_json(done / "metrics.json", {"status": "completed"})
+    finished(plan, next(iter(plan.runs.values())), 30.0)
     (half / f"checkpoint-{90 * 5004 // 2:09d}-0123456789abcdef.pt").touch()
     assert sum(cost.left_hours.values()) == pytest.approx(2.5)
     assert "GPU-hours: 4.0 (2.5 left)." in describe(cost, 1)
@@ -199,10 +201,10 @@ def test_calibration_measures_once_and_is_used(
 ) -> None:
     before = torch.are_deterministic_algorithms_enabled()
     try:
-        path = calibrate(tiny.specs.values(), tiny.calibration_folder, torch.device("cpu"))
+        path = calibrate(tiny.specs.values(), tiny.calibration_folder, ONE_CPU)
         first = json.loads(path.read_text())
         assert len(capsys.readouterr().out.splitlines()) == 4
-        calibrate(tiny.specs.values(), tiny.calibration_folder, torch.device("cpu"))
+        calibrate(tiny.specs.values(), tiny.calibration_folder, ONE_CPU)
     finally:
         torch.use_deterministic_algorithms(before)
     assert capsys.readouterr().out == ""
@@ -235,7 +237,7 @@ def test_status_tells_running_failed_and_missing(
         folder.mkdir(parents=True)
     write_json(failed / "failure.json", {"status": "failed", "reason": "OutOfMemoryError: 80 GiB"})
     (failed / "train.log").write_text("\n".join(f"line {i}" for i in range(9)))
-    write_json(diverged / "metrics.json", {"status": "diverged", "epochs": 1})
+    finished(tiny, list(tiny.runs.values())[2], 90.0, status="diverged")
     (running / "checkpoint-000000004-0123456789abcdef.pt").touch()
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, running], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -251,7 +253,7 @@ def test_status_tells_running_failed_and_missing(
     assert out.splitlines()[-5:-2] == ["failed:", f"  {failed}: OutOfMemoryError: 80 GiB",
                                        "    train.log: line 6"]  # fmt: skip
     assert f"{running}: 50 % of its steps saved by process {process.pid}\n" in out
-    assert f"{diverged}: after epoch 1" in out
+    assert f"{diverged}: after epoch 2" in out
     counts = next(line.split() for line in out.splitlines() if line.startswith("table3"))
     assert counts == ["table3", "0", "1", "1", "1", "0", "0", "9"]
     with lock_run(running):

@@ -19,7 +19,8 @@ from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.training.calibrate import calibrate
 from attention_ablation.training.run import train
 from tests.conftest import write_yaml
-from tests.small_detection import CPU, alone, detection_plan, folder_of, task
+from tests.machines import ONE_CPU, in_one
+from tests.small_detection import alone, detection_plan, folder_of, task
 from tests.test_workflow import snakemake
 
 
@@ -47,7 +48,7 @@ def test_a_run_has_losses_by_part_and_its_average_precision(
 ) -> None:
     run = alone(plan, table, key)
     folder = folder_of(plan, run)
-    found = train(run, folder, plan.data_folder, CPU)
+    found = train(run, folder, in_one(plan.data_folder), ONE_CPU)
     history = pd.read_csv(folder / "history.csv")
     assert history["epoch"].tolist() == [1, 2]
     columns = [f"train_loss_{part}" for part in parts]
@@ -95,7 +96,7 @@ def test_a_backbone_starts_from_the_run_before_it_and_says_where_that_is_missing
     torch.save([1], first / BACKBONE)
     with pytest.raises(UserError, match=r"backbone\.pt: expected a network's state"):
         task(plan, run)
-    train(run.initial, first, plan.data_folder, CPU)
+    train(run.initial, first, in_one(plan.data_folder), ONE_CPU)
     (first / WEIGHTS).rename(first / BACKBONE)
     model = task(plan, run).model
     theirs = torch.load(first / BACKBONE, weights_only=True)
@@ -135,7 +136,7 @@ def test_the_metric_is_the_recipes(plan: Plan) -> None:
 def test_a_detector_is_calibrated_on_images_of_its_size(plan: Plan) -> None:
     spec = plan.specs["table7", "mobilenet+ssd"]
     assert isinstance(spec, DetectionSpec)
-    path = calibrate([spec], plan.calibration_folder, CPU)
+    path = calibrate([spec], plan.calibration_folder, ONE_CPU)
     (measured,) = json.loads(path.read_text())["measured"].values()
     assert measured["network"] == "mobilenet ssd none"
     assert math.isfinite(measured["images_per_second"])

@@ -22,6 +22,7 @@ from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.processes import Processes
 from attention_ablation.training.run import seed_everything, train
 from tests.launched import Scale
+from tests.machines import ONE_CPU, in_one
 from tests.small_detection import CPU, alone, detection_plan, task
 from tests.test_processes import Launch, place
 
@@ -43,7 +44,7 @@ def test_an_interrupted_run_ends_as_one_that_never_was(
     first, second = (tmp_path / name for name in "ab")
     first.mkdir()
     second.mkdir()
-    expected = train(run, first, plan.data_folder, CPU)
+    expected = train(run, first, in_one(plan.data_folder), ONE_CPU)
     plain, calls = Detection.loss, []
 
     def interrupted(self: Detection, batch: object) -> object:
@@ -54,9 +55,9 @@ def test_an_interrupted_run_ends_as_one_that_never_was(
 
     monkeypatch.setattr(Detection, "loss", interrupted)
     with pytest.raises(_Interrupted):
-        train(run, second, plan.data_folder, CPU)
+        train(run, second, in_one(plan.data_folder), ONE_CPU)
     assert steps_saved(second) == 4
-    found = train(run, second, plan.data_folder, CPU)
+    found = train(run, second, in_one(plan.data_folder), ONE_CPU)
     assert len(calls) == 6 + 4
     for name in ("train_loss", "validation_map", "weights_sha256"):
         assert found[name] == expected[name], name
@@ -70,7 +71,7 @@ def test_a_signal_stops_an_evaluation_which_is_then_made_again(
     first.mkdir()
     second.mkdir()
     monkeypatch.setattr(detect, "EVALUATION_BATCH", 2)
-    expected = train(run, first, plan.data_folder, CPU)
+    expected = train(run, first, in_one(plan.data_folder), ONE_CPU)
     plain, read = SceneSet.__getitem__, []
 
     def interrupted(images: SceneSet, index: int) -> object:
@@ -83,10 +84,10 @@ def test_a_signal_stops_an_evaluation_which_is_then_made_again(
     with monkeypatch.context() as patched:
         patched.setattr(SceneSet, "__getitem__", interrupted)
         with pytest.raises(SystemExit):
-            train(run, second, plan.data_folder, CPU)
+            train(run, second, in_one(plan.data_folder), ONE_CPU)
     assert len(read) == 2  # a batch
     assert steps_saved(second) == run.spec.recipe.steps
-    found = train(run, second, plan.data_folder, CPU)
+    found = train(run, second, in_one(plan.data_folder), ONE_CPU)
     for name in ("train_loss", "validation_map", "weights_sha256"):
         assert found[name] == expected[name], name
 
@@ -139,7 +140,7 @@ def test_without_batchnorm_two_processes_train_ssd_as_one_does(
     Launch(spec, plan.data_folder, NO_NORM="1").output()
     monkeypatch.setattr(nn, "BatchNorm2d", Scale)
     (tmp_path / "one").mkdir()
-    train(run, tmp_path / "one", plan.data_folder, CPU)
+    train(run, tmp_path / "one", in_one(plan.data_folder), ONE_CPU)
     one, two = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "one", spec.parent))
     losses = [column for column in one if "loss" in column]
     assert len(losses) == 3
@@ -172,7 +173,7 @@ def test_a_detector_stopped_within_an_epoch_samples_the_same(plan: Plan) -> None
 
     def loop() -> Loop:
         seed_everything(run.seed, CPU)
-        return Loop(task(plan, run), CPU)
+        return Loop(task(plan, run))
 
     whole = loop()
     rows = [whole.epoch() for _ in range(2)]

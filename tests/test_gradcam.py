@@ -29,10 +29,12 @@ from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import Backbone
 from attention_ablation.report.collect import collect
+from attention_ablation.runs.folder import sha256
 from attention_ablation.runs.verify import check_run
 from attention_ablation.study.config import Config, GradCamFigure, Study
 from attention_ablation.study.expand import Plan, load_plan
 from tests.conftest import plan_from, shrink_study
+from tests.run_folders import finished
 
 KEYS = ["resnet18", "resnet18+se", "resnet18+cbam"]
 ROWS = """table,label,backbone,attention,params_m,gflops,top1_error,top5_error
@@ -217,6 +219,16 @@ def explained(plan: Plan, key: str, seed: int = 0) -> Path:
     return path.parent
 
 
+def explain(folder: Path, **facts: Any) -> None:
+    """Write the `gradcam.json` of what is beside it, as Grad-CAM does."""
+    found = {"status": "completed", "method": "Grad-CAM", "version": 1, "images": 5}
+    for name, file in (("images", "gradcam.csv"), ("maps", "gradcam.npz")):
+        digest = sha256(folder / file) if (folder / file).exists() else ""
+        found[f"{name}_sha256"] = digest
+    found["weights_sha256"] = sha256(folder / "weights.pt")
+    (folder / "gradcam.json").write_text(json.dumps(found | facts))
+
+
 def figure5(plan: Plan) -> GradCamFigure:
     entry = plan.study.figures["figure5"]
     assert isinstance(entry, GradCamFigure)
@@ -290,7 +302,7 @@ def test_verify_finds_a_planted_or_edited_gradcam(
     path, kept = folder / "gradcam.json", (folder / "gradcam.json").read_text()
 
     def said() -> str:
-        findings = [f for f in check_run(folder) if f.level in ("wrong", "unverifiable")]
+        findings = [f for f in check_run(folder) if f.level == "wrong"]
         again = f"`attention-ablation gradcam {folder}/spec.json` writes it again"
         assert all(finding.remedy == again for finding in findings)
         return "; ".join(f"{finding.level}: {finding.text}" for finding in findings)
@@ -300,7 +312,7 @@ def test_verify_finds_a_planted_or_edited_gradcam(
     assert said() == "wrong: iou in gradcam.json is not the mean of gradcam.csv"
     path.write_text((other / "gradcam.json").read_text())  # planted, another run's
     assert "wrong: gradcam.json is of other weights than the run's" in said()
-    path.write_text('{"status": "completed", "hit_rate": 0.99}')  # without any digest
+    path.write_text(json.dumps(json.loads(kept) | {"hit_rate": 0.99}))
     assert "wrong: hit_rate in gradcam.json is not the mean of gradcam.csv" in said()
     path.write_text(kept)
     for name in ("gradcam.csv", "gradcam.npz"):
@@ -312,9 +324,7 @@ def test_verify_finds_a_planted_or_edited_gradcam(
         (folder / name).write_bytes(before)
     old = {k: v for k, v in json.loads(kept).items() if not k.endswith("_sha256")}
     path.write_text(json.dumps(old))
-    assert said() == (
-        "unverifiable: gradcam.json was written by a version that recorded no digests"
-    )
+    assert said() == "wrong: damaged: gradcam.json: images_sha256: field required"
     path.write_text(kept)
     assert main(["render"]) == 0
     assert main(["verify"]) == 0
@@ -326,8 +336,9 @@ def test_verify_finds_a_planted_or_edited_gradcam(
 
 def test_a_planted_gradcam_of_a_run_that_has_not_finished_is_shown_nowhere(plan: Plan) -> None:
     folder = spec(plan, "resnet18").parent
-    (folder / "gradcam.json").write_text('{"status": "completed", "iou": 0.99}')
+    (folder / "weights.pt").write_bytes(b"weights")
     (folder / "gradcam.csv").write_text("index,label,iou\n0,0,0.99\n")
+    explain(folder, iou=0.99)
     assert main(["render", "runs", "figure5"]) == 0
     assert "0.99" not in (plan.folder / "runs.csv").read_text()
     assert len(pd.read_csv(plan.folder / "figures/figure5.csv")) == 0
@@ -363,14 +374,12 @@ def test_several_seeds_are_compared_seed_by_seed(plan: Plan) -> None:
         for run in seeds.row_runs("table4", key):
             if (key, run.seed) == ("resnet18+se", 2):
                 continue
-            folder = seeds.runs_folder / run.path
-            folder.mkdir(parents=True)
-            for name in ("metrics.json", "gradcam.json"):
-                (folder / name).write_text('{"status": "completed"}')
+            folder = finished(seeds, run, 50.0)
             values = np.linspace(0.1, 0.3, 5) + shift + 0.01 * run.seed * (1 + shift)
             pd.DataFrame({"index": range(5), "label": 0, "iou": values}).to_csv(
                 folder / "gradcam.csv", index=False
             )
+            explain(folder)
     frame = gradcam_frame(seeds, figure5(seeds)).set_index(["row", "metric"])
     lines: dict[Any, Any] = frame.to_dict("index")
     line = lines["resnet18+cbam", "iou_difference"]
@@ -419,9 +428,8 @@ def test_what_is_missing_diverged_or_failed_is_said(plan: Plan) -> None:
     svg = (plan.folder / "figures/figure5.svg").read_text()
     assert svg.count("run missing") == 3
     none, se, cbam = (spec(plan, key).parent for key in KEYS)
-    metrics = {"status": "completed", "validation_top1_error": 50, "validation_top5_error": 5}
-    (none / "metrics.json").write_text(json.dumps(metrics))
-    (se / "metrics.json").write_text('{"status": "diverged"}')
+    finished(plan, plan.row_runs("table4", "resnet18")[0], 50.0)
+    finished(plan, plan.row_runs("table4", "resnet18+se")[0], 50.0, status="diverged")
     (cbam / "failure.json").write_text('{"status": "failed", "reason": "out of memory"}')
     (none / "gradcam.json").write_text("{")  # cut short
     (none / "gradcam.npz").write_bytes(b"PK")

@@ -16,12 +16,14 @@ import torch
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
 from attention_ablation.datasets.files import list_files
+from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.images import EvaluationCrop, read_image
 from attention_ablation.evidence.explain import explain
 from attention_ablation.study.expand import Plan
+from tests.machines import ONE_CPU
 from tests.own_images import OWN, file_source, own_run
 from tests.photos import encoded, photo
-from tests.test_training import CPU, history, spec_file
+from tests.test_training import history, spec_file
 
 
 def test_neither_workers_nor_processes_nor_a_resume_change_an_image(tiny: Plan, own: Path) -> None:
@@ -145,7 +147,7 @@ def test_killed_while_it_trains_on_files_it_ends_as_if_it_never_was(tiny: Plan, 
 def test_gradcam_looks_at_files_batch_by_batch(tiny: Plan, own: Path, tmp_path: Path) -> None:
     spec = spec_file(own_run(tiny))
     assert main(["train", str(spec), "--datasets", str(own)]) == 0
-    found = explain(spec, tmp_path / "results/data", CPU, datasets=own)
+    found = explain(spec, Folders(tmp_path / "results/data", own), ONE_CPU)
     assert found.images == 7
     assert found.hit_rate is None  # there are no boxes
     with np.load(spec.parent / "gradcam.npz") as shown:
@@ -157,4 +159,4 @@ def test_gradcam_looks_at_files_batch_by_batch(tiny: Plan, own: Path, tmp_path: 
     (own / "own/val/n01440764/n01440764_0.JPEG").write_bytes(encoded(photo(5)))
     (own / "own/val/n01440764/touched").touch()  # so that the folder has changed
     with pytest.raises(UserError, match=f"{own}/own: expected the data set that"):
-        explain(spec, tmp_path / "results/data", CPU, datasets=own)
+        explain(spec, Folders(tmp_path / "results/data", own), ONE_CPU)

@@ -1,4 +1,4 @@
-"""A run's lock: who holds it, what is left of it, and that it dies with its holder."""
+"""A run's lock: who has it, what is left of it, and that it dies with its holder."""
 
 import errno
 import fcntl

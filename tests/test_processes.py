@@ -29,11 +29,13 @@ from attention_ablation.study.config import Config
 from attention_ablation.study.expand import load_plan
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.device import choose_device
+from attention_ablation.training.machine import Machine
 from attention_ablation.training.processes import Processes
 from attention_ablation.training.run import train
 from attention_ablation.training.schedule import learning_rate
 from tests.conftest import ROOT
 from tests.launched import Scale
+from tests.machines import ONE_CPU, in_one
 from tests.test_training import CPU, classification, history, small_run
 
 BIN = Path(sys.executable).parent
@@ -195,7 +197,7 @@ def test_without_batchnorm_two_processes_equal_one(
     Launch(spec, data, NO_NORM="1").output()
     monkeypatch.setattr(nn, "BatchNorm2d", Scale)
     (tmp_path / "one").mkdir()
-    train(run, tmp_path / "one", data, CPU)
+    train(run, tmp_path / "one", in_one(data), ONE_CPU)
     one, two = numbers(tmp_path / "one"), numbers(spec.parent)
     assert one[0]["train_loss"] != one[-1]["train_loss"]
     assert two == [pytest.approx(row, rel=1e-4) for row in one]
@@ -332,9 +334,9 @@ def test_a_process_that_fails_notes_why_and_one_that_is_gone_may_be_tried_again(
 def test_a_batch_that_processes_cannot_share_is_named(run: Run, data: Path) -> None:
     images = load(run.spec.recipe.dataset, data)
     with pytest.raises(UserError, match="expected a multiple of the 3 processes, got 16; start"):
-        Classification(run, images, CPU, Processes(2, 3))
+        Classification(run, images, Machine("cpu", processes=Processes(2, 3)))
     with pytest.raises(UserError, match=r"at least 2 images for each of the 16 proc.* got 16"):
-        Classification(run, images, CPU, Processes(2, 16))
+        Classification(run, images, Machine("cpu", processes=Processes(2, 16)))
 
 
 def test_processes_take_the_gpu_of_their_number(monkeypatch: pytest.MonkeyPatch) -> None:

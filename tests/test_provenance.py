@@ -26,7 +26,8 @@ def test_where_leads_from_a_cell_to_its_runs(
         "ours   26.0 ± 2.0 (n = 3 of 3)", "paper  22.66", "seed 1: completed, 26 %",
         f"folder    {folder}\n", f"log       {folder}/train.log\n", "name resnet50, width 0.25",
         "attention pooling avg&max, reduction 4", "epochs 2", "c0ffee with uncommitted changes",
-        "c0ffee\n", "torch 2.9.0, numpy 2.0.0", "a CPU; processes 1, threads of each 1",
+        "c0ffee\n", "torch 2.9.0, torchvision 0.24.0, numpy 2.0.0",
+        "a CPU; processes 1, threads of each 1",
         "9.5 s wall, 8.5 s computing, 100 images/s", "700 MB at most, 512.5 MB on the device",
         "data      f00d", "verified  yes",
     ):  # fmt: skip

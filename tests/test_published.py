@@ -22,7 +22,8 @@ from attention_ablation.networks.build import build
 from attention_ablation.networks.published import CBAM_RESNET50, load_weights, read_weights
 from attention_ablation.networks.record import Backbone
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.training.evaluate import evaluate_run
+from attention_ablation.training.evaluate import evaluate
+from tests.machines import ONE_CPU, in_one
 
 CBAM = Attention(pooling="avg&max", descriptor="pool")
 DEPTHS = (3, 4, 6, 3)
@@ -302,7 +303,7 @@ def test_a_finished_run_evaluates_to_its_own_numbers(
         value = metrics[f"validation_{name.replace('-', '')}_error"]
         assert ours == recorded == f"{value:.3f}"
     assert f"loss {metrics['validation_loss']:.4f}" in shown
-    found = evaluate_run(folder / "spec.json", Path("results/data"), torch.device("cpu"))[1]
+    found = evaluate(run, str(folder / "weights.pt"), in_one(Path("results/data")), ONE_CPU)
     for name in ("loss", "top1_error", "top5_error"):
         assert getattr(found, name) == metrics[f"validation_{name}"]
     (folder / "weights.pt").unlink()

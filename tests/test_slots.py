@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -160,8 +161,8 @@ def test_a_training_sees_its_gpu_alone(
     path = spec_file(small_run(tiny))
     seen = []
 
-    def train(*arguments: object, **keys: object) -> None:
-        seen.append((os.environ.get(VISIBLE), str(arguments[3])))
+    def train(*arguments: Any) -> None:
+        seen.append((os.environ.get(VISIBLE), str(arguments[3].device)))
 
     monkeypatch.setattr("attention_ablation.training.run.train", train)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -17,6 +17,7 @@ from attention_ablation.study.expand import Plan
 from attention_ablation.training.run import train
 from tests.conftest import plan_from, shrink_study, write_yaml
 from tests.local_slurm import LocalSlurm, command, jobs, why_not
+from tests.machines import ONE_CPU, in_one
 from tests.test_workflow import BIN, environment
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
@@ -160,8 +161,8 @@ def test_accidents_of_a_cluster_lose_nothing(plan: Plan, slurm: LocalSlurm, tmp_
     train(
         plan.row_runs("table4", "resnet18+cbam")[0],
         undisturbed,
-        plan.data_folder,
-        torch.device("cpu"),
+        in_one(plan.data_folder),
+        ONE_CPU,
     )
     ours, expected = (
         pd.read_csv(folder / "history.csv").filter(regex="^(epoch|lr|train_|validation_)")

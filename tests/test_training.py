@@ -20,6 +20,7 @@ from attention_ablation.study.expand import Plan
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.run import train
+from tests.machines import ONE_CPU, in_one
 
 CPU = torch.device("cpu")
 TIMES = {"seconds", "compute_seconds", "images_per_second", "compute_images_per_second"}
@@ -31,7 +32,7 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 
 def classification(run: Run, folder: Path) -> Classification:
-    return Classification(run, load(run.spec.recipe.dataset, folder), CPU)
+    return Classification(run, load(run.spec.recipe.dataset, folder), ONE_CPU)
 
 
 def small_run(tiny: Plan, key: str = "resnet50+cbam", **recipe: Any) -> Run:
@@ -49,7 +50,7 @@ def test_the_same_spec_twice_gives_identical_numbers(tiny: Plan, tmp_path: Path)
     for folder, chosen in zip(folders, (run, run, other), strict=True):
         folder.mkdir()
         torch.rand(7)  # whatever the global random state is
-        train(chosen, folder, tmp_path / "data", CPU)
+        train(chosen, folder, in_one(tmp_path / "data"), ONE_CPU)
     one, two, different = map(history, folders)
     assert one == two
     assert one != different
@@ -65,7 +66,7 @@ def test_lower_precision_gives_nearly_the_same_losses(
     losses, moved = [], []
     for chosen in ("fp32", precision):
         run = small_run(tiny, precision=chosen, learning_rate=0.001, epochs=1)
-        found = train(run, tmp_path, tmp_path / "data", CPU)
+        found = train(run, tmp_path, in_one(tmp_path / "data"), ONE_CPU)
         losses.append([found["train_loss"], found["validation_loss"]])
         weights = torch.load(tmp_path / "weights.pt", weights_only=True)
         first = classification(run, tmp_path / "data").model.named_parameters()
@@ -80,7 +81,7 @@ def test_a_first_step_that_the_scaler_leaves_out_changes_nothing(
     tiny: Plan, tmp_path: Path
 ) -> None:
     task = classification(small_run(tiny, precision="fp16"), tmp_path)
-    loop = Loop(task, CPU)
+    loop = Loop(task)
     loop.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)  # overflows for some steps
     before = {name: value.clone() for name, value in task.model.named_parameters()}
     batches = task.batches(1)
@@ -122,7 +123,7 @@ def test_an_epoch_is_plain_sgd_on_every_full_batch(tiny: Plan, tmp_path: Path) -
                 step = p.grad + task.recipe.weight_decay * p
                 velocity[name] = task.recipe.momentum * velocity.get(name, torch.zeros(())) + step
                 p -= task.recipe.learning_rate * velocity[name]
-    Loop(task, CPU).epoch()
+    Loop(task).epoch()
     theirs = reference.model.state_dict()
     for name, value in task.model.state_dict().items():
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-4)
@@ -138,7 +139,7 @@ def test_norms_and_biases_need_not_decay(tiny: Plan, tmp_path: Path, spared: set
     for parameter in task.model.parameters():
         nn.init.constant_(parameter, 1.0)
         parameter.grad = torch.zeros_like(parameter)
-    Loop(task, CPU).optimizer.step()
+    Loop(task).optimizer.step()
     norms = {
         f"{name}.{kind}"
         for name, module in task.model.named_modules()
@@ -184,12 +185,12 @@ class FixedLogits(nn.Module):
 
 def test_a_network_can_learn_the_training_images(tiny: Plan, tmp_path: Path) -> None:
     run = small_run(tiny, "resnet50+se", epochs=15, zero_init_residual=True)
-    metrics = train(run, tmp_path, tmp_path / "data", CPU)
+    metrics = train(run, tmp_path, in_one(tmp_path / "data"), ONE_CPU)
     assert metrics["train_top1_error"] < 20  # chance is 90
 
 
 def test_metrics_say_where_the_numbers_come_from(tiny: Plan, tmp_path: Path) -> None:
-    metrics = train(small_run(tiny), tmp_path, tmp_path / "data", CPU)
+    metrics = train(small_run(tiny), tmp_path, in_one(tmp_path / "data"), ONE_CPU)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     last = history(tmp_path)[-1]
     for name in ("validation_top1_error", "validation_top5_error", "train_loss"):
@@ -267,5 +268,7 @@ def test_a_users_mistake_is_a_sentence_and_exit_code_2(
 
 
 def test_losses_that_are_not_finite_are_never_written_as_json(tiny: Plan, tmp_path: Path) -> None:
-    metrics = train(small_run(tiny, learning_rate=1e20), tmp_path, tmp_path / "data", CPU)
+    metrics = train(
+        small_run(tiny, learning_rate=1e20), tmp_path, in_one(tmp_path / "data"), ONE_CPU
+    )
     assert all(not isinstance(v, float) or math.isfinite(v) for v in metrics.values())

@@ -15,7 +15,7 @@ from attention_ablation.cli.main import main
 from attention_ablation.evidence import complexity
 from attention_ablation.evidence.complexity import Complexity
 from attention_ablation.report.collect import collect
-from attention_ablation.runs.folder import finish, restore, sha256
+from attention_ablation.runs.folder import restore, sha256
 from attention_ablation.runs.verify import check_run, verdict
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
@@ -43,7 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bad(folder: Path, *, weights: bool = True) -> list[str]:
     """What `check_run` finds, without warnings of uncommitted changes."""
     findings = check_run(folder, weights=weights)
-    return [f"{f.level}: {f.text}" for f in findings if f.level in ("wrong", "unverifiable")]
+    return [f"{f.level}: {f.text}" for f in findings if f.level == "wrong"]
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -96,7 +96,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "metrics.json without its digests": (
         lambda f: edit_json(f / "metrics.json", lambda data: data.pop("history_sha256")),
-        "history_sha256 is None in metrics.json and ",
+        "damaged: metrics.json: history_sha256: field required",
     ),
     "metrics.json and result.json edited": (
         edit_all_but_history,
@@ -202,32 +202,11 @@ def test_a_gpus_peak_memory_is_recorded_in_mb(monkeypatch: pytest.MonkeyPatch) -
     assert peak_memory(torch.device("cuda"))["peak_device_memory_mb"] == 1.5
 
 
-def test_runs_of_a_version_without_digests_are_not_verifiable_and_no_error(
-    done: Plan, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = done.row_runs("table3", ROWS[0])[0]
-    folder = done.runs_folder / run.path
-    metrics = json.loads((folder / "metrics.json").read_text())
-    old = {k: v for k, v in metrics.items() if not k.endswith("_sha256")}
-    finish(folder, old)
-    assert bad(folder) == ["unverifiable: finished by a version that recorded no digests"]
-    assert main(["render", *SEEDS]) == 0
-    assert main(["verify", *SEEDS]) == 0
-    output = capsys.readouterr().out
-    assert f"unverifiable: {folder}: finished by a version that recorded no digests" in output
-    assert "12 of 12 runs finished: 11 verified, 1 not verifiable, 0 wrong." in output
-    assert collect(done).loc[run.path, "verified"].startswith("unverifiable: ")
-    edit_json(folder / "metrics.json", better)  # what can be compared still is
-    assert main(["verify", *SEEDS]) == 1
-
-
 def test_verify_names_run_rows_and_remedy_and_the_table_says_so_too(
     done: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", *SEEDS]) == 0
-    assert capsys.readouterr().out == (
-        "12 of 12 runs finished: 12 verified, 0 not verifiable, 0 wrong.\n"
-    )
+    assert capsys.readouterr().out == ("12 of 12 runs finished: 12 verified, 0 wrong.\n")
     folder = done.runs_folder / done.row_runs("table3", "resnet50+cbam")[1].path
     edit_json(folder / "metrics.json", better)
     assert main(["verify", *SEEDS]) == 1
@@ -329,7 +308,7 @@ def test_verify_survives_a_number_that_became_text(
     assert main(["verify", *SEEDS]) == 1
     output = capsys.readouterr().out
     assert "damaged: metrics.json: validation_top1_error: input should be a valid number" in output
-    assert "11 of 12 runs finished: 11 verified, 0 not verifiable, 0 wrong, 1 damaged." in output
+    assert "11 of 12 runs finished: 11 verified, 0 wrong, 1 damaged." in output
     edit_json(folder / "metrics.json", lambda data: data.pop("status"))
     assert main(["verify", *SEEDS]) == 1
     line = collect(done).loc[done.row_runs("table3", ROWS[0])[0].path]

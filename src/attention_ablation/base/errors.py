@@ -1,4 +1,4 @@
-"""A user's mistakes, told as sentences: what was expected, what came, what to do."""
+"""A user's mistakes, as sentences: what was expected, what came, what to do."""
 
 import re
 from collections.abc import Iterable
@@ -90,7 +90,7 @@ def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[st
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    """Return the names by which a record is told from the others of a union."""
+    """Return the names that distinguish a record from the others of a union."""
     name = model.model_fields.get("name")
     return get_args(name.annotation) if name and get_origin(name.annotation) is Literal else ()
 

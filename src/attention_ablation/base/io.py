@@ -12,8 +12,15 @@ from typing import Any
 
 from attention_ablation.base.errors import UserError
 
+OTHER_FILES = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
-class Missing(UserError):  # noqa: N818  (one kind of a user's mistake)
+
+class Missing(UserError):  # noqa: N818  (a user's mistake, too)
     """There is no such file."""
 
 
@@ -32,7 +39,8 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise UserError(f"{path}: expected a regular file, got {_kind(found.st_mode)}.")
+                what = OTHER_FILES.get(stat.S_IFMT(found.st_mode), "something else")
+                raise UserError(f"{path}: expected a regular file, got {what}.")
             if most is not None and found.st_size > most:
                 raise UserError(f"{path}: expected at most {most:,} bytes, got {found.st_size:,}.")
             with open(descriptor, "rb", closefd=False) as file:
@@ -138,15 +146,3 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
 def write_json(path: Path, data: Any, *, durable: bool = False) -> None:
     """Write JSON for people, too; see `write_bytes`. Raises ValueError for NaN."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n", durable=durable)
-
-
-def _kind(mode: int) -> str:
-    for test, name in (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISSOCK, "a socket"),
-    ):
-        if test(mode):
-            return name
-    return "something else"

@@ -11,6 +11,8 @@ from attention_ablation.base.yaml import parse_yaml
 from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study, merged, parse
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.training.machine import Machine
 
 
 def count(least: int, most: int = 1024) -> Callable[[str], int]:
@@ -133,3 +135,18 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=count(1), default=1, metavar="N", help="CPU threads; default: 1"
     )
+
+
+def machine(options: argparse.Namespace) -> Machine:
+    """Return what computes, as the options say; some verbs have fewer of them."""
+    return Machine(
+        device_name=options.device,
+        threads=options.threads,
+        workers=getattr(options, "workers", 0),
+        runs_per_gpu=getattr(options, "runs_per_gpu", 1),
+    )
+
+
+def folders(options: argparse.Namespace) -> Folders:
+    """Return where the data are."""
+    return Folders(options.data, getattr(options, "datasets", None) or options.data)

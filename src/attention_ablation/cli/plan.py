@@ -2,7 +2,14 @@
 
 import argparse
 
-from attention_ablation.cli.options import add_choice, add_device, amount, chosen_plan, count
+from attention_ablation.cli.options import (
+    add_choice,
+    add_device,
+    amount,
+    chosen_plan,
+    count,
+    machine,
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,14 +38,10 @@ def run(options: argparse.Namespace) -> None:
 
     plan = chosen_plan(options)
     if options.calibrate:
-        import torch
-
         from attention_ablation.training.calibrate import calibrate
-        from attention_ablation.training.device import choose_device
 
-        torch.set_num_threads(options.threads)
-        device = choose_device(options.device)
-        calibrate([run.spec for run in plan.runs.values()], plan.calibration_folder, device)
+        specs = [run.spec for run in plan.runs.values()]
+        calibrate(specs, plan.calibration_folder, machine(options))
     from attention_ablation.evidence.complexity import count_params
 
     cost = load_cost(plan)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from attention_ablation.cli.options import add_run, count
+from attention_ablation.cli.options import add_run, count, folders, machine
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -19,13 +19,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from attention_ablation.training.attempt import attempt
 
-    attempt(
-        options.spec,
-        options.data,
-        device_name=options.device,
-        threads=options.threads,
-        runs_per_gpu=options.runs_per_gpu,
-        number=options.attempt,
-        datasets=options.datasets,
-        workers=options.workers,
-    )
+    attempt(options.spec, folders(options), machine(options), options.attempt)

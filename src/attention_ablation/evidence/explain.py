@@ -17,6 +17,7 @@ from attention_ablation.base.arrays import write_arrays
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, read_bytes, write_json, write_text
 from attention_ablation.datasets.files import ImageFiles
+from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.images import EvaluationCrop, read_image
 from attention_ablation.datasets.load import ImageData, load
 from attention_ablation.datasets.records import Dataset, Images
@@ -35,6 +36,7 @@ from attention_ablation.runs.folder import (
 )
 from attention_ablation.runs.records import GRADCAM_MEANS, GradCam, Metrics
 from attention_ablation.spec.spec import Spec
+from attention_ablation.training.machine import Machine
 
 # Raised when a number below can come out differently for the same run.
 VERSION = 1
@@ -44,14 +46,7 @@ THRESHOLD = 0.5
 SHOWN = 10
 
 
-def explain(
-    spec: Path,
-    data_folder: Path,
-    device: torch.device,
-    *,
-    datasets: Path | None = None,
-    workers: int = 0,
-) -> GradCam:
+def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
     """Write `gradcam.csv`, `gradcam.npz` and `gradcam.json` of a run, and return the last one.
 
     The box of the target is what maps are measured against, not its mask: a digit's strokes are
@@ -66,9 +61,8 @@ def explain(
     gradcam.npz, of the first image of each of the first `SHOWN` classes: index, label, image
     (n, C, H, W) uint8, map (n, H, W) float16 as shares of its maximum, probability, and box (n, 4).
 
-    `data_folder` and `datasets` are as for `load`; `workers` decode image files. Raises UserError
-    where the run has not finished, its weights are gone, or the data are not those that it was
-    trained on.
+    Raises UserError where the run has not finished, its weights are gone, or the data are not those
+    that it was trained on.
     """
     run, folder = read_run(spec), spec.parent
     outcome = read_outcome(folder)
@@ -85,9 +79,9 @@ def explain(
     if not isinstance(run.spec, Spec):
         raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
     recipe = run.spec.recipe
-    data = load(recipe.dataset, data_folder, datasets)
+    data = load(recipe.dataset, folders.composed, folders.datasets)
     if data.fingerprint != metrics.dataset_fingerprint:
-        where = data_folder / str(recipe.dataset.prepared)
+        where = folders.composed / str(recipe.dataset.prepared)
         if not isinstance(data, ImageData):
             where = data.root
         raise UserError(
@@ -98,7 +92,7 @@ def explain(
     model = build(run.spec.backbone, run.spec.attention, data.classes)
     stages: Any = model.stages  # every network of models/ has them
     digest = _load_weights(model, folder / WEIGHTS)
-    model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    model.to(machine.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     labels: NDArray[np.int64] = np.asarray(data.validation.labels)
     boxes = None
@@ -106,7 +100,8 @@ def explain(
         boxes = data.validation.boxes.numpy()
     first = np.unique(labels, return_index=True)[1][:SHOWN]
     frames, maps, scores, empty, done = [], {}, {}, 0, 0
-    with closing(source(data, Part(recipe, run.seed, 0, 1), device, workers)) as batches:
+    part = Part(recipe, run.seed, 0, 1)
+    with closing(source(data, part, machine.device, machine.workers)) as batches:
         validation = batches.validation()
         example = next(validation)
         candidates = layers(model, stages, example[0][:1])

@@ -15,7 +15,7 @@ from attention_ablation.report.collect import RUNS_CSV
 from attention_ablation.report.comparable import conditions, confounds
 from attention_ablation.report.html import REPORT, rendered_report
 from attention_ablation.report.tables import FORMS, rendered
-from attention_ablation.runs.verify import LEVELS, NOTE, UNVERIFIABLE, WRONG, Finding, check_run
+from attention_ablation.runs.verify import LEVELS, NOTE, WRONG, Finding, check_run
 from attention_ablation.study.expand import Plan
 
 
@@ -87,15 +87,12 @@ def trustworthy(findings: list[Finding]) -> bool:
 
 def _summary(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
     finished = {str(plan.runs_folder / str(path)) for path in runs.index[runs["verified"].notna()]}
-    wrong, unverifiable = (
-        {finding.where for finding in findings if finding.level == level}
-        for level in (WRONG, UNVERIFIABLE)
-    )
+    wrong = {finding.where for finding in findings if finding.level == WRONG}
     damaged = int((runs["status"] == "damaged").sum())
     return (
         f"{len(finished)} of {len(runs)} runs finished: "
-        f"{len(finished - wrong - unverifiable)} verified, {len(unverifiable)} not verifiable, "
-        f"{len(finished & wrong)} wrong" + (f", {damaged} damaged." if damaged else ".")
+        f"{len(finished - wrong)} verified, {len(finished & wrong)} wrong"
+        + (f", {damaged} damaged." if damaged else ".")
     )
 
 

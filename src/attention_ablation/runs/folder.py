@@ -1,12 +1,6 @@
-"""A run's folder: what is written there, read back and listed.
+"""A run's folder: which files are there, who writes them, and how they are read back.
 
-`spec.json` (what to do), `history.csv` (a row per epoch), `metrics.json` (what came out; its
-presence means that the run ended by itself), `failure.json` (why it did not), `train.log`,
-checkpoints, `weights.pt` (the final ones), `backbone.pt` (a copy for detectors that start from
-it), `detections.npz` (what a detector finds in a few validation images), `.lock` (held while a
-process trains the run), and `result.json`, from which a finished run's history and metrics can be
-written again. Where its weights look is in `gradcam.json` (means), `gradcam.csv` (a row per image),
-`gradcam.npz` (maps).
+What they hold is in records.py; `.lock` is in lock.py.
 """
 
 import hashlib
@@ -25,26 +19,34 @@ from attention_ablation.runs.records import (
     GradCam,
     Metrics,
     Result,
-    disagreement,
+    check_history,
     read_record,
 )
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.files import parse
 
-HISTORY, METRICS, FAILURE = "history.csv", "metrics.json", "failure.json"
-# What a finished run came to, in one file that Snakemake does not know and so never deletes.
-RESULT = "result.json"
-SPEC, WEIGHTS = "spec.json", "weights.pt"
-# The same weights where detectors start from them: declared to Snakemake, and so kept apart.
-BACKBONE = "backbone.pt"
-DETECTIONS = "detections.npz"
+# The workflow writes what to do, what was printed, and, where detectors start from the final
+# weights, a copy of them, which is declared to Snakemake and so kept apart.
+SPEC, LOG, BACKBONE = "spec.json", "train.log", "backbone.pt"
+# A training writes a row per epoch, and what came out, whose presence means that the run ended by
+# itself; both once more in a file that Snakemake does not know and so never deletes; or why it
+# failed; the final weights; and what a detector finds in a few validation images.
+HISTORY, METRICS, RESULT, FAILURE = "history.csv", "metrics.json", "result.json", "failure.json"
+WEIGHTS, DETECTIONS = "weights.pt", "detections.npz"
+WRITTEN = (HISTORY, METRICS, RESULT, FAILURE, WEIGHTS, DETECTIONS)
+# While it is under way, checkpoints, of a step and with a digest, begun under one name.
+CHECKPOINT = re.compile(r"checkpoint-(\d{9})-[0-9a-f]{16}\.pt")
+PART = "checkpoint.part"
+# Grad-CAM writes where the network looks: means, a row per image, maps.
 GRADCAM, GRADCAM_IMAGES, GRADCAM_MAPS = "gradcam.json", "gradcam.csv", "gradcam.npz"
-LOG = "train.log"
-CHECKPOINT = re.compile(r"checkpoint-(\d{9})-[0-9a-f]{16}\.pt")  # its step, and its digest
-PART = "checkpoint.part"  # one name after a kill, whatever the step was
-WRITTEN = (HISTORY, METRICS, RESULT, FAILURE, WEIGHTS, DETECTIONS)  # by a training
-# Beginnings of what others begin beside: the planning, a copy, Grad-CAM.
+# Beginnings of what others than a training begin beside.
 OF_OTHERS = tuple(f".{n}" for n in (SPEC, BACKBONE, GRADCAM, GRADCAM_IMAGES, GRADCAM_MAPS))
+# What became of a run is in the first of these that is there.
+ENDINGS: dict[str, type[Metrics | Result | Failure]] = {
+    METRICS: Metrics,
+    RESULT: Result,
+    FAILURE: Failure,
+}
 STATES = ("completed", "diverged", "running", "failed", "damaged", "interrupted", "missing")
 ENDED_FROM_OUTSIDE = "its process was ended from outside, by a signal or for want of memory"
 
@@ -55,7 +57,7 @@ class Outcome:
 
     status: one of `STATES`; diverged: the loss was not finite; damaged: a file does not say what
     came out. reason: of what failed, is damaged or was ended from outside. metrics: of what
-    completed or diverged, and of nothing else. file: the name of the damaged file.
+    completed or diverged, and of nothing else. file: which one says so.
     """
 
     status: str
@@ -72,7 +74,7 @@ def read_run(path: Path) -> Run:
     try:
         run = parse(Run, read_json(path), path)
     except Missing:
-        raise UserError(f"{path}: there is no such spec; plan the run with snakemake.") from None
+        raise _no_spec(path) from None
     if not path.parent.as_posix().endswith(run.path):
         raise UserError(
             f"{path}: expected it in a folder named {run.path}, the hash of its content; it was "
@@ -81,9 +83,39 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def finish(folder: Path, metrics: dict[str, Any]) -> None:
-    """Declare a run finished: keep its result, clean its folder, then write `metrics.json`."""
-    _keep(folder, {"metrics": metrics, "history": read_text(folder / HISTORY)})
+def _no_spec(path: Path) -> UserError:
+    return UserError(f"{path}: there is no such spec; plan the run with snakemake.")
+
+
+def begin(spec: Path, attempt: int = 1) -> None:
+    """Clear the way for an attempt at a run; see `training.attempt`.
+
+    Raises UserError where there is no spec; where a training could not write a file, because a
+    folder has its name; and where the attempt before failed by itself.
+    """
+    folder = spec.parent
+    if not spec.exists():
+        raise _no_spec(spec)
+    for name in WRITTEN:
+        if (folder / name).is_dir() and not (folder / name).is_symlink():
+            raise UserError(f"{folder / name}: expected a file, got a folder; remove it.")
+    if attempt > 1 and (outcome := read_outcome(folder)).status == "failed":
+        raise UserError(
+            f"{folder}: it failed in the attempt before: {outcome.reason} "
+            "Mend that and start the workflow again; what fails by itself is not tried again."
+        )
+    (folder / FAILURE).unlink(missing_ok=True)
+
+
+def finish(folder: Path, metrics: dict[str, Any], history: str) -> None:
+    """Declare a run finished: keep what came out, clean its folder, then write `metrics.json`."""
+    write_json(folder / RESULT, {"metrics": metrics, "history": history}, durable=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # a file system that has no such thing
+        os.fsync(descriptor)  # the names, too, before the checkpoints lose theirs
+    os.close(descriptor)
+    remove_leftovers(folder)
+    write_text(folder / HISTORY, history)
     write_json(folder / METRICS, metrics)
 
 
@@ -93,22 +125,22 @@ def restore(folder: Path) -> bool:
     History and metrics are written again from `result.json`. Where that is missing or damaged, it
     is written from them, if they agree. What a killed training left behind is removed.
     """
-    result = _result(folder)
-    if result is None:
-        return False
-    _keep(folder, result)
-    write_text(folder / HISTORY, result["history"])
-    write_json(folder / METRICS, result["metrics"])
-    return True
+    came_out = _came_out(folder)
+    if came_out:
+        finish(folder, *came_out)
+    return came_out is not None
 
 
-def _keep(folder: Path, result: dict[str, Any]) -> None:
-    write_json(folder / RESULT, result, durable=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):  # a file system that has no such thing
-        os.fsync(descriptor)  # the names, too, before the checkpoints lose theirs
-    os.close(descriptor)
-    remove_leftovers(folder)
+def _came_out(folder: Path) -> tuple[dict[str, Any], str] | None:
+    """Return metrics and history, of whichever files agree; None where none do."""
+    with suppress(UserError):
+        result = read_result(folder)
+        return read_json(folder / RESULT)["metrics"], result.history
+    with suppress(UserError):
+        history = read_text(folder / HISTORY)
+        check_history(history, read_record(folder / METRICS, Metrics))
+        return read_json(folder / METRICS), history
+    return None
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -122,6 +154,34 @@ def read_outcome(folder: Path) -> Outcome:
     if outcome.status == "missing" and (lock.lost or checkpoints(folder)):
         return Outcome("interrupted", reason=ENDED_FROM_OUTSIDE if lock.lost else None)
     return outcome
+
+
+def _written(folder: Path) -> Outcome:
+    for name, model in ENDINGS.items():
+        try:
+            found = read_record(folder / name, model)
+        except Missing:
+            continue
+        except UserError as error:
+            return Outcome("damaged", reason=str(error), file=name)
+        if isinstance(found, Failure):
+            return Outcome(found.status, reason=found.reason, file=name)
+        metrics = found.metrics if isinstance(found, Result) else found
+        return Outcome(metrics.status, metrics=metrics, file=name)
+    return Outcome("missing")
+
+
+def read_result(folder: Path) -> Result:
+    """Return what a finished run came to.
+
+    Raises Missing, and UserError, in one line, where it is damaged or disagrees with itself.
+    """
+    result = read_record(folder / RESULT, Result)
+    try:
+        check_history(result.history, result.metrics)
+    except UserError as error:
+        raise UserError(f"{RESULT}: {error}") from None
+    return result
 
 
 def read_gradcam(folder: Path) -> GradCam | None:
@@ -159,44 +219,3 @@ def remove_leftovers(folder: Path) -> None:
     for path in (*checkpoints(folder), folder / PART, *begun):
         with suppress(OSError):
             path.unlink()
-
-
-def refuse_folders(folder: Path) -> None:
-    """Raise UserError where a training could not write a file, because a folder has its name."""
-    for name in WRITTEN:
-        if (folder / name).is_dir() and not (folder / name).is_symlink():
-            raise UserError(f"{folder / name}: expected a file, got a folder; remove it.")
-
-
-def _written(folder: Path) -> Outcome:
-    """Return what the first file that is there says of a run."""
-    file = METRICS
-    try:
-        with suppress(Missing):
-            metrics = read_record(folder / METRICS, Metrics)
-            return Outcome(metrics.status, metrics=metrics)
-        file = RESULT
-        with suppress(Missing):
-            metrics = read_record(folder / RESULT, Result).metrics
-            return Outcome(metrics.status, metrics=metrics)
-        file = FAILURE
-        with suppress(Missing):
-            failure = read_record(folder / FAILURE, Failure)
-            return Outcome(failure.status, reason=failure.reason)
-    except UserError as error:
-        return Outcome("damaged", reason=str(error), file=file)
-    return Outcome("missing")
-
-
-def _result(folder: Path) -> dict[str, Any] | None:
-    """Return what `result.json` holds, or metrics and history, whichever agree with themselves."""
-    with suppress(UserError):
-        result = read_record(folder / RESULT, Result)
-        if disagreement(result.history, result.metrics) is None:
-            kept: dict[str, Any] = read_json(folder / RESULT)
-            return kept
-    with suppress(UserError):
-        metrics, history = read_record(folder / METRICS, Metrics), read_text(folder / HISTORY)
-        if disagreement(history, metrics) is None:
-            return {"metrics": read_json(folder / METRICS), "history": history}
-    return None

@@ -1,7 +1,7 @@
-"""A run's `.lock`: held while a process trains the run; the file says which one.
+"""A run's `.lock`: locked while a process trains the run; the file says which one.
 
 It is empty where that process let go of it, as after an error or where it stopped for a signal. A
-number that is left in a file that nobody holds is that of a process that was ended from outside.
+number that is left in a file that nobody locks is that of a process that was ended from outside.
 """
 
 import fcntl
@@ -19,14 +19,14 @@ POLL_SECONDS = 0.5
 # Not through a link, and without waiting for whoever else may have opened a pipe of that name.
 PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK
 
-_held: set[int] = set()  # descriptors
+_locked: set[int] = set()  # descriptors of this process
 
 
 def _let_go() -> None:
     # A worker that outlives its killed trainer would otherwise keep the run locked.
-    for descriptor in _held:
+    for descriptor in _locked:
         os.close(descriptor)
-    _held.clear()
+    _locked.clear()
 
 
 os.register_at_fork(after_in_child=_let_go)
@@ -42,33 +42,28 @@ class Lock:
 
 @contextmanager
 def lock_run(folder: Path, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold a run's folder against a second process; the lock dies with its holder.
+    """Lock a run's folder against a second process; the lock dies with this one.
 
-    `meanwhile` is called twice a second while another process holds it. Raises UserError where the
+    `meanwhile` is called twice a second while another process has it. Raises UserError where the
     file system has no locks or the file cannot be written.
     """
+    path = folder / LOCK
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | PLAIN, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | PLAIN, 0o666)
     except OSError as error:
-        raise UserError(f"{folder / LOCK}: it cannot be written: {error.strerror}.") from None
-    _held.add(descriptor)
+        raise UserError(f"{path}: it cannot be written: {error.strerror}.") from None
+    _locked.add(descriptor)
     try:
-        said = False
-        while not _locked(descriptor, folder):
-            if not said:
-                print(f"{folder} is being trained by another process; waiting for it.", flush=True)
-                said = True
-            meanwhile()
-            time.sleep(POLL_SECONDS)
+        _wait(descriptor, path, meanwhile)
+        _write(descriptor, f"process {os.getpid()}\n")
         try:
-            _note(descriptor, f"process {os.getpid()}\n")
             yield
         finally:
-            if descriptor in _held:  # not in a fork
-                _note(descriptor, "")
+            if descriptor in _locked:  # not in a fork
+                _write(descriptor, "")
     finally:
-        if descriptor in _held:
-            _held.remove(descriptor)
+        if descriptor in _locked:
+            _locked.remove(descriptor)
             os.close(descriptor)
 
 
@@ -80,33 +75,40 @@ def read_lock(folder: Path) -> Lock:
         return Lock()
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return Lock(lost=_noted(descriptor) or None)
+        return Lock(lost=_read(descriptor) or None)  # after that: its holder emptied it before
     except BlockingIOError:
-        return Lock(holder=_noted(descriptor) or "another process")
+        return Lock(holder=_read(descriptor) or "another process")
     except OSError:  # a file system without locks, on which nothing is trained
         return Lock()
     finally:
         os.close(descriptor)
 
 
-def _locked(descriptor: int, folder: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise UserError(
-            f"{folder / LOCK}: this file system cannot lock files ({error.strerror}), so two jobs "
-            "could train one run; put `results` in config.yaml on one that can."
-        ) from None
-    return True
+def _wait(descriptor: int, path: Path, meanwhile: Callable[[], object]) -> None:
+    said = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not said:
+                text = f"{path.parent} is being trained by another process; waiting for it."
+                print(text, flush=True)
+                said = True
+            meanwhile()
+            time.sleep(POLL_SECONDS)
+        except OSError as error:
+            raise UserError(
+                f"{path}: this file system cannot lock files ({error.strerror}), so two jobs "
+                "could train one run; put `results` in config.yaml on one that can."
+            ) from None
 
 
-def _noted(descriptor: int) -> str:
+def _read(descriptor: int) -> str:
     return os.pread(descriptor, 100, 0).decode(errors="replace").strip()
 
 
-def _note(descriptor: int, text: str) -> None:
+def _write(descriptor: int, text: str) -> None:
     with suppress(OSError):  # of a full disk: it is for people to read
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)

@@ -1,7 +1,4 @@
-"""What the files of a run's folder hold, as records, and the one way in which they are read.
-
-A fact that an older version did not record is unset, and not in `model_fields_set`.
-"""
+"""What the files of a run's folder hold, as records, and the one way in which they are read."""
 
 import csv
 import hashlib
@@ -19,6 +16,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 # A text as every format shows it.
 Text = Annotated[str, AfterValidator(one_line)]
 Size = tuple[Count, Count]  # height, width
+Ended = Literal["completed", "diverged"]
 NUMBERS = ("train_", "validation_")
 # Columns of gradcam.csv, and what their means are called in gradcam.json.
 GRADCAM_MEANS = {
@@ -36,32 +34,32 @@ class Metrics(Model):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float | None]
 
-    status: Literal["completed", "diverged"]
-    epochs: Count | None = None
-    started: float | None = None
-    finished: float | None = None
-    startup_seconds: float | None = None
-    seconds: float | None = None
-    compute_seconds: float | None = None
-    images_per_second: float | None = None
-    peak_memory_mb: float | None = None
+    status: Ended
+    epochs: Count
+    started: float
+    finished: float
+    startup_seconds: float
+    seconds: float
+    compute_seconds: float
+    images_per_second: float
+    peak_memory_mb: float
     peak_device_memory_mb: float | None = None
-    dataset_fingerprint: Text | None = None
-    dataset_composed_with: Text | None = None
+    dataset_fingerprint: Text
+    dataset_composed_with: Text | None
     dataset_remarks: Text | None = None
     initial_sha256: Text | None = None
-    processes: Count | None = None
-    device: Text | None = None
-    threads: Count | None = None
-    git_commit: Text | None = None
-    git_dirty: bool | None = None
-    attention_ablation: Text | None = None
-    python: Text | None = None
-    torch: Text | None = None
-    torchvision: Text | None = None
-    numpy: Text | None = None
-    weights_sha256: Text | None = None
-    history_sha256: Text | None = None
+    processes: Count
+    device: Text
+    threads: Count
+    git_commit: Text | None
+    git_dirty: bool
+    attention_ablation: Text
+    python: Text
+    torch: Text
+    torchvision: Text
+    numpy: Text
+    weights_sha256: Text
+    history_sha256: Text
     detections_sha256: Text | None = None
 
     @model_validator(mode="after")
@@ -79,7 +77,7 @@ class Metrics(Model):
     def recorded(self) -> dict[str, str | float | bool | None]:
         """All that was recorded: status, epochs, the last epoch's numbers, and the other facts."""
         known = self.model_dump(exclude_unset=True)
-        return {k: known[k] for k in ("status", "epochs") if k in known} | self.numbers | known
+        return {k: known[k] for k in ("status", "epochs")} | self.numbers | known
 
 
 class Result(Model):
@@ -102,14 +100,14 @@ class GradCam(Model):
     The digests are of gradcam.csv, gradcam.npz, and the weights that were explained.
     """
 
-    status: Literal["completed", "diverged"]
-    method: Text | None = None
-    version: Count | None = None
+    status: Ended
+    method: Text
+    version: Count
     layer: Text | None = None
     map_size: Size | None = None
     least_map_size: Count | None = None
     last_map_size: Size | None = None
-    images: Count | None = None
+    images: Count
     empty_maps: Count | None = None
     threshold: float | None = None
     energy_in_box: Fraction | None = None
@@ -117,9 +115,9 @@ class GradCam(Model):
     iou: Fraction | None = None
     target_probability: Fraction | None = None
     uniform_map: Fraction | None = None
-    images_sha256: Text | None = None
-    maps_sha256: Text | None = None
-    weights_sha256: Text | None = None
+    images_sha256: Text
+    maps_sha256: Text
+    weights_sha256: Text
 
     @property
     def means(self) -> dict[str, float | None]:
@@ -142,17 +140,24 @@ def read_record(path: Path, model: type[R]) -> R:
     except UserError as error:
         raise UserError(str(error).replace(str(path), path.name, 1)) from None
     except ValidationError as error:
-        raise UserError(f"{path.name}: {_why(error)}") from None
+        found = error.errors(include_url=False)[0]
+        why = found["msg"][0].lower() + found["msg"][1:]
+        if key := ".".join(map(str, found["loc"])):
+            why = f"{key}: {why}"
+        why = why.removeprefix("value error, ")
+        # A key may be anything.
+        printable = "".join(c if c.isprintable() else " " for c in why)
+        raise UserError(f"{path.name}: {printable[:LONGEST_REASON]}") from None
 
 
 def read_sealed(path: Path, digest: str | None) -> bytes:
     """Return a file's content. Raises as `read_bytes`, and UserError where its SHA-256 is another.
 
     Args:
-        digest: the recorded one, None where none was recorded.
+        digest: the recorded one; None where the run has no such file, and nothing is it.
     """
     content = read_bytes(path)
-    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+    if hashlib.sha256(content).hexdigest() != digest:
         raise UserError(f"{path.name} has not the digest that was recorded")
     return content
 
@@ -174,24 +179,15 @@ def parse_history(text: str) -> list[dict[str, float]]:
     raise UserError("history.csv: expected a row of numbers for each epoch")
 
 
-def disagreement(history: str, metrics: Metrics) -> str | None:
-    """Return in what a history's text is not that of the metrics, None where it is."""
-    seal = metrics.history_sha256
-    if seal and hashlib.sha256(history.encode()).hexdigest() != seal:
-        return "history.csv has not the digest that was recorded"
-    rows = parse_history(history)
+def check_history(text: str, metrics: Metrics) -> None:
+    """Raise UserError where a history's text is not that of the metrics."""
+    if hashlib.sha256(text.encode()).hexdigest() != metrics.history_sha256:
+        raise UserError("history.csv has not the digest that was recorded")
+    rows = parse_history(text)
     last = rows[-1] if rows else {}
     same = metrics.epochs == len(rows) and all(
         value == last.get(name) if value is not None else not math.isfinite(last.get(name, 0))
         for name, value in metrics.numbers.items()
     )
-    return None if same else "the last epoch in history.csv has other numbers than the metrics"
-
-
-def _why(error: ValidationError) -> str:
-    found = error.errors(include_url=False)[0]
-    key = ".".join(map(str, found["loc"]))
-    text = (f"{key}: " if key else "") + found["msg"][0].lower() + found["msg"][1:]
-    # A key may be anything.
-    printable = "".join(c if c.isprintable() else " " for c in text.removeprefix("value error, "))
-    return printable[:LONGEST_REASON]
+    if not same:
+        raise UserError("the last epoch in history.csv has other numbers than the metrics")

@@ -1,6 +1,7 @@
 """How far a plan has come: runs done, running, failed, damaged, interrupted and missing."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from tabulate import tabulate
@@ -13,23 +14,23 @@ from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
 
 LOG_LINES = 3
+EXPLAINED = ("running", "interrupted", "diverged", "failed", "damaged")
 
 
 def describe_status(plan: Plan) -> str:
     """Return the state of every table's runs as text, and why each failed run did."""
     outcomes = {path: read_outcome(plan.runs_folder / path) for path in plan.runs}
-    states = {path: outcome.status for path, outcome in outcomes.items()}
-    records = []
-    for table in plan.tables:
-        counts = Counter(states[run.path] for run in _distinct(plan.table_runs(table)))
-        records.append([table, *(counts[name] for name in STATES)])
-    counts = Counter(states.values())
-    records.append(["all runs", *(counts[name] for name in STATES)])
-    lines = [plan.summary, "", tabulate(records, ["", *STATES])]
-    for name in ("running", "interrupted", "diverged", "failed", "damaged"):
-        chosen = [path for path in plan.runs if states[path] == name]
-        if chosen:
-            lines += ["", f"{name}:"]
+
+    def line(title: str, paths: Iterable[str]) -> list[object]:
+        counts = Counter(outcomes[path].status for path in set(paths))
+        return [title, *(counts[name] for name in STATES)]
+
+    records = [line(name, (run.path for run in plan.table_runs(name))) for name in plan.tables]
+    table = tabulate([*records, line("all runs", plan.runs)], ["", *STATES])
+    lines = [plan.summary, "", table]
+    for name in EXPLAINED:
+        chosen = [path for path in plan.runs if outcomes[path].status == name]
+        lines += ["", f"{name}:"] * bool(chosen)
         for path in chosen:
             lines += _run(plan.runs_folder / path, plan.runs[path], outcomes[path])
     return "\n".join(lines)
@@ -43,8 +44,7 @@ def _run(folder: Path, run: Run, outcome: Outcome) -> list[str]:
         remedy = f"{train} writes the file again from the others, or trains again"
         return [f"  {folder}: {outcome.reason}; {remedy}"]
     if outcome.status == "failed":
-        last = [f"    {LOG}: {line}" for line in _log_end(folder)]
-        return [f"  {folder}: {outcome.reason}", *last]
+        return [f"  {folder}: {outcome.reason}", *_log_end(folder)]
     share = 100 * steps_saved(folder) / run.spec.recipe.steps
     saved = f"  {folder}: {share:.0f} % of its steps saved"
     if outcome.status == "running":
@@ -57,8 +57,4 @@ def _log_end(folder: Path) -> list[str]:
         text = read_bytes(folder / LOG).decode(errors="replace")
     except UserError:
         return []
-    return text.splitlines()[-LOG_LINES:]
-
-
-def _distinct(runs: list[Run]) -> list[Run]:
-    return list({run.path: run for run in runs}.values())
+    return [f"    {LOG}: {line}" for line in text.splitlines()[-LOG_LINES:]]

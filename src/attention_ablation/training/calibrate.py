@@ -13,6 +13,7 @@ from attention_ablation.datasets.load import ImageData, ImageSet
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop
+from attention_ablation.training.machine import Machine
 from attention_ablation.training.provenance import device_name
 from attention_ablation.training.run import seed_everything
 from attention_ablation.training.task import Task
@@ -22,13 +23,14 @@ STEPS, LEAST_SECONDS = 4, 1.0
 CPU_BATCH = 16
 
 
-def calibrate(specs: Iterable[AnySpec], folder: Path, device: torch.device) -> Path:
+def calibrate(specs: Iterable[AnySpec], folder: Path, machine: Machine) -> Path:
     """Measure the networks that the device's calibration lacks; return the calibration's file.
 
     Each trains on random images for `STEPS` steps, repeated for `LEAST_SECONDS`, after as many to
     warm up. A network that does not fit the device is noted as such. What is measured is written
     after each network.
     """
+    device = machine.device
     path = folder / f"{_slug(_title(device))}.json"
     if path.exists():
         calibration = load_calibration(path)
@@ -41,7 +43,7 @@ def calibrate(specs: Iterable[AnySpec], folder: Path, device: torch.device) -> P
     for key, spec in {network_key(spec): spec for spec in specs}.items():
         if key in calibration.measured:
             continue
-        measured = _measure(spec, device)
+        measured = _measure(spec, machine)
         rate = measured.images_per_second
         speed = f"{rate:.0f} images/s, " if rate else ""
         print(f"{measured.network}: {speed}{measured.note}", flush=True)
@@ -56,10 +58,10 @@ def calibrate(specs: Iterable[AnySpec], folder: Path, device: torch.device) -> P
     return path
 
 
-def measured_loop(spec: AnySpec, device: torch.device) -> tuple[Loop, float]:
+def measured_loop(spec: AnySpec, machine: Machine) -> tuple[Loop, float]:
     """Return a loop that trained on random images, and its rate, images/s."""
-    batch = _batch(spec, device)
-    loop = Loop(_task(spec, batch, device), device)
+    batch = _batch(spec, machine.device)
+    loop = Loop(_task(spec, batch, machine))
     loop.epoch()
     seconds = images = 0.0
     while seconds < LEAST_SECONDS:
@@ -69,14 +71,15 @@ def measured_loop(spec: AnySpec, device: torch.device) -> tuple[Loop, float]:
     return loop, round(images / seconds, 1)
 
 
-def _measure(spec: AnySpec, device: torch.device) -> Measured:
+def _measure(spec: AnySpec, machine: Machine) -> Measured:
+    device = machine.device
     detector = f" {spec.detector.name}" if isinstance(spec, DetectionSpec) else ""
     network = f"{spec.backbone.name}{detector} {spec.attention.slug}"
     note = f"batches of {_batch(spec, device)}"
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        rate = measured_loop(spec, device)[1]
+        rate = measured_loop(spec, machine)[1]
     except torch.OutOfMemoryError:
         note = f"does not fit the device with {note}"
         return Measured(network=network, images_per_second=None, note=note)
@@ -90,17 +93,17 @@ def _batch(spec: AnySpec, device: torch.device) -> int:
     return min(spec.recipe.batch_size, CPU_BATCH if large else spec.recipe.batch_size)
 
 
-def _task(spec: AnySpec, batch: int, device: torch.device) -> Task:
+def _task(spec: AnySpec, batch: int, machine: Machine) -> Task:
     if isinstance(spec, DetectionSpec):
         from attention_ablation.training.detect import Detection, Material, random_scenes
 
         changes = {"batch_size": batch, "steps_per_epoch": STEPS, "augmentation": "none"}
         recipe: Any = spec.recipe.model_copy(update=changes)
         run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe, "initial": None}))
-        return Detection(run, Material(random_scenes(spec, STEPS * batch), None), device)
+        return Detection(run, Material(random_scenes(spec, STEPS * batch), None), machine)
     recipe = spec.recipe.model_copy(update={"batch_size": batch})
     run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe}))
-    return Classification(run, _random_data(spec, STEPS * batch), device)
+    return Classification(run, _random_data(spec, STEPS * batch), machine)
 
 
 def _random_data(spec: Spec, images: int) -> ImageData:

@@ -24,10 +24,8 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     cut short or damaged is known for one. Raises UserError as `write_bytes` does; the checkpoints
     before are then as they were.
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getbuffer()
-    path = folder / f"checkpoint-{step:09d}-{_digest(content)}.pt"
+    content, digest = _packed(state)
+    path = folder / f"checkpoint-{step:09d}-{digest[:16]}.pt"
     write_bytes(path, content, durable=True, part=PART)
     others = [other for other in checkpoints(folder) if other != path]
     earlier = [other for other in others if other.name[:20] < path.name[:20]]
@@ -41,11 +39,9 @@ def save_weights(folder: Path, weights: dict[str, Any]) -> str:
 
     Returns the SHA-256 of what was meant to be written, in hexadecimal digits.
     """
-    buffer = io.BytesIO()
-    torch.save(weights, buffer)
-    content = buffer.getbuffer()
+    content, digest = _packed(weights)
     write_bytes(folder / WEIGHTS, content, durable=True, part=PART)
-    return hashlib.sha256(content).hexdigest()
+    return digest
 
 
 def load(folder: Path) -> dict[str, Any] | None:
@@ -64,12 +60,19 @@ def load(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def _packed(state: dict[str, Any]) -> tuple[memoryview, str]:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    return content, hashlib.sha256(content).hexdigest()
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     if path.is_dir():
         return None
     try:
         content = read_bytes(path)
-        if _digest(content) != path.stem.split("-")[-1]:
+        if hashlib.sha256(content).hexdigest()[:16] != path.stem.split("-")[-1]:
             return None
         state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except UserError:
@@ -82,7 +85,3 @@ def _read(path: Path) -> dict[str, Any] | None:
             ) from None
         return None
     return state if isinstance(state, dict) else None
-
-
-def _digest(content: bytes | memoryview) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]

@@ -9,60 +9,44 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from attention_ablation.datasets.files import ImageFiles
+from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.load import ImageData, load
 from attention_ablation.feed.batches import Batch, Part, source
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.spec.spec import Run, Spec
-from attention_ablation.training.processes import ALONE, Processes
+from attention_ablation.training.machine import Machine
 from attention_ablation.training.task import means
 
 
 class Classification:
-    """A network and its data.
-
-    Sums over images are kept on the device as (loss, top-1 errors, top-5 errors, images); reading
-    them is left to the caller, because it waits for the device. With several processes each takes
-    its part of every batch and of the validation set, and adding their sums is left to the caller.
-
-    Raises UserError where the batch cannot be divided by the processes. `workers` are those that
-    decode image files.
-    """
+    """A network and its data: a `Task`. Sums are (loss, top-1 errors, top-5 errors, images)."""
 
     columns = ("loss", "top1_error", "top5_error")
 
-    def __init__(
-        self,
-        run: Run,
-        data: ImageData | ImageFiles,
-        device: torch.device,
-        processes: Processes = ALONE,
-        workers: int = 0,
-    ) -> None:
+    def __init__(self, run: Run, data: ImageData | ImageFiles, machine: Machine) -> None:
         assert isinstance(run.spec, Spec)
         self.recipe = run.spec.recipe
         self.seed = run.seed
-        self.device = device
-        self.processes = processes
-        # Says where they cannot share it.
+        self.device = machine.device
+        self.processes = processes = machine.processes
+        # Raises where they cannot share it.
         processes.share(self.recipe.batch_size, run.spec.least_batch)
         part = Part(self.recipe, self.seed, processes.rank, processes.size)
-        self.source = source(data, part, device, workers)
+        self.source = source(data, part, machine.device, machine.workers)
         self.fingerprint = data.fingerprint
         self.remarks = ""  # what is not as it should be is refused
         self.composed_with = getattr(data, "composed_with", None)
         self.model = build(run.spec.backbone, run.spec.attention, data.classes)
         initialise(self.model, run.seed, zero_init_residual=self.recipe.zero_init_residual)
         # Tensors stay (N, C, H, W) and lie in memory as N, H, W, C, which convolutions prefer.
-        self.model.to(device).to(memory_format=torch.channels_last)
+        self.model.to(machine.device).to(memory_format=torch.channels_last)
         self._trained = processes.wrap(self.model)
 
     @staticmethod
-    def load(
-        run: Run, folder: Path, data_folder: Path, datasets: Path | None
-    ) -> ImageData | ImageFiles:
-        """Return the run's data set, composed first where that was not done."""
+    def load(run: Run, folder: Path, folders: Folders) -> ImageData | ImageFiles:
+        """Return the run's data set; see `Task`."""
         assert isinstance(run.spec, Spec)
-        return load(run.spec.recipe.dataset, data_folder, datasets)
+        return load(run.spec.recipe.dataset, folders.composed, folders.datasets)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -70,10 +54,7 @@ class Classification:
         return self.source.train_images // self.recipe.batch_size
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield this process's parts of the epoch's batches, from the `first`, counted from 0.
-
-        Their order depends on the seed and the epoch only.
-        """
+        """Yield the epoch's batches, whose order depends on the seed and the epoch only."""
         return self.source.training(epoch, first)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -85,11 +66,7 @@ class Classification:
 
     @torch.inference_mode()
     def evaluate(self, stop: Callable[[], None] = lambda: None) -> Tensor:
-        """Return the sums over this process's part of the validation set.
-
-        Every image is in one process's part, also where the parts are not of one size. `stop` is
-        called before each batch, by all processes together.
-        """
+        """Return the sums over this process's part of the validation set; see `validate`."""
         self.model.eval()
         sums = torch.zeros(4, device=self.device)
         source = self.source

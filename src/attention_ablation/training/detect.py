@@ -16,6 +16,7 @@ from attention_ablation.base.arrays import write_arrays
 from attention_ablation.base.errors import UserError
 from attention_ablation.datasets.annotations import Target
 from attention_ablation.datasets.detection import DetectionData, DetectionSet, load_detection
+from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.records import Coco
 from attention_ablation.detectors.build import build_detector, initialise_detector
 from attention_ablation.detectors.ssd import SingleShot
@@ -25,7 +26,7 @@ from attention_ablation.networks.published import read_state
 from attention_ablation.runs.folder import DETECTIONS, initial_weights, sha256
 from attention_ablation.spec.spec import DetectionSpec, Run
 from attention_ablation.training.coco_map import coco_map
-from attention_ablation.training.processes import ALONE, Processes
+from attention_ablation.training.machine import Machine
 from attention_ablation.training.voc_map import voc_map
 
 EVALUATION_BATCH = 16
@@ -50,29 +51,20 @@ class Material:
 
 
 class Detection:
-    """A detector and its data; images have their own sizes, so a batch is a list of them.
+    """A detector and its data: a `Task`. Sums are (loss, its parts, images).
 
-    Sums over images are kept on the device as (loss, its parts, images).
-
-    Raises UserError where the batch cannot be divided by the processes.
+    Images have their own sizes, so a batch is a list of them.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        material: Material,
-        device: torch.device,
-        processes: Processes = ALONE,
-        workers: int = 0,
-    ) -> None:
+    def __init__(self, run: Run, material: Material, machine: Machine) -> None:
         spec = run.spec
         assert isinstance(spec, DetectionSpec)
         self.recipe = spec.recipe
         self.seed = run.seed
-        self.device = device
-        self.processes = processes
+        self.device = machine.device
+        self.processes = processes = machine.processes
         # Scenes are in memory, and a worker would only copy them.
-        self.workers = 0 if spec.recipe.dataset.in_memory else workers
+        self.workers = 0 if spec.recipe.dataset.in_memory else machine.workers
         self.share = processes.share(self.recipe.batch_size, spec.least_batch)
         self.data = data = material.data
         self._turn, self._indices_of_turn = -1, torch.empty(0)
@@ -95,14 +87,14 @@ class Detection:
             self.model.load_backbone(material.initial)  # type: ignore[operator]
         self._parts = LOSSES[spec.detector.name]
         self.columns = ("loss", *(f"loss_{name.removeprefix('loss_')}" for name in self._parts))
-        self.model.to(device).to(memory_format=torch.channels_last)
+        self.model.to(machine.device).to(memory_format=torch.channels_last)
         self._trained = processes.wrap(self.model)
 
     @staticmethod
-    def load(run: Run, folder: Path, data_folder: Path, datasets: Path | None) -> Material:
+    def load(run: Run, folder: Path, folders: Folders) -> Material:
         """Return the run's data, and the weights to start from, of a run beside its `folder`."""
         assert isinstance(run.spec, DetectionSpec)
-        data = load_detection(run.spec.recipe.dataset, datasets or data_folder, data_folder)
+        data = load_detection(run.spec.recipe.dataset, folders.datasets, folders.composed)
         if data.skipped:
             print(f"warning: {data.skipped}", flush=True)
         return Material(data, _initial(run, folder))

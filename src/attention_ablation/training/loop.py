@@ -27,23 +27,23 @@ class Loop:
     follows from seed and epoch. Nor is the number of processes, which may be another one then.
     """
 
-    def __init__(self, task: Task, device: torch.device) -> None:
+    def __init__(self, task: Task) -> None:
         self.task = task
-        self.recipe = task.recipe
-        self.device = device
+        self.recipe = recipe = task.recipe
+        self.device = device = task.device
         self.processes = task.processes
         self.step = 0
         self.history: list[dict[str, float]] = []
         # This process's, of the epoch under way.
         self.sums = torch.zeros(len(task.columns) + 1, device=device)
         self.seconds = self.waited = 0.0  # likewise: its training, and its waiting for batches
-        scaled = self.recipe.precision == "fp16"
+        scaled = recipe.precision == "fp16"
         self.optimizer = torch.optim.SGD(
-            _parameters(task.model, self.recipe),
-            lr=self.recipe.learning_rate,
-            momentum=self.recipe.momentum,
-            weight_decay=self.recipe.weight_decay,
-            nesterov=bool(self.recipe.nesterov),
+            _parameters(task.model, recipe),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=bool(recipe.nesterov),
             # A first step that the scaler leaves out would leave the fused momentum unset
             # (torch 2.15), and later steps would read whatever the memory held.
             fused=not scaled,
@@ -60,11 +60,10 @@ class Loop:
         `save` is called when the steps are done: an evaluation that is interrupted is made again.
         Raises Stopped, after `save`, before the first batch at which `asked_to_stop` is true.
         """
-        number = len(self.history) + 1
-        steps = self.task.steps_per_epoch
+        number, steps = len(self.history) + 1, self.task.steps_per_epoch
         done = self.step - (number - 1) * steps
         if done < steps:
-            self._train(done, asked_to_stop, save)
+            self._train(number, done, asked_to_stop, save)
             save()
         *values, images = self.processes.sum(self.sums).tolist()
         train = means(self.task.columns, values, images)
@@ -122,14 +121,12 @@ class Loop:
             self.sums.zero_()  # they are in the main one's already
 
     def _train(
-        self, done: int, asked_to_stop: Callable[[], bool], save: Callable[[], None]
+        self, epoch: int, done: int, asked_to_stop: Callable[[], bool], save: Callable[[], None]
     ) -> None:
         self.task.model.train()
-        epoch = len(self.history) + 1
         batches = self.task.batches(epoch, done)
         steps = range(done, self.task.steps_per_epoch)
-        start = time.perf_counter()
-        before = self.seconds
+        start = time.perf_counter() - self.seconds
         silent = None if self.processes.is_main else True  # None: where no terminal shows it
         for _ in tqdm(steps, f"epoch {epoch}", leave=False, disable=silent):
             if asked_to_stop():
@@ -139,10 +136,10 @@ class Loop:
             batch = next(batches)
             self.waited += time.perf_counter() - asked
             self._step(batch)
-            self.seconds = before + time.perf_counter() - start
+            self.seconds = time.perf_counter() - start
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.seconds = before + time.perf_counter() - start
+        self.seconds = time.perf_counter() - start
 
     def _evaluate(self, asked_to_stop: Callable[[], bool]) -> Mapping[str, float]:
         def stop() -> None:
@@ -150,13 +147,13 @@ class Loop:
                 raise Stopped
 
         self.processes.share_buffers(self.task.model)
-        with self._autocast():
+        with autocast(self.device, self.recipe):
             return self.task.validate(stop)
 
     def _step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(self.step)
-        with self._autocast():
+        with autocast(self.device, self.recipe):
             loss, batch_sums = self.task.loss(batch)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
@@ -173,9 +170,11 @@ class Loop:
             recipe.schedule, recipe.learning_rate, step, self.task.steps_per_epoch, recipe.epochs
         )
 
-    def _autocast(self) -> torch.autocast:
-        dtype = PRECISIONS[self.recipe.precision]
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32)
+
+def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
+    """Compute in the recipe's precision, in a `with` block."""
+    dtype = PRECISIONS[recipe.precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
 
 
 def _parameters(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -192,8 +191,7 @@ def _parameters(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         for name, parameter in module.named_parameters(recurse=False)
         if not decays(module, name)
     }
-    if not kept:
-        return [{"params": list(model.parameters())}]
     decayed = [p for p in model.parameters() if p not in kept]
     others = [p for p in model.parameters() if p in kept]
-    return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return groups if others else groups[:1]

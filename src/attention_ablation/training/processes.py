@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attention_ablation.base.errors import UserError
 
-if TYPE_CHECKING:  # torch is imported late, see cli.py
+if TYPE_CHECKING:
     from torch import Tensor, nn
 
 T = TypeVar("T")
@@ -40,6 +40,11 @@ class Processes:
     def is_main(self) -> bool:
         """Whether this is the process that prints and writes."""
         return self.rank == 0
+
+    def print(self, text: str) -> None:
+        """Print a line at once, by the main process."""
+        if self.is_main:
+            print(text, flush=True)
 
     def share(self, batch_size: int, least: int = 1) -> int:
         """Return the images of a batch that each process takes.
@@ -157,46 +162,14 @@ def local_rank() -> int | None:
     Raises UserError where what torchrun sets makes no sense.
     """
     names = ("LOCAL_RANK", "RANK", "WORLD_SIZE")
-    given = [os.environ[name] for name in names if name in os.environ]
+    given = {name: os.environ[name] for name in names if name in os.environ}
     if len(given) < len(names):
         return None
-    numbers = [int(text) if re.fullmatch("[0-9]{1,9}", text) else -1 for text in given]
+    numbers = [int(n) if re.fullmatch("[0-9]{1,9}", n) else -1 for n in given.values()]
     if not 0 <= numbers[0] <= numbers[1] < numbers[2]:
-        found = ", ".join(f"{name}={text}" for name, text in zip(names, given, strict=True))
+        found = ", ".join(f"{name}={text}" for name, text in given.items())
         raise UserError(
             "expected LOCAL_RANK <= RANK < WORLD_SIZE in the environment, as torchrun sets them, "
             f"got {found}; start it with torchrun, or unset them."
         )
     return numbers[0]
-
-
-@contextmanager
-def join(device_name: str) -> Iterator[Processes]:
-    """Meet the other processes that torchrun started; without torchrun, yield ALONE.
-
-    Args:
-        device_name: as given by --device; see `choose_device`.
-    """
-    if local_rank() is None or os.environ["WORLD_SIZE"] == "1":
-        yield ALONE
-        return
-    import torch
-    from torch import distributed
-
-    from attention_ablation.training.device import choose_device
-
-    device = choose_device(device_name)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    try:
-        # Gradients and sums travel between GPUs; what the CPUs agree on never waits for a GPU.
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    except ValueError as error:  # of torchrun's variables
-        raise UserError(f"expected the environment that torchrun sets: {error}") from None
-    try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
-    except SystemExit:  # they agreed to stop
-        distributed.destroy_process_group()
-        raise
-    # After an error the others may be gone, and taking leave of them could wait for ever.
-    distributed.destroy_process_group()

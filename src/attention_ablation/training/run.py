@@ -1,6 +1,7 @@
 """One training: from a run's spec to its history and metrics, resumed where it was interrupted."""
 
 import csv
+import hashlib
 import io
 import math
 import os
@@ -15,34 +16,23 @@ from typing import Any
 import torch
 
 from attention_ablation.base.io import read_bytes, write_bytes, write_text
+from attention_ablation.datasets.folders import Folders
 from attention_ablation.feed.workers import deaths_as_errors
 from attention_ablation.runs.folder import HISTORY, finish, initial_weights, sha256
 from attention_ablation.spec.spec import Run
 from attention_ablation.training import checkpoint
 from attention_ablation.training.loop import Loop, Stopped
-from attention_ablation.training.processes import ALONE, Processes
+from attention_ablation.training.machine import Machine
 from attention_ablation.training.provenance import peak_memory, provenance
-from attention_ablation.training.task import Task, task_class
+from attention_ablation.training.task import Task
+
+History = list[dict[str, float]]
 
 
 def train(
-    run: Run,
-    folder: Path,
-    data_folder: Path,
-    device: torch.device,
-    *,
-    processes: Processes = ALONE,
-    started: float | None = None,
-    datasets: Path | None = None,
-    workers: int = 0,
+    run: Run, folder: Path, folders: Folders, machine: Machine, started: float | None = None
 ) -> dict[str, Any]:
     """Train a run, write its history and metrics into `folder`, and return the metrics.
-
-    History, a row per epoch: epoch; lr (of the epoch's first step); train_ and validation_ loss,
-    top1_error and top5_error (%; training's are means over the epoch's steps), of a detector
-    train_loss with its parts and validation_ map_50, map_75 and map (%); seconds (training and
-    evaluation); compute_seconds (the same without waiting for batches); images_per_second
-    (training, end to end) and compute_images_per_second.
 
     A checkpoint is written when an epoch's steps are done, before their evaluation. On SIGINT,
     SIGTERM or SIGUSR1 the process exits with 128 + the signal's number: at the next step, after
@@ -50,46 +40,40 @@ def train(
     on from it, with the numbers of one that was never interrupted. At the end the weights alone
     are kept, in weights.pt.
 
-    Several `processes` call this together, each with its device. A signal to any of them stops
-    all at the same step; images_per_second counts the images of all, and seconds, waiting and the
+    Several processes call this together, each with its device. A signal to any of them stops all
+    at the same step; images_per_second counts the images of all, and seconds, waiting and the
     facts about the machine are the main process's. How many there are changes the numbers,
     because BatchNorm's statistics are of each one's part of the batch.
 
     A loss that is not finite ends the run; its status is then 'diverged', which is a result.
     Equal runs give equal numbers on one machine with as many threads, apart from the times.
-    `started` is the `perf_counter` at which the process began; the metrics' startup_seconds are
-    those from then until imports are done and the data are in memory; started and finished are
-    seconds since 1970, of the process that finished the run; peak memory is that process's, MB.
-    `data_folder` and `datasets` are as for `load`; `workers` decode image files, in each process,
-    and change no number.
+    results/README.md says what the columns of the history and the metrics are; `started` is the
+    `perf_counter` at which the process began, from which they count seconds.
     """
     begin = time.perf_counter() if started is None else started
+    processes, device = machine.processes, machine.device  # refused before any data are read
     task_of = task_class(run)
     with processes.main_first():  # it composes the data set where that was not done
-        data: Any = task_of.load(run, folder, data_folder, datasets)
+        data = task_of.load(run, folder, folders)
     ready = time.perf_counter()
-    initial = initial_weights(run, folder)
     seed_everything(run.seed, device)
     facts = provenance(device)
-    task: Task = task_of(run, data, device, processes, workers)
+    task = task_of(run, data, machine)
     module = run.spec.attention.module_file
     if module and processes.is_main:  # it may be in no commit
         write_bytes(folder / Path(module).name, read_bytes(Path(module)))
-    loop = Loop(task, device)
+    loop = Loop(task)
     with stop_signal() as received, closing(task), deaths_as_errors():
         _go_on(loop, folder, lambda: processes.largest(received() or 0))
-    history = loop.history
-    results = {k: v for k, v in history[-1].items() if k.startswith(("train_", "validation_"))}
+    initial = initial_weights(run, folder)
     metrics = {
-        "status": "diverged" if _diverged(history) else "completed",
-        "epochs": len(history),
-        **{k: v if math.isfinite(v) else None for k, v in results.items()},
+        **_results(loop.history),
         "started": round(time.time() - (time.perf_counter() - begin), 3),
         "finished": round(time.time(), 3),
         "startup_seconds": round(ready - begin, 3),
         "seconds": round(time.perf_counter() - begin, 3),
-        "compute_seconds": round(sum(row["compute_seconds"] for row in history), 3),
-        "images_per_second": history[-1]["images_per_second"],
+        "compute_seconds": round(sum(row["compute_seconds"] for row in loop.history), 3),
+        "images_per_second": loop.history[-1]["images_per_second"],
         **peak_memory(device),
         "dataset_fingerprint": task.fingerprint,
         "dataset_composed_with": task.composed_with,
@@ -97,15 +81,26 @@ def train(
         **({"initial_sha256": sha256(initial)} if initial else {}),
         "processes": processes.size,
         **facts,
+        **task.conclude(folder),
     }
-    metrics |= task.conclude(folder)
     if processes.is_main:
-        _write_history(folder, history)
-        # What `attention-ablation verify` holds the folder to.
+        history = _csv(loop.history)
+        # `attention-ablation verify` checks the folder against them.
         metrics["weights_sha256"] = checkpoint.save_weights(folder, task.model.state_dict())
-        metrics["history_sha256"] = sha256(folder / HISTORY)
-        finish(folder, metrics)
+        metrics["history_sha256"] = hashlib.sha256(history.encode()).hexdigest()
+        finish(folder, metrics, history)
     return metrics
+
+
+def task_class(run: Run) -> type[Task]:
+    """Return the class of a run's task, with what it needs imported; see `Task`."""
+    if run.spec.task == "detection":
+        from attention_ablation.training.detect import Detection
+
+        return Detection
+    from attention_ablation.training.classify import Classification
+
+    return Classification
 
 
 def _go_on(loop: Loop, folder: Path, signalled: Callable[[], int]) -> None:
@@ -113,31 +108,31 @@ def _go_on(loop: Loop, folder: Path, signalled: Callable[[], int]) -> None:
 
     `signalled` returns its number, 0 without one; all processes call it together.
     """
-    processes, recipe = loop.processes, loop.recipe
-    # The main process tells the others, who may see the folder later than it was written.
+    processes, epochs = loop.processes, loop.recipe.epochs
+    # The main process's, because the others may see the folder later than it was written.
     if state := processes.broadcast(checkpoint.load(folder) if processes.is_main else None):
         loop.load_state_dict(state)
-        if processes.is_main:
-            print(f"going on from step {loop.step} of {recipe.steps}", flush=True)
+        processes.print(f"going on from step {loop.step} of {loop.recipe.steps}")
 
     def save() -> None:
         state = loop.state_dict()  # of all processes
         if processes.is_main:
             checkpoint.save(folder, loop.step, state)
 
-    while len(loop.history) < recipe.epochs and not _diverged(loop.history):
+    while len(loop.history) < epochs and not _diverged(loop.history):
         try:
             row = loop.epoch(lambda: signalled() > 0, save)
         except Stopped:
-            if processes.is_main:
-                at = f"stopped at step {loop.step}"
-                print(f"{at}; the next call goes on from there", flush=True)
+            processes.print(f"stopped at step {loop.step}; the next call goes on from there")
             # Here the others wait for the main process to have saved: torchrun kills what is
             # left half a minute after the first one has gone.
             sys.exit(128 + signalled())
         if processes.is_main:
-            _write_history(folder, loop.history)
-            print(_line(row, recipe.epochs, loop.task.describe(row)), flush=True)
+            write_text(folder / HISTORY, _csv(loop.history))
+        processes.print(
+            f"epoch {row['epoch']:.0f}/{epochs}  lr {row['lr']:.2g}  {loop.task.describe(row)}  "
+            f"{row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s"
+        )
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
@@ -153,7 +148,7 @@ def seed_everything(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], int | None]]:
-    """Note SIGINT, SIGTERM and SIGUSR1 instead of dying of them; the value tells which came."""
+    """Note SIGINT, SIGTERM and SIGUSR1 instead of dying of them; the value says which came."""
     received: list[int] = []
     names = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.signal(name, lambda number, _: received.append(number)) for name in names]
@@ -164,22 +159,25 @@ def stop_signal() -> Iterator[Callable[[], int | None]]:
             signal.signal(name, handler)
 
 
-def _diverged(history: list[dict[str, float]]) -> bool:
+def _diverged(history: History) -> bool:
     losses = [v for row in history[-1:] for k, v in row.items() if k.endswith("_loss")]
     return not all(map(math.isfinite, losses))
 
 
-def _write_history(folder: Path, history: list[dict[str, float]]) -> None:
+def _results(history: History) -> dict[str, Any]:
+    """Return status, epochs and the last epoch's numbers, None for those that are not finite."""
+    last = {k: v for k, v in history[-1].items() if k.startswith(("train_", "validation_"))}
+    return {
+        "status": "diverged" if _diverged(history) else "completed",
+        "epochs": len(history),
+        **{k: v if math.isfinite(v) else None for k, v in last.items()},
+    }
+
+
+def _csv(history: History) -> str:
     columns = max(history, key=len)  # an epoch may have no evaluation
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    write_text(folder / HISTORY, text.getvalue())
-
-
-def _line(row: dict[str, float], epochs: int, described: str) -> str:
-    return (
-        f"epoch {row['epoch']:.0f}/{epochs}  lr {row['lr']:.2g}  {described}  "
-        f"{row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s"
-    )
+    return text.getvalue()

@@ -14,21 +14,9 @@ INITIAL_SHARE, FINAL_SHARE = 1 / 25, 1 / 25 / 10_000
 
 
 def learning_rate(
-    schedule: Schedule,
-    highest: float,
-    step: int,
-    steps_per_epoch: int,
-    epochs: int,
+    schedule: Schedule, highest: float, step: int, steps_per_epoch: int, epochs: int
 ) -> float:
-    """Return the learning rate of a step.
-
-    Args:
-        schedule: its kind and settings.
-        highest: the recipe's learning rate.
-        step: steps done so far, from 0.
-        steps_per_epoch: steps in an epoch.
-        epochs: epochs in all.
-    """
+    """Return the learning rate of a step, from 0; `highest` is the recipe's."""
     if isinstance(schedule, StepSchedule):
         return highest * schedule.gamma ** (step // steps_per_epoch // schedule.every)
     total = steps_per_epoch * epochs

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import TextIO
 
@@ -24,7 +25,7 @@ LISTED = re.compile(r"(GPU|\s+MIG) .*\(UUID: ([^)]+)\)")
 
 @contextmanager
 def gpu_slot(runs_per_gpu: int) -> Iterator[str | None]:
-    """Hold a slot on a GPU, the only one that this process then sees, and yield its UUID.
+    """Take a slot on a GPU, the only one that this process then sees, and yield its UUID.
 
     Waits until a slot is free. It is free again when this process ends, however it ends. Without
     GPUs, or without nvidia-smi to list them, yields None at once.
@@ -40,16 +41,15 @@ def gpu_slot(runs_per_gpu: int) -> Iterator[str | None]:
     if not gpus:
         yield None
         return
-    before = os.environ.get(VISIBLE)
+    before = {VISIBLE: os.environ[VISIBLE]} if VISIBLE in os.environ else {}
     gpu, lock = _take(gpus, runs_per_gpu)
     with lock:
         os.environ[VISIBLE] = gpu
         try:
             yield gpu
         finally:
-            os.environ.pop(VISIBLE)
-            if before is not None:
-                os.environ[VISIBLE] = before
+            del os.environ[VISIBLE]
+            os.environ |= before
 
 
 def visible_gpus() -> list[str]:
@@ -89,8 +89,8 @@ def _listed() -> dict[str, list[str]]:
     divided: dict[str, list[str]] = {}
     for line in done.stdout.splitlines():
         if found := LISTED.match(line):
-            kind, uuid = found.groups()
-            if kind == "GPU":
+            what, uuid = found.groups()
+            if what == "GPU":
                 divided[uuid] = []
             else:
                 divided[list(divided)[-1]].append(uuid)
@@ -112,16 +112,14 @@ def _take(gpus: list[str], runs_per_gpu: int) -> tuple[str, TextIO]:
     folder.mkdir(mode=0o700, exist_ok=True)
     said = False
     while True:
-        for slot in range(runs_per_gpu):
-            for gpu in gpus:
-                # Older drivers write a part's UUID with slashes.
-                lock = (folder / f"{gpu.replace('/', '_')}-{slot}.lock").open("w")
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    lock.close()
-                    continue
+        for slot, gpu in product(range(runs_per_gpu), gpus):
+            # Older drivers write a part's UUID with slashes.
+            lock = (folder / f"{gpu.replace('/', '_')}-{slot}.lock").open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return gpu, lock
+            except BlockingIOError:
+                lock.close()
         if not said:
             print(f"all GPUs are taken ({', '.join(gpus)}); waiting for a free one.", flush=True)
             said = True

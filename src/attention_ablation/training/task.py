@@ -1,34 +1,40 @@
-"""What the loop asks of a task, and which task a run is."""
-
-from __future__ import annotations
+"""What the loop asks of a task: a network, its data, what a step is and what an evaluation says."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from attention_ablation.datasets.folders import Folders
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
-from attention_ablation.spec.spec import DetectionSpec, Run
+from attention_ablation.spec.spec import Run
+from attention_ablation.training.machine import Machine
 from attention_ablation.training.processes import Processes
-
-if TYPE_CHECKING:
-    from attention_ablation.training.classify import Classification
-    from attention_ablation.training.detect import Detection
 
 
 class Task(Protocol):
-    """A network, its data, what a step is, and what an evaluation says.
+    """A run's network and data on a machine; of several processes each has its part of a batch.
 
     `columns` are the parts of a step's sums before the last one, which is images; those that end in
-    'error' are counts. With several processes each takes its part of every batch.
+    'error' are counts. Sums are kept on the device: reading them waits for it.
+
+    Raises UserError where the batch cannot be divided by the processes.
     """
 
+    device: torch.device
     processes: Processes
     model: nn.Module
     fingerprint: str  # of the data set
     composed_with: str | None
     remarks: str  # on what of the data was left out, changed or missing; empty if nothing
+
+    def __init__(self, run: Run, data: Any, machine: Machine) -> None: ...
+
+    @staticmethod
+    def load(run: Run, folder: Path, folders: Folders) -> Any:
+        """Return the data of a run in `folder`, composed first where that was not done."""
 
     @property
     def columns(self) -> tuple[str, ...]: ...
@@ -68,14 +74,3 @@ def means(columns: Sequence[str], sums: Sequence[float], images: float) -> dict[
         column: round(scale * value / images, 6)
         for column, scale, value in zip(columns, scales, sums, strict=True)
     }
-
-
-def task_class(run: Run) -> type[Classification | Detection]:
-    """Return the class of a run's task."""
-    if isinstance(run.spec, DetectionSpec):
-        from attention_ablation.training.detect import Detection
-
-        return Detection
-    from attention_ablation.training.classify import Classification
-
-    return Classification
