@@ -15,7 +15,7 @@ crops and its losses. Not as in the protocol's code for residual networks (tf-fa
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -35,20 +35,17 @@ from attention_ablation.detectors.proposals import (
 )
 from attention_ablation.detectors.record import Detector
 from attention_ablation.detectors.shapes import RPN_CHANNELS
-from attention_ablation.detectors.transform import Transform
-from attention_ablation.detectors.trunk import build_trunk, load_trunk
+from attention_ablation.detectors.trunk import OnTrunk, Transform, build_trunk
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import stream
 from attention_ablation.networks.record import Backbone
+from attention_ablation.networks.resnet import Block
 
 CROP = 14  # samples on a side of a region, pooled to half as many
 LONGEST = 1000 / 600  # longest side at most, over the shorter
+# Once for an image: (N, 3, H, W) -> (N, 1024 x width, H/16, W/16).
 SHARED = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
 FIXED = ("conv1", "bn1", "layer1")
-
-
-class Shared(nn.Sequential):
-    """conv1 to layer3, once for an image: (N, 3, H, W) -> (N, 1024 x width, H/16, W/16)."""
 
 
 class PerRegion(nn.Module):
@@ -57,8 +54,8 @@ class PerRegion(nn.Module):
     def __init__(self, layer4: nn.Module) -> None:
         super().__init__()
         self.layer4 = layer4
-        for conv in layer4.modules():
-            if isinstance(conv, nn.Conv2d):
+        for name, conv in layer4.named_modules():
+            if isinstance(conv, nn.Conv2d) and "gate" not in name.split("."):
                 conv.stride = (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,7 +156,7 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         }
 
 
-class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
+class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
     """Faster R-CNN C4 on a residual network with gates.
 
     Losses in training: 'loss_classifier', 'loss_box_reg', 'loss_objectness', 'loss_rpn_box_reg'.
@@ -192,7 +189,7 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
         std: Sequence[float],
     ) -> None:
         trunk = build_trunk(backbone, attention)
-        shared = Shared(OrderedDict((name, trunk[name]) for name in SHARED))
+        shared = nn.Sequential(OrderedDict((name, trunk[name]) for name in SHARED))
         per_region = PerRegion(trunk["layer4"])
         channels, vector = (_channels(trunk[name]) for name in ("layer3", "layer4"))
         anchors = Anchors(image_size)
@@ -253,7 +250,7 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
         return [found[i] for i in range(len(images))]
 
     @property
-    def trunk(self) -> nn.Module:
+    def trunk(self) -> nn.Module:  # type: ignore[override]
         """The classification network without its classifier, under that network's names."""
         parts = dict(self.backbone.named_children())
         return nn.ModuleDict(parts | {"layer4": self.roi_heads.box_head.layer4})
@@ -264,10 +261,6 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
         for norm in self._norms():
             norm.eval()
         return self
-
-    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """Start from a classification network's weights. Raises UserError where they do not fit."""
-        load_trunk(self.trunk, state)
 
     def initialise_heads(self, seed: int) -> None:
         """Initialise the new layers: normal, of spread 0.001 for the regions' boxes, else 0.01."""
@@ -283,5 +276,5 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
 
 def _channels(stage: nn.Module) -> int:
     """Return the channels of a residual stage's output."""
-    channels: int = stage[-1].last_norm.num_features  # type: ignore[index]
-    return channels
+    *_, last = (block for block in stage.children() if isinstance(block, Block))
+    return last.last_norm.num_features

@@ -59,7 +59,7 @@ class Sources(nn.Module):
     def __init__(self, detector: Detector, backbone: Backbone) -> None:
         super().__init__()
         shape = single_shot(backbone)
-        self.taps = shape.taps
+        self.taps = backbone.network.taps(backbone.width)
         self.channels = source_channels(detector, backbone)
         self.trunk = build_trunk(backbone, Attention())
         self.rescale = L2Norm(self.channels[0]) if shape.rescale else nn.Identity()

@@ -1,7 +1,7 @@
 """SSD (Liu et al. 2016) on torchvision's class: matching, losses and suppression are its own."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,10 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import RATIOS, SingleShotShape, single_shot
+from attention_ablation.detectors.shapes import RATIOS, SingleShotLayout, single_shot
 from attention_ablation.detectors.sources import Sources
-from attention_ablation.detectors.transform import Transform
-from attention_ablation.detectors.trunk import load_trunk
-from attention_ablation.gates.gate import build_gate
+from attention_ablation.detectors.trunk import OnTrunk, Transform
+from attention_ablation.gates.build import build_gate
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import stream
 from attention_ablation.networks.record import Backbone
@@ -28,7 +27,7 @@ class DefaultBoxes(DefaultBoxGenerator):  # type: ignore[misc]
     Every box is a share of the image, whatever its size.
     """
 
-    def __init__(self, shape: SingleShotShape, image_size: int) -> None:
+    def __init__(self, shape: SingleShotLayout, image_size: int) -> None:
         steps = list(shape.steps) if shape.steps and image_size == STEPS_AT else None
         ratios = [list(on_map) for on_map in RATIOS]
         super().__init__(ratios, scales=list(shape.scales), steps=steps)
@@ -102,7 +101,7 @@ class GatedSources(nn.Module):
         return OrderedDict((str(i), gate(x)) for i, (x, gate) in enumerate(maps))
 
 
-class SingleShot(ssd.SSD):  # type: ignore[misc]
+class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
     """A detector that classifies default boxes on six maps: SSD, and StairNet with other maps.
 
     Losses in training are 'bbox_regression' and 'classification', each over the number of matched
@@ -159,14 +158,10 @@ class SingleShot(ssd.SSD):  # type: ignore[misc]
         return {name: loss * share for name, loss in losses.items()}
 
     @property
-    def trunk(self) -> nn.Module:
+    def trunk(self) -> nn.Module:  # type: ignore[override]
         """The classification network without its classifier, under that network's names."""
         sources: Sources = self.backbone.sources
         return sources.trunk
-
-    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """Start from a classification network's weights. Raises UserError where they do not fit."""
-        load_trunk(self.trunk, state)
 
     def initialise_heads(self, seed: int) -> None:
         """Initialise the heads and the extra maps: Xavier uniform, as in Liu et al. 2016."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attention_ablation.detectors.record import Detector
 from attention_ablation.detectors.shapes import gated_channels, single_shot
 from attention_ablation.detectors.sources import Sources
-from attention_ablation.gates.gate import build_gate
+from attention_ablation.gates.build import build_gate
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import gates_in_backbone
+from attention_ablation.detectors.shapes import check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
-from attention_ablation.networks.shapes import BACKBONES, ResNetShape
 from attention_ablation.spec.spec import DetectionSpec, Run, Spec
 from attention_ablation.study.config import (
     Config,
@@ -23,7 +22,7 @@ from attention_ablation.study.config import (
     Tier,
 )
 from attention_ablation.study.confounds import check_recipes, chosen
-from attention_ablation.study.files import check_fit, load_study, load_tier, parse
+from attention_ablation.study.files import load_study, load_tier, parse
 
 # A step of a detector over one of its backbone's classification, roughly.
 DETECTION_COST = 8
@@ -237,13 +236,13 @@ def relative_cost(spec: Spec | DetectionSpec) -> int:
     Steps times operations, whose number binds small networks: a gate's branch costs about as much
     as a convolution, and grouped convolutions cost half as much again.
     """
-    shape = BACKBONES[spec.backbone.name]
-    grouped = isinstance(shape, ResNetShape) and shape.groups > 1
+    network = spec.backbone.network
     pools = len(spec.attention.pooling.split("&")) if spec.attention.pooling else 0
     branches = pools + (2 if spec.attention.descriptor else 0)
-    branches = OWN_BRANCHES if spec.attention.module else branches
-    gates = len(shape.gated_channels(spec.backbone.width))
-    cost = spec.recipe.steps * (shape.convolutions * (3 if grouped else 2) // 2 + gates * branches)
+    branches = OWN_BRANCHES if spec.attention.from_file else branches
+    gates = len(network.gated_channels(spec.backbone.width, spec.attention.position))
+    convolutions = network.convolutions * (3 if network.grouped else 2) // 2
+    cost = spec.recipe.steps * (convolutions + gates * branches)
     return cost * DETECTION_COST if isinstance(spec, DetectionSpec) else cost
 
 
@@ -269,7 +268,7 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> Spec | DetectionSpe
     detector = parse(Detector, {"name": row.detector} | keys, where)
     inside = gates_in_backbone(detector)
     first = _classification(row.backbone, attention if inside else Attention(), tier, where)
-    gate = first.attention if inside else _reduced(attention, sized.reduction)
+    gate = first.attention if inside else attention.reduced(sized.reduction)
     check_fit(gate, first.backbone, where, detector)
     parts = {
         "backbone": first.backbone,
@@ -285,15 +284,9 @@ def _classification(name: str, attention: Attention, tier: Tier, where: str) -> 
     sized = tier.classification.sizing(name)
     keys = sized.model_dump(include={"width", "stride", "norm", "stem"})
     backbone = parse(Backbone, {"name": name} | keys, where)
-    gate = _reduced(attention, sized.reduction)
+    gate = attention.reduced(sized.reduction)
     check_fit(gate, backbone, where)
     return Spec(backbone=backbone, attention=gate, recipe=sized.recipe)
-
-
-def _reduced(attention: Attention, reduction: int | None) -> Attention:
-    if attention.reduction is None or reduction is None:
-        return attention
-    return attention.model_copy(update={"reduction": reduction})
 
 
 def _chosen(row: Row, plan: Plan) -> dict[str, Any]:
