@@ -40,7 +40,8 @@ class Toy(nn.Module):
         self.times = times
         width = channels[-1] if isinstance(channels, list) else channels
         inner = sum(channels) if isinstance(channels, list) else channels
-        self.mlp = nn.Sequential(nn.Linear(inner, width // reduction), nn.Linear(width // reduction, width))
+        hidden = width // reduction
+        self.mlp = nn.Sequential(nn.Linear(inner, hidden), nn.Linear(hidden, width))
 
     def forward(self, maps):
         if isinstance(self.channels, list):
@@ -54,7 +55,7 @@ class Toy(nn.Module):
         x = maps[-1] if isinstance(maps, list) else maps
         weights = self.mlp(pooled).sigmoid()[:, :, None, None].to(x.dtype)
         return x * (weights if self.times == 1.0 else self.times)
-"""  # fmt: skip
+"""
 SMALL = Backbone(name="resnet18", width=0.25)
 
 
@@ -75,7 +76,9 @@ def own(place: str, **options: object) -> Attention:
 def test_the_place_comes_from_the_file_and_the_default_leaves_no_trace(
     toys: dict[str, Attention],
 ) -> None:
-    assert {place: gate.position for place, gate in toys.items()} == dict(zip(PLACES, PLACES))
+    assert {place: gate.position for place, gate in toys.items()} == {
+        place: place for place in PLACES
+    }
     assert "place" not in toys["block-end"].model_dump(exclude_none=True)
     wrong = toys["over-stage"].model_copy(update={"place": "stage-end"})
     with pytest.raises(UserError, match="expected the place 'over-stage', which Toy declares"):

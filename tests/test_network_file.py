@@ -60,7 +60,7 @@ NEWCOMER = """
 import json, sys
 from attention_ablation.study.expand import load_plan
 plan = load_plan({"study": "cbam", "tier": "tiny", "tables": ["table3"]})
-specs = [plan.specs["table3", f"dense+{name}"] for name in ("none", "cbam")]
+specs = [plan.specs["table3", "densenet-tiny" + name] for name in ("", "+cbam")]
 assert "torch" not in sys.modules
 
 import torch
@@ -71,7 +71,7 @@ for spec in specs:
     found = measure(spec.backbone, spec.attention)
     model = build(spec.backbone, spec.attention, 1000)
     assert found.params == sum(p.numel() for p in model.parameters())
-    initialise(model, spec.recipe.steps and 3)
+    initialise(model, 3)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     x, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
     losses = []
