@@ -98,7 +98,7 @@ class PublishedRates:
         return isinstance(spec, Spec) and spec.backbone.name in self.table.backbones
 
     def _gate_factor(self, spec: Spec | DetectionSpec) -> float:
-        if spec.attention.descriptor or spec.attention.from_file:
+        if spec.attention.descriptor or spec.attention.source:
             return self.table.gates["cbam"].factor
         return self.table.gates["se"].factor if spec.attention.pooling else 1.0
 

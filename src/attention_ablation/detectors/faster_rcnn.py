@@ -15,7 +15,6 @@ crops and its losses. Not as in the protocol's code for residual networks (tf-fa
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -59,7 +58,6 @@ class PerRegion(nn.Module):
                 conv.stride = (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a vector for each region."""
         out: Tensor = self.layer4(x).mean(dim=(2, 3))
         return out
 
@@ -132,7 +130,6 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Return the detections, which there are in evaluation, and the losses of training."""
         if self.training:
             proposals, _, labels, offsets = self.select_training_samples(proposals, targets)
         pooled = self.box_roi_pool(features, proposals, image_shapes)
@@ -164,16 +161,6 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
     it was loaded with; conv1 and layer1 with their gates do not learn. Without loaded weights a
     spatial gate's BatchNorm therefore stays 0 and its gate the constant 0.5. The proposals and the
     samples come from torch's global random stream.
-
-    Args:
-        detector: factor on the proposals' channels, and where wanted other numbers of regions and
-            samples.
-        backbone: a residual network.
-        attention: the gate at the end of every block.
-        classes: without the background.
-        image_size: shorter side of the images, px; the anchors keep their proportion to it.
-        longest: longer side at most, px.
-        mean, std: of the images' three channels, for values from 0 to 1.
     """
 
     def __init__(
@@ -181,18 +168,14 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
         detector: Detector,
         backbone: Backbone,
         attention: Attention,
-        *,
         classes: int,
-        image_size: int,
-        longest: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        transform: Transform,
     ) -> None:
         trunk = build_trunk(backbone, attention)
         shared = nn.Sequential(OrderedDict((name, trunk[name]) for name in SHARED))
         per_region = PerRegion(trunk["layer4"])
         channels, vector = (_channels(trunk[name]) for name in ("layer3", "layer4"))
-        anchors = Anchors(image_size)
+        anchors = Anchors(transform.min_size[0])
         hidden = int(RPN_CHANNELS * detector.width)
         proposals = Proposals(
             anchors,
@@ -218,7 +201,6 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
             nms_thresh=0.3,
             detections_per_img=100,
         )
-        transform = Transform(image_size, longest, list(mean), list(std))
         super().__init__(shared, proposals, heads, transform)
         for name in FIXED:
             trunk[name].requires_grad_(False)
@@ -251,12 +233,10 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
 
     @property
     def trunk(self) -> nn.Module:  # type: ignore[override]
-        """The classification network without its classifier, under that network's names."""
         parts = dict(self.backbone.named_children())
         return nn.ModuleDict(parts | {"layer4": self.roi_heads.box_head.layer4})
 
     def train(self, mode: bool = True) -> "FasterRCNN":
-        """Set training or evaluation; the backbone's BatchNorms stay in evaluation."""
         super().train(mode)
         for norm in self._norms():
             norm.eval()

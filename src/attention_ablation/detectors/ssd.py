@@ -96,7 +96,6 @@ class GatedSources(nn.Module):
         self.gates = nn.ModuleList(build_gate(attention, channels) for channels in self.channels)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Return the gated maps by their place, the finest first."""
         maps = zip(self.sources(x), self.gates, strict=True)
         return OrderedDict((str(i), gate(x)) for i, (x, gate) in enumerate(maps))
 
@@ -115,33 +114,20 @@ class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
         features: a module with `sources` that returns six maps of `channels` channels.
         backbone: whose layout the maps have.
         classes: without the background.
-        image_size: side to which every image is resized, px.
-        mean, std: of the images' three channels, for values from 0 to 1.
+        transform: to the size of the images, a square.
     """
 
     def __init__(
-        self,
-        features: nn.Module,
-        backbone: Backbone,
-        *,
-        classes: int,
-        image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        self, features: nn.Module, backbone: Backbone, classes: int, transform: Transform
     ) -> None:
         shape = single_shot(backbone)
-        default_boxes = DefaultBoxes(shape, image_size)
-        counts = default_boxes.num_anchors_per_location()
-        size = (image_size, image_size)
-        super().__init__(
-            features,
-            default_boxes,
-            size,
-            classes + 1,
-            head=Heads(features.channels, counts, classes + 1, shape.kernel),  # type: ignore[arg-type]
-        )
+        size = transform.fixed_size
+        boxes = DefaultBoxes(shape, size[0])
+        channels, counts = features.channels, boxes.num_anchors_per_location()
+        heads = Heads(channels, counts, classes + 1, shape.kernel)  # type: ignore[arg-type]
+        super().__init__(features, boxes, size, classes + 1, head=heads)
         self.mean_matches: Callable[[Tensor], Tensor] = lambda matches: matches
-        self.transform = Transform(image_size, image_size, list(mean), list(std), fixed_size=size)
+        self.transform = transform
 
     def compute_loss(
         self,
@@ -159,7 +145,6 @@ class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
 
     @property
     def trunk(self) -> nn.Module:  # type: ignore[override]
-        """The classification network without its classifier, under that network's names."""
         sources: Sources = self.backbone.sources
         return sources.trunk
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from attention_ablation.base.errors import UserError
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import CLASSIFIERS, build
 from attention_ablation.networks.published import load_weights
@@ -23,14 +22,9 @@ class OnTrunk:
 
         Raises UserError where weights are missing, unknown or of another shape, naming them.
         """
+        where = "the detector's backbone, a classification run's of the same attention and width"
         given = {k: value for k, value in state.items() if k.split(".")[0] not in CLASSIFIERS}
-        try:
-            load_weights(self.trunk, given, "the detector's backbone")
-        except UserError as error:
-            raise UserError(
-                f"{error} Take those of a classification run of the same backbone, attention and "
-                "width."
-            ) from None
+        load_weights(self.trunk, given, where)
 
 
 def build_trunk(backbone: Backbone, attention: Attention) -> nn.ModuleDict:

@@ -102,7 +102,7 @@ def build_gate(attention: Attention, channels: Channels) -> nn.Module:
 
     Raises ValueError as CBAM's parts do, and UserError where a class in a file cannot be made.
     """
-    if attention.from_file:
+    if attention.source:
         return FileGate(attention, channels)
     assert isinstance(channels, int)  # it stands at a block's end
     return build_cbam(attention, channels)

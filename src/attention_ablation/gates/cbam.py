@@ -41,17 +41,15 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the raw attention of `x`."""
         pooled = torch.stack([POOLS[pool](x) for pool in self.pools])  # (pools, N, C)
         raw: Tensor = self.mlp(pooled).sum(dim=0)
         return raw[:, :, None, None]
 
 
 class ChannelPool(nn.Module):
-    """The maximum and the mean over the channels. Shape: (N, C, H, W) -> (N, 2, H, W)."""
+    """The maximum and the mean over the channels, in that order: (N, C, H, W) -> (N, 2, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the two pooled maps, maximum first as in the authors' code."""
         return torch.cat([x.max(dim=1, keepdim=True).values, x.mean(dim=1, keepdim=True)], dim=1)
 
 
@@ -90,7 +88,6 @@ class SpatialAttention(nn.Module):
             nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the raw attention of `x`."""
         raw: Tensor = self.norm(self.conv(self.descriptor(x)))
         return raw
 
@@ -103,7 +100,6 @@ class Gate(nn.Module):
         self.attention = attention
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` weighted by its attention."""
         weights: Tensor = self.attention(x).sigmoid()
         # In this order the product keeps the memory layout of x. Autocast makes the sum over pools,
         # and so the weights, single precision, which the product would hand on to all that follows.
@@ -123,7 +119,6 @@ class ParallelGate(nn.Module):
         self.spatial = spatial
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` weighted by its attention."""
         # Cast before they are broadcast, so that no map of single precision is kept.
         raw: Tensor = self.channel(x).to(x.dtype) + self.spatial(x).to(x.dtype)
         return x * raw.sigmoid()

@@ -153,13 +153,8 @@ class Attention(Model):
         return self.place or "block-end"
 
     @property
-    def from_file(self) -> bool:
-        """Whether it is a class in a file, of whose inside the plan knows nothing."""
-        return self.source is not None
-
-    @property
     def source(self) -> str | None:
-        """What names the class."""
+        """What names a class in a file, of whose inside the plan knows nothing."""
         return self.module or self.gate
 
     @property

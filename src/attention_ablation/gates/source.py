@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -54,12 +55,11 @@ def declared(source: bytes, name: str, path: object) -> Declared:
 
     Raises UserError where the file is not Python, has no such class, or names no known place.
     """
-    tree = _parse(source, path)
-    classes = _classes(tree)
+    classes = _classes(source, path)
     if name in classes:
         return _describe(classes[name], classes, path)
-    if {name, "*"} & _bound(tree):
-        return Declared(name)  # only running the file says more
+    if re.search(rf"\b{name}\b|import \*", source.decode()):
+        return Declared(name)  # assigned or imported there: only running the file says more
     raise unknown("class", name, classes, path)
 
 
@@ -68,8 +68,14 @@ def builtin_gates() -> dict[str, Declared]:
     """Return the gates of the package by name: the files here with one class made with channels."""
     gates = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        classes = _classes(_parse(path.read_bytes(), path))
-        made = [node for name, node in classes.items() if name[0] != "_" and _takes_channels(node)]
+        classes = _classes(path.read_bytes(), path)
+        made = [
+            node
+            for node in classes.values()
+            for part in node.body
+            if isinstance(part, ast.FunctionDef) and part.name == "__init__"
+            if ast.unparse(part.args).startswith("self, channels")
+        ]
         if len(made) == 1:
             gates[path.stem] = _describe(made[0], classes, path)
     return gates
@@ -90,24 +96,12 @@ def with_defaults(gate: str, options: Mapping[str, Any], place: str | None) -> d
     return {"options": filled, "place": None if found.place == "block-end" else found.place}
 
 
-def _parse(source: bytes, path: object) -> ast.Module:
+def _classes(source: bytes, path: object) -> dict[str, ast.ClassDef]:
     try:
-        return ast.parse(source)
+        tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path}: it does not run: {brief(error)}") from None
-
-
-def _classes(tree: ast.Module) -> dict[str, ast.ClassDef]:
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-
-
-def _bound(tree: ast.Module) -> set[str]:
-    """Return the names that a file assigns or imports anywhere; '*' where it imports all."""
-    nodes = list(ast.walk(tree))
-    imports = [alias for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
-    assigned = [n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-    nested = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
-    return nested | {n.id for n in assigned} | {alias.asname or alias.name for alias in imports}
 
 
 def _describe(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef], path: object) -> Declared:
@@ -153,8 +147,3 @@ def _literal(node: ast.expr | None) -> Any:
         return ... if node is None else ast.literal_eval(node)
     except ValueError:
         return ...
-
-
-def _takes_channels(node: ast.ClassDef) -> bool:
-    made = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    return any([arg.arg for arg in init.args.args[1:2]] == ["channels"] for init in made)

@@ -23,7 +23,6 @@ class GatedMobileNet(nn.Module):
         self.classifier = nn.Linear(network.channels(backbone.width)[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of `x`."""
         logits: Tensor = self.classifier(self.features(x).mean(dim=(2, 3)))
         return logits
 

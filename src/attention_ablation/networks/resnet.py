@@ -25,7 +25,6 @@ class Block(nn.Module):
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
-        """The BatchNorm before the gate."""
         norm: nn.BatchNorm2d = getattr(self, f"bn{self.convolutions}")
         return norm
 
@@ -39,7 +38,6 @@ class Block(nn.Module):
         return gated + (x if self.downsample is None else self.downsample(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output."""
         out: Tensor = self.relu(self.added(x))
         return out
 
@@ -60,7 +58,6 @@ class GatedStage(nn.Sequential):
     """Blocks, and a gate that makes the stage's output of all their sums: (N, C, H, W) -> ..."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the stage's output."""
         *blocks, gate = self
         sums = []
         for block in blocks:

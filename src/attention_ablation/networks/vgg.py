@@ -39,7 +39,6 @@ class ReducedVGG(nn.Module):
         self.classifier = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of `x`."""
         logits: Tensor = self.classifier(self.features(x).mean(dim=(2, 3)))
         return logits
 

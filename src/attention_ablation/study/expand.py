@@ -239,7 +239,7 @@ def relative_cost(spec: Spec | DetectionSpec) -> int:
     network = spec.backbone.network
     pools = len(spec.attention.pooling.split("&")) if spec.attention.pooling else 0
     branches = pools + (2 if spec.attention.descriptor else 0)
-    branches = OWN_BRANCHES if spec.attention.from_file else branches
+    branches = OWN_BRANCHES if spec.attention.source else branches
     gates = len(network.gated_channels(spec.backbone.width, spec.attention.position))
     convolutions = network.convolutions * (3 if network.grouped else 2) // 2
     cost = spec.recipe.steps * (convolutions + gates * branches)

@@ -1,17 +1,9 @@
 """MobileNet v1 (Howard et al. 2017) with its width multiplier alpha."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from attention_ablation.networks.network import Network, Places
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from attention_ablation.gates.build import Gates
-    from attention_ablation.networks.record import Backbone
 
 STEM = 32
 # Output channels and stride of the 13 depthwise separable blocks (Table 1).
@@ -43,11 +35,9 @@ class MobileNet(Network):
         return [int(c * (self.alpha * width)) for c in (STEM, *(outputs for outputs, _ in BLOCKS))]
 
     def narrowest(self, width: float) -> int:
-        """Return the channels where there are fewest."""
         return self.channels(width)[0]
 
     def places(self, width: float) -> Places:
-        """Return the channels after every convolution: the stem's, and two in each block."""
         stem, *blocks = self.channels(width)
         pairs = zip([stem, *blocks], blocks, strict=False)
         return {"block-end": [stem, *(channels for pair in pairs for channels in pair)]}
@@ -56,8 +46,7 @@ class MobileNet(Network):
         """Return the pointwise convolutions of the 11th and the 13th block."""
         return {f"{2 * block}": self.channels(width)[block] for block in (11, 13)}
 
-    def build(self, backbone: Backbone, gates: Gates, classes: int) -> nn.Module:
-        """Return the network."""
+    def build(self, backbone: Any, gates: Any, classes: int) -> Any:
         from attention_ablation.networks.mobilenet import GatedMobileNet
 
         return GatedMobileNet(self, backbone, gates, classes)

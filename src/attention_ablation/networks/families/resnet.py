@@ -1,18 +1,10 @@
 """ResNet, ResNeXt and WideResNet, by the names of the paper's Tables 4, 5 and 6."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Any
 
 from attention_ablation.networks.network import Network, Places
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from attention_ablation.gates.build import Gates
-    from attention_ablation.networks.record import Backbone
 
 STAGE_CHANNELS = (64, 128, 256, 512)
 
@@ -33,12 +25,10 @@ class ResNet(Network):
 
     @property
     def grouped(self) -> bool:  # type: ignore[override]
-        """Whether its convolutions are in groups."""
         return self.groups > 1
 
     @property
     def convolutions(self) -> int:
-        """Convolutions in the blocks."""
         return sum(self.depths) * (3 if self.bottleneck else 2)
 
     def planes(self, width: float) -> list[int]:
@@ -46,11 +36,9 @@ class ResNet(Network):
         return [int(channels * self.widen * width) for channels in STAGE_CHANNELS]
 
     def narrowest(self, width: float) -> int:
-        """Return the channels where there are fewest."""
         return min(self.planes(width))
 
     def places(self, width: float) -> Places:
-        """Return a gate's channels at the ends, inside and over each of its blocks and stages."""
         stages = [self._maps(planes) for planes in self.planes(width)]
         blocks = [*chain(*([maps] * n for maps, n in zip(stages, self.depths, strict=True)))]
         outputs = [maps[-1] for maps in stages]
@@ -68,8 +56,7 @@ class ResNet(Network):
         inner = int(planes * self.width_per_group / 64) * self.groups
         return [inner, inner, 4 * planes]
 
-    def build(self, backbone: Backbone, gates: Gates, classes: int) -> nn.Module:
-        """Return the network."""
+    def build(self, backbone: Any, gates: Any, classes: int) -> Any:
         from attention_ablation.networks.resnet import GatedResNet
 
         return GatedResNet(self, backbone, gates, classes)

@@ -1,17 +1,9 @@
 """The reduced VGG16 that detectors stand on; Table 7 gives it no gate of its own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from attention_ablation.networks.network import Network, Places
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from attention_ablation.gates.build import Gates
-    from attention_ablation.networks.record import Backbone
 
 # Channels of VGG16's convolutions, stage by stage (Simonyan and Zisserman 2015, Table 1, D), and
 # of the two that stand for its fully connected layers (Chen et al. 2015; Liu et al. 2016).
@@ -38,23 +30,19 @@ class VGG(Network):
         return {name: int(channels * width) for name, channels in CONVOLUTIONS.items()}
 
     def narrowest(self, width: float) -> int:
-        """Return the channels where there are fewest."""
         return min(self.channels(width).values())
 
     def places(self, width: float) -> Places:
-        """Return the channels of its gates: there is none."""
         return {}
 
-    def normalises(self, backbone: Backbone) -> bool:
-        """Whether it has a BatchNorm, which the published network has not."""
+    def normalises(self, backbone: Any) -> bool:
         return bool(backbone.norm)
 
     def taps(self, width: float) -> dict[str, int]:
         """Return the maps that SSD takes (Liu et al. 2016, 3.1)."""
         return {name: self.channels(width)[name] for name in ("conv4_3", "conv7")}
 
-    def build(self, backbone: Backbone, gates: Gates, classes: int) -> nn.Module:
-        """Return the network."""
+    def build(self, backbone: Any, gates: Any, classes: int) -> Any:
         from attention_ablation.networks.vgg import ReducedVGG
 
         return ReducedVGG(self, backbone, classes)
