@@ -65,12 +65,9 @@ class PerRegion(nn.Module):
 class RegionPool(nn.Module):
     """A crop of every region, max-pooled by two: (N, C, H, W), boxes -> (R, C, crop/2, crop/2).
 
-    The samples reach from edge to edge of a region, as in the protocol, and are bilinear. Because
-    such a sample is separable in y and x, a crop is two matrix products, whose gradient is
-    deterministic on every device, which that of RoIAlign is not.
-
-    Args:
-        crop: samples on a side; the protocol's 14 give 7x7.
+    The `crop` samples on a side reach from edge to edge of a region, as in the protocol, and are
+    bilinear. Because such a sample is separable in y and x, a crop is two matrix products, whose
+    gradient is deterministic on every device, which that of RoIAlign is not.
     """
 
     def __init__(self, crop: int) -> None:

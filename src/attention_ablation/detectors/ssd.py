@@ -45,13 +45,9 @@ class DefaultBoxes(DefaultBoxGenerator):  # type: ignore[misc]
 
 
 class Heads(nn.Module):
-    """The class and the box convolution of every map.
+    """The class and the box convolution of every map, with `boxes[i]` boxes a cell of map i.
 
-    Args:
-        channels: of the maps.
-        boxes: a cell, on each map.
-        classes: outputs of a box, background included.
-        kernel: of the convolutions.
+    `classes` has the background among them.
     """
 
     def __init__(

@@ -79,12 +79,7 @@ class FileGate(nn.Module):
 
 
 class Gates:
-    """The gates of one network, made while it is built.
-
-    Args:
-        attention: the gate.
-        places: the channels at each of the network's places.
-    """
+    """The gates of one network, made while it is built, by the channels at each of its places."""
 
     def __init__(self, attention: Attention, places: Mapping[Place, Sequence[Channels]]) -> None:
         self.attention = attention
@@ -136,5 +131,11 @@ def load_class(attention: Attention) -> type[nn.Module]:
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise UserError(
             f"{attention.module}: expected a class derived from torch.nn.Module, got {found!r}."
+        )
+    if (place := getattr(found, "place", "block-end")) != attention.position:
+        raise UserError(
+            f"{attention.module}: expected a gate at {attention.position}, as planned from its "
+            f"file without running it, got one at {place}; write both the class and its place in "
+            "that file."
         )
     return found

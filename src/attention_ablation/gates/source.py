@@ -58,7 +58,7 @@ def declared(source: bytes, name: str, path: object) -> Declared:
     classes = _classes(source, path)
     if name in classes:
         return _describe(classes[name], classes, path)
-    if re.search(rf"\b{name}\b|import \*", source.decode()):
+    if re.search(rf"\b{name}\b|import \*", source.decode(errors="replace")):
         return Declared(name)  # assigned or imported there: only running the file says more
     raise unknown("class", name, classes, path)
 
