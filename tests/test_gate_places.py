@@ -91,7 +91,7 @@ def test_the_place_comes_from_the_file_and_the_default_leaves_no_trace(
 def test_a_place_that_only_running_the_file_shows_is_refused(toys: dict[str, Attention]) -> None:
     Path("a.py").write_text(TOY.replace("PLACE", "stage-end") + "\n\nOther = Toy\n")
     gate = seal(Attention(module="a.py:Other"), Path(), "a test")
-    with pytest.raises(UserError, match="expected a gate at block-end, .* got one at stage-end"):
+    with pytest.raises(UserError, match=r"expected a gate at block-end, .* got one at stage-end"):
         build(SMALL, gate, 10)
 
 

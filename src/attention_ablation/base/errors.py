@@ -46,9 +46,9 @@ def invalid(error: ValidationError, model: type[BaseModel], where: object) -> Us
 
 def brief(error: BaseException) -> str:
     """Return an error of others' code in a line: its class, its first line, and where it is."""
-    syntax = isinstance(error, SyntaxError)
-    first = (error.msg if syntax else str(error)).strip().partition("\n")[0]
-    place = f" (line {error.lineno})" if syntax else ""
+    place = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    first = text.strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}".removesuffix(": ") + place
 
 
