@@ -24,6 +24,7 @@ from attention_ablation.gates.source import PLACES
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import BACKBONES, Backbone
 from tests.conftest import ROOT
+from tests.small_detectors import BOTTLENECK, classifier_state, scene, small
 
 # Weights the last map by what the pooled channels of all maps say; `times` makes it known.
 TOY = """
@@ -199,6 +200,20 @@ def test_each_place_is_where_it_is_said_to_be(toys: dict[str, Attention], place:
         assert stage == [f"layer{i}.gate" for i in range(1, 5 if place == "over-stage" else 4)]
     else:
         assert stage[0] == "layer1.0.gate"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_detector_starts_from_a_classifier_with_gates_at_any_place(
+    toys: dict[str, Attention], place: str
+) -> None:
+    model = small("faster-rcnn", BOTTLENECK, toys[place])
+    state = classifier_state(BOTTLENECK, toys[place])
+    model.load_backbone(state)
+    trunk = model.trunk.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in trunk.items())
+    assert any(".gate." in name for name in trunk)
+    image, target = scene()
+    assert sum(model.train()([image], [target]).values()).isfinite()
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def build_detector(
 
 @torch.no_grad()
 def initialise_detector(model: nn.Module, seed: int) -> None:
-    """Initialise every weight from a stream of its own, as `models.build.initialise` does.
+    """Initialise every weight from a stream of its own, as `initialise` does.
 
     The backbone starts as the classification network of that seed, the new layers as in their
     papers; StairNet's, of which its paper does not say, and the gates as in the backbone.
