@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from attention_ablation.gates.channel import ChannelAttention
-from attention_ablation.gates.gate import build_gate
+from attention_ablation.gates.build import build_gate
+from attention_ablation.gates.cbam import ChannelAttention, SpatialAttention
 from attention_ablation.gates.record import Attention
-from attention_ablation.gates.spatial import SpatialAttention
 from attention_ablation.study.config import Study
 
 CBAM = Attention(pooling="avg&max", descriptor="pool", reduction=4)

@@ -11,7 +11,8 @@ from attention_ablation.check.without_gpu import output_under_autocast
 from attention_ablation.detectors.record import Detector
 from attention_ablation.detectors.ssd import GatedSources
 from attention_ablation.detectors.stairnet import StairFeatures
-from attention_ablation.gates.gate import Gate, ParallelGate, build_gate
+from attention_ablation.gates.build import build_gate
+from attention_ablation.gates.cbam import Gate, ParallelGate
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import build
 from attention_ablation.networks.record import Backbone

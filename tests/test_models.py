@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, resnet50, resnext50_32x4d, vgg16
 
-from attention_ablation.gates.channel import ChannelAttention
+from attention_ablation.gates.cbam import ChannelAttention
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import build, initialise, stream
-from attention_ablation.networks.record import Backbone
-from attention_ablation.networks.shapes import BACKBONES
+from attention_ablation.networks.record import BACKBONES, Backbone
 
 NONE = Attention()
 CBAM = Attention(pooling="avg&max", descriptor="pool", reduction=4)

@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.check.gate import Subject, check_gate
+from attention_ablation.check.gate import check_gate
+from attention_ablation.check.subject import Subject
 from attention_ablation.cli.main import main
 from attention_ablation.evidence.complexity import measure
 from attention_ablation.gates.modules import seal
@@ -136,7 +137,10 @@ def test_an_entry_without_meaning_is_refused(entry: dict[str, object], message: 
     ("source", "message"),
     [
         ("def f(:", r"my_module.py: it does not run: SyntaxError: .* \(line 1\)"),
-        ("import nowhere", "it does not run: ModuleNotFoundError: No module named 'nowhere'"),
+        (
+            "import nowhere\n" + GATE,
+            "it does not run: ModuleNotFoundError: No module named 'nowhere'",
+        ),
         ("class MyGates: ...", "unknown class 'MyGate'; did you mean 'MyGates'?"),
         ("class MyGate: ...", "expected a class derived from torch.nn.Module"),
         (GATE.replace("reduction=16", "reduction=128"), r"MyGate\(16\) fails: ZeroDivisionError"),

@@ -1,7 +1,7 @@
 """A user's mistakes, as sentences: what was expected, what came, what to do."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin
 
@@ -42,6 +42,20 @@ def invalid(error: ValidationError, model: type[BaseModel], where: object) -> Us
             place = f"{where}: {key}" if key else where
             sentences.append(f"{place}: {reason}, but got {shortened(found['input'])}.")
     return UserError("\n".join(sentences))
+
+
+def brief(error: BaseException) -> str:
+    """Return an error of others' code in a line: its class, its first line, and where it is."""
+    place = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    first = text.strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}".removesuffix(": ") + place
+
+
+def few(names: Sequence[str], shown: int = 5) -> str:
+    """Return the first names with commas between, and how many more there are."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def shortened(value: object) -> str:

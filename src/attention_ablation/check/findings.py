@@ -2,12 +2,12 @@
 
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-from attention_ablation.base.errors import UserError
-from attention_ablation.gates.own import brief
+from attention_ablation.base.errors import UserError, brief
 
 
 class Failed(Exception):  # noqa: N818  (a finding, not an error of the program)
@@ -27,22 +27,45 @@ class CtrlC(KeyboardInterrupt):
     """The user's, not one that the checked code raises."""
 
 
-def result(name: str, check: Callable[[], str]) -> Result:
-    """Return what a check says. Only a signal from outside ends the program."""
-    before = signal.signal(signal.SIGINT, _interrupt)
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make a SIGINT CtrlC."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise CtrlC
+
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's about its own insides
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def result(name: str, check: Callable[[], str]) -> Result:
+    """Return what a check says, or what the code under it raises: CtrlC alone ends the program."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch's about its own insides
             return Result(name, True, check())
     except CtrlC:
         raise
     except (Failed, UserError) as error:
         return Result(name, False, str(error))
-    except BaseException as error:  # of the user's code, which may call sys.exit
+    except BaseException as error:  # the user's code may call sys.exit
         return Result(name, False, f"it fails: {brief(error)}. Mend that in the class.")
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise CtrlC
+def require(holds: object, advice: str) -> None:
+    """Raise Failed with the advice where something does not hold."""
+    if not holds:
+        raise Failed(advice)
+
+
+@contextmanager
+def failing(advice: str) -> Iterator[None]:
+    """Turn an exception within into Failed; '{}' in the advice is the exception."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise Failed(advice.format(brief(error))) from error

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attention_ablation.base.errors import UserError
+from attention_ablation.check.subject import each
 
 # Operations on maps that CUDA is known to refuse in deterministic mode, by their names in
 # torch.ops.aten: of those in torch's documentation of use_deterministic_algorithms not NLLLoss,
@@ -56,20 +57,24 @@ def _refused(func: Any, args: Sequence[Any]) -> str | None:
 
 
 def output_under_autocast(
-    module: nn.Module, shape: Sequence[int], dtype: torch.dtype, autocast: torch.dtype
+    module: nn.Module,
+    shapes: Sequence[int] | list[Sequence[int]],
+    dtype: torch.dtype,
+    autocast: torch.dtype,
 ) -> Any:
     """Return what a module gives on a GPU under autocast: tensors with a dtype and no numbers.
 
     The module stays where it is, and may have forward hooks.
 
     Args:
-        shape, dtype: of its input.
+        shapes, dtype: of its input, a list where it takes several maps.
         autocast: bfloat16 or float16.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), _cuda_autocast(autocast):
         tensors = chain(module.named_parameters(), module.named_buffers())
         state = {name: torch.empty_like(tensor, device="cuda") for name, tensor in tensors}
-        return functional_call(module, state, torch.empty(*shape, dtype=dtype, device="cuda"))
+        maps = each(shapes, lambda shape: torch.empty(*shape, dtype=dtype, device="cuda"))
+        return functional_call(module, state, (maps,))
 
 
 @contextmanager

@@ -31,7 +31,8 @@ def run(options: argparse.Namespace) -> int:
     given = parse_json(options.options, "--options")
     attention = parse(Attention, {"module": options.module, "options": given}, "check")
     attention = seal(attention, Path(), "check")
-    from attention_ablation.check.gate import CHANNELS, Subject, check_gate
+    from attention_ablation.check.gate import CHANNELS, check_gate
+    from attention_ablation.check.subject import Subject
     from attention_ablation.training.device import choose_device
 
     subject = Subject(attention, options.channels or CHANNELS, choose_device(options.device))

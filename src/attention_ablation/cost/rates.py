@@ -12,7 +12,6 @@ from attention_ablation.base.io import read_json
 from attention_ablation.base.model import Model, Positive, canonical_json, short_hash
 from attention_ablation.base.yaml import read_yaml
 from attention_ablation.gates.record import Attention
-from attention_ablation.networks.shapes import BACKBONES, ResNetShape
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Spec
 from attention_ablation.study.files import parse
 
@@ -135,14 +134,13 @@ def fastest(spec: AnySpec) -> float:
 
     Where no rate is known this stands for it, but only to order the runs.
     """
-    shape, attention = BACKBONES[spec.backbone.name], spec.attention
-    grouped = isinstance(shape, ResNetShape) and shape.groups > 1
+    network, attention = spec.backbone.network, spec.attention
     branches = len(attention.pooling.split("&")) if attention.pooling else 0
     branches += 2 * (attention.descriptor is not None)
     if attention != Attention():
         branches = branches or OTHER_BRANCHES
-    gates = len(shape.gated_channels(spec.backbone.width))
-    launches = shape.convolutions * (1.5 if grouped else 1) + gates * branches
+    gates = len(network.gated_channels(spec.backbone.width, attention.position))
+    launches = network.convolutions * (1.5 if network.grouped else 1) + gates * branches
     steps = DETECTOR_STEPS if isinstance(spec, DetectionSpec) else 1
     return spec.recipe.batch_size / (LAUNCH_SECONDS * launches * steps)
 

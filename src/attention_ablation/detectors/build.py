@@ -11,6 +11,7 @@ from attention_ablation.detectors.record import Detector
 from attention_ablation.detectors.shapes import check_detector
 from attention_ablation.detectors.ssd import GatedSources, SingleShot
 from attention_ablation.detectors.stairnet import StairFeatures
+from attention_ablation.detectors.trunk import Transform
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import initialise
 from attention_ablation.networks.record import Backbone
@@ -36,40 +37,30 @@ def build_detector(
     Only the parameters that require a gradient are the optimizer's.
 
     Args:
+        attention: the gate, in Faster R-CNN's backbone, before every classifier of the others.
         classes: without the background, which is class 0.
-        image_size: the shorter side of Faster R-CNN's input, px; the side of the others'.
+        image_size: the shorter side of Faster R-CNN's input, px, to which its anchors keep their
+            proportion; the side of the others'.
         longest: the longer side of Faster R-CNN's input at most, px; None: 5/3 of the shorter.
-        mean, std: of the images' three channels; ImageNet's where not given.
+        mean, std: of the images' three channels, for values from 0 to 1.
 
     Raises UserError where the detector does not stand on the backbone, and ValueError where a gate
     does not fit its channels.
     """
     check_detector(detector, backbone, "detector")
     if detector.name == "faster-rcnn":
-        return FasterRCNN(
-            detector,
-            backbone,
-            attention,
-            classes=classes,
-            image_size=image_size,
-            longest=longest or round(image_size * LONGEST),
-            mean=mean,
-            std=std,
-        )
+        limit = longest or round(image_size * LONGEST)
+        transform = Transform(image_size, limit, list(mean), list(std))
+        return FasterRCNN(detector, backbone, attention, classes, transform)
+    size = (image_size, image_size)
+    transform = Transform(*size, list(mean), list(std), fixed_size=size)
     features = GatedSources if detector.name == "ssd" else StairFeatures
-    return SingleShot(
-        features(detector, backbone, attention),
-        backbone,
-        classes=classes,
-        image_size=image_size,
-        mean=mean,
-        std=std,
-    )
+    return SingleShot(features(detector, backbone, attention), backbone, classes, transform)
 
 
 @torch.no_grad()
 def initialise_detector(model: nn.Module, seed: int) -> None:
-    """Initialise every weight from a stream of its own, as `models.build.initialise` does.
+    """Initialise every weight from a stream of its own, as `initialise` does.
 
     The backbone starts as the classification network of that seed, the new layers as in their
     papers; StairNet's, of which its paper does not say, and the gates as in the backbone.

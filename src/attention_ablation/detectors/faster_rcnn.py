@@ -15,7 +15,6 @@ crops and its losses. Not as in the protocol's code for residual networks (tf-fa
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -35,20 +34,17 @@ from attention_ablation.detectors.proposals import (
 )
 from attention_ablation.detectors.record import Detector
 from attention_ablation.detectors.shapes import RPN_CHANNELS
-from attention_ablation.detectors.transform import Transform
-from attention_ablation.detectors.trunk import build_trunk, load_trunk
+from attention_ablation.detectors.trunk import OnTrunk, Transform, build_trunk
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import stream
 from attention_ablation.networks.record import Backbone
+from attention_ablation.networks.resnet import Block
 
 CROP = 14  # samples on a side of a region, pooled to half as many
 LONGEST = 1000 / 600  # longest side at most, over the shorter
+# Once for an image: (N, 3, H, W) -> (N, 1024 x width, H/16, W/16).
 SHARED = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
 FIXED = ("conv1", "bn1", "layer1")
-
-
-class Shared(nn.Sequential):
-    """conv1 to layer3, once for an image: (N, 3, H, W) -> (N, 1024 x width, H/16, W/16)."""
 
 
 class PerRegion(nn.Module):
@@ -57,12 +53,11 @@ class PerRegion(nn.Module):
     def __init__(self, layer4: nn.Module) -> None:
         super().__init__()
         self.layer4 = layer4
-        for conv in layer4.modules():
-            if isinstance(conv, nn.Conv2d):
+        for name, conv in layer4.named_modules():
+            if isinstance(conv, nn.Conv2d) and "gate" not in name.split("."):
                 conv.stride = (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a vector for each region."""
         out: Tensor = self.layer4(x).mean(dim=(2, 3))
         return out
 
@@ -70,12 +65,9 @@ class PerRegion(nn.Module):
 class RegionPool(nn.Module):
     """A crop of every region, max-pooled by two: (N, C, H, W), boxes -> (R, C, crop/2, crop/2).
 
-    The samples reach from edge to edge of a region, as in the protocol, and are bilinear. Because
-    such a sample is separable in y and x, a crop is two matrix products, whose gradient is
-    deterministic on every device, which that of RoIAlign is not.
-
-    Args:
-        crop: samples on a side; the protocol's 14 give 7x7.
+    The `crop` samples on a side reach from edge to edge of a region, as in the protocol, and are
+    bilinear. Because such a sample is separable in y and x, a crop is two matrix products, whose
+    gradient is deterministic on every device, which that of RoIAlign is not.
     """
 
     def __init__(self, crop: int) -> None:
@@ -135,7 +127,6 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Return the detections, which there are in evaluation, and the losses of training."""
         if self.training:
             proposals, _, labels, offsets = self.select_training_samples(proposals, targets)
         pooled = self.box_roi_pool(features, proposals, image_shapes)
@@ -159,7 +150,7 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         }
 
 
-class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
+class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
     """Faster R-CNN C4 on a residual network with gates.
 
     Losses in training: 'loss_classifier', 'loss_box_reg', 'loss_objectness', 'loss_rpn_box_reg'.
@@ -167,16 +158,6 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
     it was loaded with; conv1 and layer1 with their gates do not learn. Without loaded weights a
     spatial gate's BatchNorm therefore stays 0 and its gate the constant 0.5. The proposals and the
     samples come from torch's global random stream.
-
-    Args:
-        detector: factor on the proposals' channels, and where wanted other numbers of regions and
-            samples.
-        backbone: a residual network.
-        attention: the gate at the end of every block.
-        classes: without the background.
-        image_size: shorter side of the images, px; the anchors keep their proportion to it.
-        longest: longer side at most, px.
-        mean, std: of the images' three channels, for values from 0 to 1.
     """
 
     def __init__(
@@ -184,18 +165,14 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
         detector: Detector,
         backbone: Backbone,
         attention: Attention,
-        *,
         classes: int,
-        image_size: int,
-        longest: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        transform: Transform,
     ) -> None:
         trunk = build_trunk(backbone, attention)
-        shared = Shared(OrderedDict((name, trunk[name]) for name in SHARED))
+        shared = nn.Sequential(OrderedDict((name, trunk[name]) for name in SHARED))
         per_region = PerRegion(trunk["layer4"])
         channels, vector = (_channels(trunk[name]) for name in ("layer3", "layer4"))
-        anchors = Anchors(image_size)
+        anchors = Anchors(transform.min_size[0])
         hidden = int(RPN_CHANNELS * detector.width)
         proposals = Proposals(
             anchors,
@@ -221,7 +198,6 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
             nms_thresh=0.3,
             detections_per_img=100,
         )
-        transform = Transform(image_size, longest, list(mean), list(std))
         super().__init__(shared, proposals, heads, transform)
         for name in FIXED:
             trunk[name].requires_grad_(False)
@@ -253,21 +229,15 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
         return [found[i] for i in range(len(images))]
 
     @property
-    def trunk(self) -> nn.Module:
-        """The classification network without its classifier, under that network's names."""
+    def trunk(self) -> nn.Module:  # type: ignore[override]
         parts = dict(self.backbone.named_children())
         return nn.ModuleDict(parts | {"layer4": self.roi_heads.box_head.layer4})
 
     def train(self, mode: bool = True) -> "FasterRCNN":
-        """Set training or evaluation; the backbone's BatchNorms stay in evaluation."""
         super().train(mode)
         for norm in self._norms():
             norm.eval()
         return self
-
-    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """Start from a classification network's weights. Raises UserError where they do not fit."""
-        load_trunk(self.trunk, state)
 
     def initialise_heads(self, seed: int) -> None:
         """Initialise the new layers: normal, of spread 0.001 for the regions' boxes, else 0.01."""
@@ -283,5 +253,5 @@ class FasterRCNN(GeneralizedRCNN):  # type: ignore[misc]
 
 def _channels(stage: nn.Module) -> int:
     """Return the channels of a residual stage's output."""
-    channels: int = stage[-1].last_norm.num_features  # type: ignore[index]
-    return channels
+    *_, last = (block for block in stage.children() if isinstance(block, Block))
+    return last.last_norm.num_features

@@ -1,19 +1,13 @@
-"""The detectors as plain data: which backbones they stand on, and their layers' channels."""
+"""The detectors as plain data: the backbones they stand on, their gates and layers' channels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.detectors.record import Detector
-from attention_ablation.networks.record import Backbone
-from attention_ablation.networks.shapes import (
-    BACKBONES,
-    MOBILENET_BLOCKS,
-    VGG_CONNECTED,
-    VGG_STAGES,
-    MobileNetShape,
-    ResNetShape,
-    VGGShape,
-)
+from attention_ablation.gates.record import Attention
+from attention_ablation.gates.source import Channels
+from attention_ablation.networks.record import BACKBONES, Backbone
 
 # Aspect ratios beside 1 on each of the six maps. Each ratio gives a wide and a tall box, and 1
 # gives two sizes: 6, 6, 6, 6, 4 and 4 boxes a cell.
@@ -22,12 +16,10 @@ RPN_CHANNELS = 512  # Faster R-CNN's 3x3 convolution before the two of the propo
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleShotShape:
-    """SSD and StairNet on one kind of backbone: two of its maps and four extra ones.
+class SingleShotLayout:
+    """SSD and StairNet on one family of networks: two of its maps (`taps`) and four extra ones.
 
     Args:
-        taps: the children of the backbone's `features` whose outputs are the first two maps.
-        tap_channels: channels of the two at full width.
         rescale: L2Norm on the first map (Liu et al. 2016, 3.1).
         extras: (1x1 convolution's channels, 3x3 convolution's channels, stride) of each extra map.
         scales: sides of the square default boxes on each map over the image's, and one more for
@@ -39,8 +31,6 @@ class SingleShotShape:
         light: StairNet's levels are pointwise and depthwise convolutions.
     """
 
-    taps: tuple[str, str]
-    tap_channels: tuple[int, int]
     rescale: bool
     extras: tuple[tuple[int, int, int], ...]
     scales: tuple[float, ...]
@@ -50,11 +40,9 @@ class SingleShotShape:
     light: bool
 
 
-SINGLE_SHOT = {
+LAYOUTS = {
     # Liu et al. 2016: 30, 60, 111, 162, 213, 264 and 315 px of 300.
-    VGGShape: SingleShotShape(
-        taps=("conv4_3", "conv7"),
-        tap_channels=(VGG_STAGES[3][-1], VGG_CONNECTED),
+    "vgg": SingleShotLayout(
         rescale=True,
         extras=((256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1)),
         scales=(0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05),
@@ -64,11 +52,8 @@ SINGLE_SHOT = {
         light=False,
     ),
     # The paper does not give the boxes on MobileNet. Equation 4 of Liu et al. with scales from 0.2
-    # to 0.95, as public MobileNet SSDs have it: 60, 105, 150, 195, 240, 285 and 300 px of 300. The
-    # taps are the pointwise convolutions of the 11th and the 13th block.
-    MobileNetShape: SingleShotShape(
-        taps=("22", "26"),
-        tap_channels=(MOBILENET_BLOCKS[10][0], MOBILENET_BLOCKS[12][0]),
+    # to 0.95, as public MobileNet SSDs have it: 60, 105, 150, 195, 240, 285 and 300 px of 300.
+    "mobilenet": SingleShotLayout(
         rescale=False,
         extras=((256, 512, 2), (128, 256, 2), (128, 256, 2), (64, 128, 2)),
         scales=(0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
@@ -85,23 +70,20 @@ def gates_in_backbone(detector: Detector) -> bool:
     return detector.name == "faster-rcnn"
 
 
-def single_shot(backbone: Backbone) -> SingleShotShape:
+def single_shot(backbone: Backbone) -> SingleShotLayout:
     """Return SSD's and StairNet's layers on a backbone that `check_detector` lets pass."""
-    return SINGLE_SHOT[type(BACKBONES[backbone.name])]
+    return LAYOUTS[backbone.network.family]
 
 
 def source_channels(detector: Detector, backbone: Backbone) -> list[int]:
     """Return the channels of the six maps of SSD and StairNet, the finest first."""
-    shape, network = single_shot(backbone), BACKBONES[backbone.name]
-    width = backbone.width * getattr(network, "alpha", 1.0)
-    taps = [int(channels * width) for channels in shape.tap_channels]
-    return taps + [int(outputs * detector.width) for _, outputs, _ in shape.extras]
+    extras = single_shot(backbone).extras
+    taps = backbone.network.taps(backbone.width).values()
+    return [*taps, *(int(outputs * detector.width) for _, outputs, _ in extras)]
 
 
 def gated_channels(detector: Detector, backbone: Backbone) -> list[int]:
-    """Return the channels at every gate: in Faster R-CNN's backbone, else before a classifier."""
-    if gates_in_backbone(detector):
-        return BACKBONES[backbone.name].gated_channels(backbone.width)
+    """Return the channels at the gates of SSD and StairNet, one before each classifier."""
     sources = source_channels(detector, backbone)
     if detector.name == "ssd":
         return sources
@@ -110,21 +92,64 @@ def gated_channels(detector: Detector, backbone: Backbone) -> list[int]:
 
 def check_detector(detector: Detector, backbone: Backbone, where: object) -> None:
     """Raise UserError where a detector does not stand on a backbone, or has an empty layer."""
-    residual = isinstance(BACKBONES[backbone.name], ResNetShape)
-    if residual != (detector.name == "faster-rcnn"):
-        kind = ResNetShape if detector.name == "faster-rcnn" else (VGGShape, MobileNetShape)
-        valid = [name for name, shape in BACKBONES.items() if isinstance(shape, kind)]
+    families = {"resnet"} if detector.name == "faster-rcnn" else set(LAYOUTS)
+    if backbone.network.family not in families:
+        valid = [name for name, network in BACKBONES.items() if network.family in families]
         raise UserError(
             f"{where}: expected a backbone of {detector.name} among {', '.join(valid)}, got "
             f"'{backbone.name}'."
         )
-    if residual:
-        fewest = int(RPN_CHANNELS * detector.width)
-    else:
-        extras = single_shot(backbone).extras
-        fewest = int(min(channels for extra in extras for channels in extra[:2]) * detector.width)
-    if fewest < 1:
+    least = RPN_CHANNELS
+    if detector.name != "faster-rcnn":
+        least = min(channels for extra in single_shot(backbone).extras for channels in extra[:2])
+    if int(least * detector.width) < 1:
         raise UserError(
             f"{where}: expected a detector width that leaves {detector.name} a channel everywhere, "
             f"got {detector.width:g}; raise it."
         )
+
+
+def check_fit(
+    attention: Attention, backbone: Backbone, where: object, detector: Detector | None = None
+) -> None:
+    """Raise UserError where a network has no channel somewhere, or no place for a gate.
+
+    The gates are the backbone's or, with a detector, where that one has them.
+    """
+    network, name, width = backbone.network, backbone.name, backbone.width
+    if network.narrowest(width) < 1:
+        raise UserError(
+            f"{where}: expected a width that leaves {name} a channel everywhere, got {width:g}; "
+            "raise it."
+        )
+    places = dict(network.places(width))
+    if detector is not None:
+        check_detector(detector, backbone, where)
+        name = f"{detector.name} on {name}"
+        if not gates_in_backbone(detector):
+            width = detector.width
+            places = {"block-end": gated_channels(detector, backbone)}
+    if attention == Attention():
+        return
+    if not places:
+        raise UserError(
+            f"{where}: expected no attention in {name}, which has no gates, got "
+            f"'{attention.slug}'; take 'none' or another backbone."
+        )
+    if attention.position not in places:
+        raise UserError(
+            f"{where}: expected a gate that stands at {' or '.join(places)}, the places of {name}, "
+            f"got '{attention.slug}', which stands at {attention.position}; take another backbone."
+        )
+    fewest = _fewest(places[attention.position])
+    if attention.ratio is not None and attention.ratio > fewest:
+        raise UserError(
+            f"{where}: expected a reduction of at most {fewest}, the fewest channels at a gate "
+            f"of {name} at width {width:g}, got {attention.ratio}; lower the "
+            "reduction or raise the width."
+        )
+
+
+def _fewest(gates: Sequence[Channels]) -> int:
+    """Return the channels of the narrowest map that a gate returns."""
+    return min(channels if isinstance(channels, int) else channels[-1] for channels in gates)

@@ -23,7 +23,6 @@ class L2Norm(nn.Module):
         self.scale = nn.Parameter(torch.full((channels,), 20.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the scaled map."""
         return F.normalize(x, dim=1) * self.scale[:, None, None]
 
 
@@ -40,7 +39,6 @@ class Extra(nn.Module):
         self.conv2 = nn.Conv2d(hidden, outputs, 3, stride=stride, padding=stride // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the next map."""
         x = F.relu(self.conv1(x))
         if self.conv2.padding == (0, 0):
             missing = [max(0, 3 - size) for size in (x.shape[3], x.shape[2])]
@@ -59,7 +57,7 @@ class Sources(nn.Module):
     def __init__(self, detector: Detector, backbone: Backbone) -> None:
         super().__init__()
         shape = single_shot(backbone)
-        self.taps = shape.taps
+        self.taps = backbone.network.taps(backbone.width)
         self.channels = source_channels(detector, backbone)
         self.trunk = build_trunk(backbone, Attention())
         self.rescale = L2Norm(self.channels[0]) if shape.rescale else nn.Identity()
@@ -71,7 +69,6 @@ class Sources(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the maps."""
         maps = []
         for name, layer in self.trunk["features"].named_children():
             x = layer(x)

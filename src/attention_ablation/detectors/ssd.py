@@ -1,7 +1,7 @@
 """SSD (Liu et al. 2016) on torchvision's class: matching, losses and suppression are its own."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,10 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import RATIOS, SingleShotShape, single_shot
+from attention_ablation.detectors.shapes import RATIOS, SingleShotLayout, single_shot
 from attention_ablation.detectors.sources import Sources
-from attention_ablation.detectors.transform import Transform
-from attention_ablation.detectors.trunk import load_trunk
-from attention_ablation.gates.gate import build_gate
+from attention_ablation.detectors.trunk import OnTrunk, Transform
+from attention_ablation.gates.build import build_gate
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import stream
 from attention_ablation.networks.record import Backbone
@@ -28,7 +27,7 @@ class DefaultBoxes(DefaultBoxGenerator):  # type: ignore[misc]
     Every box is a share of the image, whatever its size.
     """
 
-    def __init__(self, shape: SingleShotShape, image_size: int) -> None:
+    def __init__(self, shape: SingleShotLayout, image_size: int) -> None:
         steps = list(shape.steps) if shape.steps and image_size == STEPS_AT else None
         ratios = [list(on_map) for on_map in RATIOS]
         super().__init__(ratios, scales=list(shape.scales), steps=steps)
@@ -46,13 +45,9 @@ class DefaultBoxes(DefaultBoxGenerator):  # type: ignore[misc]
 
 
 class Heads(nn.Module):
-    """The class and the box convolution of every map.
+    """The class and the box convolution of every map, with `boxes[i]` boxes a cell of map i.
 
-    Args:
-        channels: of the maps.
-        boxes: a cell, on each map.
-        classes: outputs of a box, background included.
-        kernel: of the convolutions.
+    `classes` has the background among them.
     """
 
     def __init__(
@@ -97,12 +92,11 @@ class GatedSources(nn.Module):
         self.gates = nn.ModuleList(build_gate(attention, channels) for channels in self.channels)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Return the gated maps by their place, the finest first."""
         maps = zip(self.sources(x), self.gates, strict=True)
         return OrderedDict((str(i), gate(x)) for i, (x, gate) in enumerate(maps))
 
 
-class SingleShot(ssd.SSD):  # type: ignore[misc]
+class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
     """A detector that classifies default boxes on six maps: SSD, and StairNet with other maps.
 
     Losses in training are 'bbox_regression' and 'classification', each over the number of matched
@@ -116,33 +110,20 @@ class SingleShot(ssd.SSD):  # type: ignore[misc]
         features: a module with `sources` that returns six maps of `channels` channels.
         backbone: whose layout the maps have.
         classes: without the background.
-        image_size: side to which every image is resized, px.
-        mean, std: of the images' three channels, for values from 0 to 1.
+        transform: to the size of the images, a square.
     """
 
     def __init__(
-        self,
-        features: nn.Module,
-        backbone: Backbone,
-        *,
-        classes: int,
-        image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        self, features: nn.Module, backbone: Backbone, classes: int, transform: Transform
     ) -> None:
         shape = single_shot(backbone)
-        default_boxes = DefaultBoxes(shape, image_size)
-        counts = default_boxes.num_anchors_per_location()
-        size = (image_size, image_size)
-        super().__init__(
-            features,
-            default_boxes,
-            size,
-            classes + 1,
-            head=Heads(features.channels, counts, classes + 1, shape.kernel),  # type: ignore[arg-type]
-        )
+        size = transform.fixed_size
+        boxes = DefaultBoxes(shape, size[0])
+        channels, counts = features.channels, boxes.num_anchors_per_location()
+        heads = Heads(channels, counts, classes + 1, shape.kernel)  # type: ignore[arg-type]
+        super().__init__(features, boxes, size, classes + 1, head=heads)
         self.mean_matches: Callable[[Tensor], Tensor] = lambda matches: matches
-        self.transform = Transform(image_size, image_size, list(mean), list(std), fixed_size=size)
+        self.transform = transform
 
     def compute_loss(
         self,
@@ -159,14 +140,9 @@ class SingleShot(ssd.SSD):  # type: ignore[misc]
         return {name: loss * share for name, loss in losses.items()}
 
     @property
-    def trunk(self) -> nn.Module:
-        """The classification network without its classifier, under that network's names."""
+    def trunk(self) -> nn.Module:  # type: ignore[override]
         sources: Sources = self.backbone.sources
         return sources.trunk
-
-    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """Start from a classification network's weights. Raises UserError where they do not fit."""
-        load_trunk(self.trunk, state)
 
     def initialise_heads(self, seed: int) -> None:
         """Initialise the heads and the extra maps: Xavier uniform, as in Liu et al. 2016."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attention_ablation.detectors.record import Detector
 from attention_ablation.detectors.shapes import gated_channels, single_shot
 from attention_ablation.detectors.sources import Sources
-from attention_ablation.gates.gate import build_gate
+from attention_ablation.gates.build import build_gate
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 
@@ -33,7 +33,6 @@ class Stair(nn.Module):
         self.norm = nn.Identity() if light else nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the enlarged map."""
         x = self.conv(x)
         top, left = ((have - want + 1) // 2 for have, want in zip(x.shape[2:], size, strict=True))
         out: Tensor = self.norm(x[:, :, top : top + size[0], left : left + size[1]])
@@ -76,7 +75,6 @@ class StairFeatures(nn.Module):
         self.gates = nn.ModuleList(build_gate(attention, channels) for channels in self.channels)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Return the gated maps by their place."""
         maps = [lateral(x) for lateral, x in zip(self.laterals, self.sources(x), strict=True)]
         for i in reversed(range(len(self.stairs))):
             maps[i] = maps[i] + self.stairs[i](maps[i + 1], maps[i].shape[2:])

@@ -1,41 +1,59 @@
-"""A classification network's part that a detector goes on with, and its weights."""
+"""What every detector has: a classification network's trunk, its weights, and batches of images."""
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from attention_ablation.base.errors import UserError
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import CLASSIFIERS, build
+from attention_ablation.networks.published import load_weights
 from attention_ablation.networks.record import Backbone
+
+
+class OnTrunk:
+    """A detector's way to the weights of the classification network that it stands on."""
+
+    trunk: nn.Module
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Copy a classification network's weights and statistics; its classifier's are left out.
+
+        Raises UserError where weights are missing, unknown or of another shape, naming them.
+        """
+        where = "the detector's backbone, a classification run's of the same attention and width"
+        given = {k: value for k, value in state.items() if k.split(".")[0] not in CLASSIFIERS}
+        load_weights(self.trunk, given, where)
 
 
 def build_trunk(backbone: Backbone, attention: Attention) -> nn.ModuleDict:
     """Return the network's children but for the classifier, under their own names."""
-    network = build(backbone, attention, classes=1)
-    parts = network.named_children()
+    parts = build(backbone, attention, classes=1).named_children()
     return nn.ModuleDict({name: part for name, part in parts if name not in CLASSIFIERS})
 
 
-def load_trunk(trunk: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy a classification network's weights and statistics; its classifier's are left out.
+class Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """Normalise, resize and batch images, in the memory layout in which convolutions are fastest.
 
-    Raises UserError where weights are missing, unknown or of another shape, naming the first.
+    An image that has the right size already is not resampled, which would only copy it.
     """
-    own = trunk.state_dict()
-    given = {name: value for name, value in state.items() if name.split(".")[0] not in CLASSIFIERS}
-    missing = [f"lack '{name}'" for name in own if name not in given]
-    unknown = [f"have '{name}', which it has not" for name in given if name not in own]
-    misshapen = [
-        f"have '{name}' as {tuple(given[name].shape)}, not {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    for found in (missing, unknown, misshapen):
-        if found:
-            others = f" (and {len(found) - 1} like it)" if len(found) > 1 else ""
-            raise UserError(
-                f"the detector's backbone: the weights given {found[0]}{others}; take those of a "
-                "classification run of the same backbone, attention and width."
-            )
-    trunk.load_state_dict(given)
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Return the image and its boxes at the network's size. Shape: (3, H, W), (n, 4) px."""
+        height, width = image.shape[-2:]
+        if self.fixed_size is not None:
+            fits = (width, height) == tuple(self.fixed_size)
+        else:
+            shorter, longer = sorted((height, width))
+            fits = shorter == self.min_size[0] and longer <= self.max_size
+        if fits:
+            return image, target
+        resized: tuple[Tensor, dict[str, Tensor] | None] = super().resize(image, target)
+        return resized
+
+    def batch_images(self, images: list[Tensor], size_divisible: int = 1) -> Tensor:
+        """Return images of one shape as one batch, none padded: (N, 3, H, W)."""
+        return torch.stack(images).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""A gate as a study names it: CBAM's parts and how they are arranged, or a user's own."""
+"""A gate as a study names it: CBAM's parts and how they are arranged, or a class in a file."""
 
 import re
 from pathlib import PurePosixPath
@@ -6,11 +6,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from attention_ablation.base.errors import UserError
 from attention_ablation.base.model import Model
+from attention_ablation.gates.source import Place, with_defaults
 
 
 class Attention(Model):
-    """A gate: channel attention, spatial attention, and how the two are arranged; or a user's own.
+    """A gate: channel attention, spatial attention, and how the two are arranged; or a class.
 
     Keys without meaning for a gate (a kernel where there is no descriptor) are refused, and
     those left out are filled in, so that equal gates are equal records.
@@ -34,13 +36,22 @@ class Attention(Model):
     arrangement: Literal["channel-first", "spatial-first", "parallel"] | None = Field(
         None, description="Order of the two gates (Table 3); channel-first."
     )
+    gate: str | None = Field(
+        None,
+        description="Another gate of the package, instead of all that: its file's name in gates/.",
+    )
     module: str | None = Field(
         None,
         description="A gate of your own, instead of all that: 'my_module.py:MyGate', a file in the "
         "project's folder and the class in it.",
     )
     options: dict[str, JsonValue] | None = Field(
-        None, description="module: what the class is made with beside the channels."
+        None, description="gate, module: what the class is made with beside the channels."
+    )
+    place: Place | None = Field(
+        None,
+        description="gate, module: where the class stands, filled in from its file; null: at a "
+        "block's end.",
     )
     module_sha256: str | None = Field(
         None,
@@ -77,36 +88,74 @@ class Attention(Model):
     def _fill_in(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        given = {key: value for key, value in given.items() if value is not None}
         defaults: dict[str, Any] = {}
-        if given.get("module"):
-            defaults |= {"options": {}}
-        if given.get("pooling"):
+        if "pooling" in given:
             defaults |= {"reduction": 16}
-        if given.get("descriptor"):
+        if "descriptor" in given:
             defaults |= {"kernel": 7, "norm": True}
-        if given.get("pooling") and given.get("descriptor"):
+        if "pooling" in given and "descriptor" in given:
             defaults |= {"arrangement": "channel-first"}
-        return defaults | {key: value for key, value in given.items() if value is not None}
+        if "module" in given:
+            defaults |= {"options": {}}
+        gate, options = given.get("gate"), given.get("options", {})
+        if isinstance(gate, str) and isinstance(options, dict):
+            try:
+                given |= with_defaults(gate, options, given.get("place"))
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return defaults | given
 
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
+        named = self.module or self.gate
         needs = {
             "reduction": ("pooling", self.pooling),
             "kernel": ("descriptor", self.descriptor),
             "norm": ("descriptor", self.descriptor),
             "arrangement": ("pooling and descriptor", self.pooling and self.descriptor),
-            "options": ("module", self.module),
+            "options": ("module or gate", named),
+            "place": ("module or gate", named),
             "module_sha256": ("module", self.module),
         }
         for key, (needed, present) in needs.items():
             if getattr(self, key) is not None and not present:
                 raise ValueError(f"'{key}' has no meaning without {needed}; remove it")
-        for key in ("pooling", "descriptor"):
-            if self.module and getattr(self, key):
+        beside = "module" if self.module else "gate"
+        for key in ("pooling", "descriptor", *(["gate"] if self.module else [])):
+            if named and getattr(self, key):
                 raise ValueError(
-                    f"'{key}' has no meaning beside module, a gate by itself; remove it"
+                    f"'{key}' has no meaning beside {beside}, a gate by itself; remove it"
                 )
         return self
+
+    def reduced(self, reduction: int | None) -> Self:
+        """Return the gate with a tier's reduction, where it has one to replace.
+
+        A user's own options stay as they are.
+        """
+        if reduction is None or self.ratio is None:
+            return self
+        if self.gate:
+            options = {**(self.options or {}), "reduction": reduction}
+            return self.model_copy(update={"options": options})
+        return self.model_copy(update={"reduction": reduction})
+
+    @property
+    def ratio(self) -> int | None:
+        """The reduction of CBAM's MLP, or the option of that name of another gate here."""
+        option = (self.options or {}).get("reduction") if self.gate else None
+        return option if isinstance(option, int) else self.reduction
+
+    @property
+    def position(self) -> Place:
+        """Where the gate stands."""
+        return self.place or "block-end"
+
+    @property
+    def source(self) -> str | None:
+        """What names a class in a file, of whose inside the plan knows nothing."""
+        return self.module or self.gate
 
     @property
     def module_file(self) -> str | None:
@@ -121,8 +170,8 @@ class Attention(Model):
     @property
     def slug(self) -> str:
         """A short name derived from the gate itself, in the manner of the paper's row labels."""
-        if self.module_class:
-            return self.module_class.lower()
+        if self.source:
+            return (self.module_class or self.source).lower()
         channel = {None: "", "avg&max": "channel", "avg": "se", "max": "channel-max"}[self.pooling]
         spatial = f"spatial-{self.descriptor}-k{self.kernel}" if self.descriptor else ""
         parts = [part for part in (channel, spatial) if part]

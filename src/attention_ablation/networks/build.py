@@ -6,13 +6,9 @@ import math
 import torch
 from torch import nn
 
-from attention_ablation.gates.own import OwnGate
+from attention_ablation.gates.build import FileGate, Gates
 from attention_ablation.gates.record import Attention
-from attention_ablation.networks.mobilenet import GatedMobileNet
 from attention_ablation.networks.record import Backbone
-from attention_ablation.networks.resnet import BasicBlock, Bottleneck, GatedResNet
-from attention_ablation.networks.shapes import BACKBONES, MobileNetShape, ResNetShape
-from attention_ablation.networks.vgg import ReducedVGG
 
 CLASSIFIERS = ("fc", "classifier")  # the last layer's name in our networks
 # The 1x1 convolution of a residual network's shortcut, by torchvision's and the authors' name.
@@ -22,26 +18,19 @@ SHORTCUT = ".downsample.0"
 def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
     """Return the network, its weights not yet initialised in the authors' way.
 
-    Shape: (N, 3, H, W) -> (N, classes). Build it under `torch.device("meta")` to count it.
+    Its `stages` are the modules with feature maps, by name. Shape: (N, 3, H, W) -> (N, classes).
+    Build it under `torch.device("meta")` to count it.
+
     Raises ValueError where a gate does not fit the backbone's channels or has no place in it.
     """
-    shape = BACKBONES[backbone.name]
-    if isinstance(shape, ResNetShape):
-        return GatedResNet(
-            shape,
-            attention,
-            width=backbone.width,
-            stride=backbone.stride,
-            stem=backbone.stem,
-            classes=classes,
-        )
-    if isinstance(shape, MobileNetShape):
-        return GatedMobileNet(
-            shape, attention, width=backbone.width, stem=backbone.stem, classes=classes
-        )
-    if attention != Attention():
+    network = backbone.network
+    places = network.places(backbone.width)
+    if attention != Attention() and attention.position not in places:
         raise ValueError(f"expected no attention in {backbone.name}, got '{attention.slug}'")
-    return ReducedVGG(width=backbone.width, norm=bool(backbone.norm), classes=classes)
+    model = network.build(backbone, Gates(attention, places), classes)
+    # What Grad-CAM may explain; not a part of its state.
+    model.stages = {name: model.get_submodule(name) for name in network.stages}  # type: ignore[assignment]
+    return model
 
 
 @torch.no_grad()
@@ -55,13 +44,13 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
     `zero_init_residual` starts the last one of every residual block at 0. Biases: 0.
 
     A weight's stream depends on the seed and on its name only, so two networks of one seed start
-    equal wherever their shapes agree, and their difference is the module's. A user's own gate
-    keeps what its constructor gives it, drawn from such a stream.
+    equal wherever their shapes agree, and their difference is the module's. A gate of a
+    class in a file keeps what its constructor gives it, drawn from such a stream.
     """
-    own = {name: module for name, module in model.named_modules() if isinstance(module, OwnGate)}
-    for name, gate in own.items():
+    gates = {name: part for name, part in model.named_modules() if isinstance(part, FileGate)}
+    for name, gate in gates.items():
         gate.restart(stream(seed, name).initial_seed())
-    theirs = {part for gate in own.values() for part in gate.modules()}
+    theirs = {part for gate in gates.values() for part in gate.modules()}
     for name, module in model.named_modules(theirs):  # all others
         generator = stream(seed, name)
         if isinstance(module, nn.Conv2d) and not name.endswith(SHORTCUT):
@@ -74,7 +63,7 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
-        if zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
+        if zero_init_residual and hasattr(module, "last_norm"):
             nn.init.zeros_(module.last_norm.weight)
 
 

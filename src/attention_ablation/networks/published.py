@@ -7,7 +7,7 @@ authors' CBAM code (github.com/Jongchan/attention-module), whose gate is `cbam`.
 import hashlib
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights, get_weight, list_models
 
-from attention_ablation.base.errors import UserError
+from attention_ablation.base.errors import UserError, few
 
 State = dict[str, Tensor]
 TORCHVISION = "torchvision:"
@@ -33,7 +33,6 @@ AUTHORS = {
 }
 # Counts batches where a BatchNorm has no momentum; torch before 0.4.1 did not save it.
 UNUSED = "num_batches_tracked"
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,12 @@ CBAM_RESNET50 = Published(
     top5_error=6.052,
     source="their README: 77.622 % and 93.948 % accuracy after 100 epochs",
 )
-# What makes it that one: classes, and the last block of its third stage.
-CBAM_RESNET50_SHAPE = ("fc.weight", (1000, 2048)), ("layer3.5.conv3.weight", (1024, 256, 1, 1))
+# What makes it that one: its classes, and six blocks in the third stage.
+CBAM_RESNET50_SHAPES = {
+    "fc.weight": (1000, 2048),
+    "layer3.5.conv3.weight": (1024, 256, 1, 1),
+    "layer3.6.conv3.weight": None,
+}
 
 
 def read_weights(name: str) -> tuple[State, Published | None]:
@@ -68,16 +71,14 @@ def read_weights(name: str) -> tuple[State, Published | None]:
     Raises UserError where there is no such file or name, or it holds no state of a network.
     """
     if name.startswith(TORCHVISION):
-        weights = _torchvision(name.removeprefix(TORCHVISION))
-        return _download(weights), _published(weights)
+        return _from_torchvision(name.removeprefix(TORCHVISION))
     path = Path(name)
     state = read_state(path)
-    if any(".cbam." in key for key in state):
-        known = all(k in state and state[k].shape == size for k, size in CBAM_RESNET50_SHAPE)
-        # ResNet101 has a seventh block there.
-        known = known and "layer3.6.conv3.weight" not in state
-        return _ours(state), CBAM_RESNET50 if known else None
-    return state, _recognised(path)
+    if not any(".cbam." in key for key in state):
+        return state, _recognised(path)
+    sizes = {key: tuple(value.shape) for key, value in state.items()}
+    known = all(sizes.get(key) == size for key, size in CBAM_RESNET50_SHAPES.items())
+    return _ours(state), CBAM_RESNET50 if known else None
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: object) -> None:
@@ -86,26 +87,18 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: object) -
     Raises UserError that names what is missing, left over or not of the network's shape.
     """
     expected = model.state_dict()
-    missing = [k for k in expected if k not in state and not k.endswith(UNUSED)]
-    extra = [key for key in state if key not in expected]
-    shapes = [
-        f"{key} is {tuple(state[key].shape)} and not {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    found = [
-        f"{what}: {_few(names)}"
-        for what, names in (
-            ("missing", missing),
-            ("left over", extra),
-            ("of another shape", shapes),
-        )
-        if names
-    ]
-    if found:
-        raise UserError(
-            f"{where}: expected the weights of this network, got others; " + "; ".join(found) + "."
-        )
+    faults = {
+        "missing": [k for k in expected if k not in state and not k.endswith(UNUSED)],
+        "left over": [key for key in state if key not in expected],
+        "of another shape": [
+            f"{key} is {tuple(state[key].shape)} and not {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in state and state[key].shape != value.shape
+        ],
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{fault}: {few(names)}" for fault, names in faults.items() if names)
+        raise UserError(f"{where}: expected the weights of this network, got others; {found}.")
     model.load_state_dict(expected | dict(state))
 
 
@@ -114,7 +107,15 @@ def read_state(path: Path) -> State:
 
     What else is in the file is not run. Raises UserError where it cannot be read or holds no state.
     """
-    return _unwrapped(_read(path), path)
+    data = _read(path)
+    if isinstance(data, dict):
+        data = next((data[key] for key in WRAPPERS if isinstance(data.get(key), dict)), data)
+    if not isinstance(data, dict) or not all(isinstance(v, Tensor) for v in data.values()):
+        raise UserError(
+            f"{path}: expected a network's state, names with tensors, by itself or below "
+            f"{' or '.join(repr(key) for key in WRAPPERS)}; this file holds something else."
+        )
+    return {str(key).removeprefix(PREFIX): value for key, value in data.items()}
 
 
 def _read(path: Path) -> Any:
@@ -130,48 +131,28 @@ def _read(path: Path) -> Any:
         ) from None
 
 
-def _unwrapped(data: Any, path: Path) -> State:
-    if isinstance(data, dict):
-        for key in WRAPPERS:
-            if isinstance(data.get(key), dict):
-                data = data[key]
-                break
-    if not isinstance(data, dict) or not all(isinstance(v, Tensor) for v in data.values()):
-        raise UserError(
-            f"{path}: expected a network's state, names with tensors, by itself or below "
-            f"{' or '.join(repr(key) for key in WRAPPERS)}; this file holds something else."
-        )
-    return {str(key).removeprefix(PREFIX): value for key, value in data.items()}
-
-
 def _ours(state: State) -> State:
-    translated = {}
-    for key, value in state.items():
-        for theirs, ours in AUTHORS.items():
-            key = re.sub(theirs, ours, key)
-        translated[key] = value
-    return translated
+    names = {key: key for key in state}
+    for theirs, ours in AUTHORS.items():
+        names = {key: re.sub(theirs, ours, name) for key, name in names.items()}
+    return {name: state[key] for key, name in names.items()}
 
 
-def _torchvision(name: str) -> Any:
+def _from_torchvision(name: str) -> tuple[State, Published]:
     try:
-        return get_weight(name)
+        weights: Any = get_weight(name)
     except (ValueError, AttributeError, KeyError) as error:
         raise UserError(
             f"--weights: torchvision has no weights '{name}'; name them as "
             f"{TORCHVISION}ResNet50_Weights.IMAGENET1K_V1. ({error})"
         ) from None
-
-
-def _download(weights: Any) -> State:
     try:
-        state: State = weights.get_state_dict(check_hash=True, weights_only=True)
+        return weights.get_state_dict(check_hash=True, weights_only=True), _published(weights)
     except (OSError, RuntimeError) as error:  # no network, or not the digest in the name
         raise UserError(
             f"{weights.url}: it cannot be downloaded: {error}. Fetch it by other means and pass "
             "the file with --weights."
         ) from None
-    return state
 
 
 def _published(weights: Any) -> Published:
@@ -189,19 +170,9 @@ def _recognised(path: Path) -> Published | None:
     """Return what is published for a file of torchvision's, known by the digest in its name."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    for weights in _all_weights():
-        stem = str(weights.url).rsplit("/", 1)[-1].removesuffix(".pth")
-        if digest.startswith(stem.rsplit("-", 1)[-1]):
-            return _published(weights)
-    return None
-
-
-def _all_weights() -> Iterator[Any]:
-    """Yield torchvision's weights of residual networks."""
     for name in list_models(include=["resnet*", "resnext*", "wide_resnet*"]):
-        yield from get_model_weights(name)
-
-
-def _few(names: list[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        for weights in get_model_weights(name):
+            stem = str(weights.url).rsplit("/", 1)[-1].removesuffix(".pth")
+            if digest.startswith(stem.rsplit("-", 1)[-1]):
+                return _published(weights)
+    return None

@@ -5,7 +5,14 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from attention_ablation.base.model import Model
-from attention_ablation.networks.shapes import BACKBONES, VGGShape
+from attention_ablation.base.registry import modules
+from attention_ablation.networks.network import Network
+
+BACKBONES: dict[str, Network] = {
+    name: network
+    for family in modules("attention_ablation.networks.families")
+    for name, network in family.NETWORKS.items()
+}
 
 
 class Named(Model):
@@ -45,7 +52,13 @@ class Backbone(BackboneSize, Named):
         return name
 
     @model_validator(mode="after")
-    def _norm_is_vggs(self) -> Self:
-        if self.norm is not None and not isinstance(BACKBONES[self.name], VGGShape):
-            raise ValueError(f"'norm' has no meaning for {self.name}; remove it")
+    def _the_networks_keys(self) -> Self:
+        for key in ("norm", "stem"):
+            if getattr(self, key) is not None and key not in self.network.keys:
+                raise ValueError(f"'{key}' has no meaning for {self.name}; remove it")
         return self
+
+    @property
+    def network(self) -> Network:
+        """What its family says of it."""
+        return BACKBONES[self.name]

@@ -1,111 +1,122 @@
-"""ResNet, ResNeXt and WideResNet: torchvision's classes with a gate in every block."""
+"""ResNet, ResNeXt and WideResNet in torch: torchvision's classes with places for gates."""
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from attention_ablation.gates.gate import build_gate
-from attention_ablation.gates.record import Attention
-from attention_ablation.networks.shapes import ResNetShape
+from attention_ablation.gates.build import Gates
+from attention_ablation.networks.families.resnet import ResNet
+from attention_ablation.networks.record import Backbone
 
 # The stem keeps its channels when the stages are widened (WideResNet18, Table 4).
 STEM_CHANNELS = 64
 
 
-class BasicBlock(resnet.BasicBlock):  # type: ignore[misc]
-    """Two 3x3 convolutions, the gate, then the shortcut. (N, C, H, W) -> (N, C', H/s, W/s)."""
+class Block(nn.Module):
+    """A residual block: convolutions, the gate, then the shortcut. (N, C, H, W) -> (N, C', ...)."""
 
+    convolutions: int
     gate: nn.Module
+    inside: bool  # whether the gate gets the maps of all convolutions
+    relu: nn.Module
+    downsample: nn.Module | None
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
-        """The BatchNorm before the gate."""
-        norm: nn.BatchNorm2d = self.bn2
+        norm: nn.BatchNorm2d = getattr(self, f"bn{self.convolutions}")
         return norm
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.gate(self.bn2(self.conv2(out)))
-        shortcut = x if self.downsample is None else self.downsample(x)
-        result: Tensor = self.relu(out + shortcut)
-        return result
-
-
-class Bottleneck(resnet.Bottleneck):  # type: ignore[misc]
-    """1x1, 3x3 and 1x1 convolutions, the gate, then the shortcut. (N, C, H, W) -> (N, 4C', ...)."""
-
-    gate: nn.Module
-
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The BatchNorm before the gate."""
-        norm: nn.BatchNorm2d = self.bn3
-        return norm
+    def added(self, x: Tensor) -> Tensor:
+        """Return the gated map with the shortcut added, before the last ReLU."""
+        maps = [x]
+        for i in range(1, self.convolutions + 1):
+            out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(maps[-1]))
+            maps.append(self.relu(out) if i < self.convolutions else out)
+        gated: Tensor = self.gate(maps[1:] if self.inside else maps[-1])
+        return gated + (x if self.downsample is None else self.downsample(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.gate(self.bn3(self.conv3(out)))
-        shortcut = x if self.downsample is None else self.downsample(x)
-        result: Tensor = self.relu(out + shortcut)
-        return result
+        out: Tensor = self.relu(self.added(x))
+        return out
+
+
+class BasicBlock(Block, resnet.BasicBlock):  # type: ignore[misc]
+    """Two 3x3 convolutions."""
+
+    convolutions = 2
+
+
+class Bottleneck(Block, resnet.Bottleneck):  # type: ignore[misc]
+    """1x1, 3x3 and 1x1 convolutions, the last one to four times the channels."""
+
+    convolutions = 3
+
+
+class GatedStage(nn.Sequential):
+    """Blocks, and a gate that makes the stage's output of all their sums: (N, C, H, W) -> ..."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        *blocks, gate = self
+        sums = []
+        for block in blocks:
+            sums.append(block.added(x))  # type: ignore[operator]
+            x = F.relu(sums[-1])  # not in place: the gate gets the sum
+        return F.relu(gate(sums))
 
 
 class GatedResNet(resnet.ResNet):  # type: ignore[misc]
     """torchvision's ResNet with widened stages, a scaled stem and gates.
 
     Args:
-        shape: depths, block type, groups and widening of the stages.
-        attention: the gate at the end of every block, before the shortcut is added.
-        width: factor on all channels, the stem's too.
-        stride: 'v1' strides in a bottleneck's first 1x1 convolution, 'v1.5' in its 3x3.
-        stem: 'cifar' starts with a 3x3 convolution of stride 1 and does not pool after it.
+        network: depths, block type, groups and widening of the stages.
+        backbone: width is a factor on all channels, the stem's too; stride 'v1' strides in a
+            bottleneck's first 1x1 convolution, 'v1.5' in its 3x3; stem 'cifar' starts with a 3x3
+            convolution of stride 1 and does not pool after it.
+        gates: at the end of every block or inside it, over every stage or at its end.
         classes: outputs.
 
     Shape: (N, 3, H, W) -> (N, classes).
     """
 
-    def __init__(
-        self,
-        shape: ResNetShape,
-        attention: Attention,
-        *,
-        width: float,
-        stride: str,
-        classes: int,
-        stem: str | None = None,
-    ) -> None:
+    def __init__(self, network: ResNet, backbone: Backbone, gates: Gates, classes: int) -> None:
         # Set before torchvision's constructor, which calls `_make_layer` below.
-        self._stem = int(STEM_CHANNELS * width)
-        self._stages = iter(shape.stage_channels(width))
+        self._stem = int(STEM_CHANNELS * backbone.width)
+        self._planes = iter(network.planes(backbone.width))
         super().__init__(
-            Bottleneck if shape.bottleneck else BasicBlock,
-            list(shape.depths),
+            Bottleneck if network.bottleneck else BasicBlock,
+            list(network.depths),
             num_classes=classes,
-            groups=shape.groups,
-            width_per_group=shape.width_per_group,
+            groups=network.groups,
+            width_per_group=network.width_per_group,
         )
         # The constructor fixes 64 channels for the stem and 512 for the last stage.
         self.conv1 = nn.Conv2d(3, self._stem, 7, stride=2, padding=3, bias=False)
-        if stem == "cifar":
+        if backbone.stem == "cifar":
             self.conv1 = nn.Conv2d(3, self._stem, 3, padding=1, bias=False)
             self.maxpool = nn.Identity()
         self.bn1 = nn.BatchNorm2d(self._stem)
-        blocks = [m for m in self.modules() if isinstance(m, BasicBlock | Bottleneck)]
-        for block in blocks:
-            channels = block.last_norm.num_features
-            block.gate = build_gate(attention, channels)
-            if shape.bottleneck and stride == "v1":
+        blocks: list[Any] = [m for m in self.modules() if isinstance(m, Block)]
+        inside = gates.attention.position == "inside-block"
+        ends = gates.at("inside-block" if inside else "block-end")
+        for block, gate in zip(blocks, ends, strict=True):
+            block.gate, block.inside = gate, inside
+            if network.bottleneck and backbone.stride == "v1":
                 block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-        self.fc = nn.Linear(channels, classes)
+        self._add_stages_gates(network, gates)
+        self.fc = nn.Linear(blocks[-1].last_norm.num_features, classes)
 
-    @property
-    def stages(self) -> dict[str, nn.Module]:
-        """The places whose outputs are feature maps, gates and shortcuts included, by name."""
-        return {f"layer{i}": getattr(self, f"layer{i}") for i in range(1, 5)}
+    def _add_stages_gates(self, network: ResNet, gates: Gates) -> None:
+        place = gates.attention.position
+        if place not in ("over-stage", "stage-end"):
+            return
+        for name, gate in zip(network.stages, gates.at(place), strict=False):
+            stage = getattr(self, name)
+            if place == "over-stage":
+                stage = GatedStage(*stage)
+                setattr(self, name, stage)
+            stage.add_module("gate", gate)
 
     def _make_layer(
         self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False
@@ -113,6 +124,6 @@ class GatedResNet(resnet.ResNet):  # type: ignore[misc]
         if planes == STEM_CHANNELS:  # the first stage
             self.inplanes = self._stem
         layer: nn.Sequential = super()._make_layer(
-            block, next(self._stages), blocks, stride, dilate
+            block, next(self._planes), blocks, stride, dilate
         )
         return layer

@@ -13,7 +13,6 @@ from attention_ablation.base.model import Model, Seed, canonical_json, short_has
 from attention_ablation.detectors.record import Detector
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
-from attention_ablation.networks.shapes import BACKBONES, VGGShape
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 
 
@@ -75,7 +74,7 @@ class DetectionSpec(Identity):
         """
         if self.detector.name == "faster-rcnn":
             return 1
-        plain = isinstance(BACKBONES[self.backbone.name], VGGShape) and not self.backbone.norm
+        plain = not self.backbone.network.normalises(self.backbone)
         alone = self.detector.name == "ssd" and plain and not self.attention.norm
         return 1 if alone else 2
 

@@ -25,7 +25,7 @@ NAMES_SHOWN = 4
 def chosen(sizing: Sizing | DetectionSizing, attention: Attention, task: str) -> dict[str, Any]:
     """Return what a tier chooses for a row, by the dotted key under which it stands there."""
     data = sizing.model_dump(mode="json", exclude={"backbones"})
-    if attention.reduction is None:
+    if attention.ratio is None:
         del data["reduction"]  # there is no MLP that it could change
     return flatten(data, f"{task}.")
 

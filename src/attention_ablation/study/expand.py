@@ -9,7 +9,7 @@ from typing import Any
 from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.model import Model
 from attention_ablation.detectors.record import Detector, DetectorSize
-from attention_ablation.detectors.shapes import gates_in_backbone
+from attention_ablation.detectors.shapes import check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone, BackboneSize
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
@@ -22,7 +22,7 @@ from attention_ablation.study.config import (
     Tier,
 )
 from attention_ablation.study.confounds import check_recipes, chosen
-from attention_ablation.study.files import check_fit, load_study, load_tier, parse
+from attention_ablation.study.files import load_study, load_tier, parse
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> AnySpec:
     detector = parse(Detector, {"name": row.detector} | _size(sized, DetectorSize), where)
     inside = gates_in_backbone(detector)
     first = _classification(row.backbone, attention if inside else Attention(), tier, where)
-    gate = first.attention if inside else _reduced(attention, sized.reduction)
+    gate = first.attention if inside else attention.reduced(sized.reduction)
     check_fit(gate, first.backbone, where, detector)
     parts = {
         "backbone": first.backbone,
@@ -240,19 +240,13 @@ def _spec(row: Row, study: Study, tier: Tier, root: Path) -> AnySpec:
 def _classification(name: str, attention: Attention, tier: Tier, where: str) -> Spec:
     sized = tier.classification.sizing(name)
     backbone = parse(Backbone, {"name": name} | _size(sized, BackboneSize), where)
-    gate = _reduced(attention, sized.reduction)
+    gate = attention.reduced(sized.reduction)
     check_fit(gate, backbone, where)
     return Spec(backbone=backbone, attention=gate, recipe=sized.recipe)
 
 
 def _size(sized: Model, size: type[Model]) -> dict[str, Any]:
     return sized.model_dump(include=set(size.model_fields))
-
-
-def _reduced(attention: Attention, reduction: int | None) -> Attention:
-    if attention.reduction is None or reduction is None:
-        return attention
-    return attention.model_copy(update={"reduction": reduction})
 
 
 def _chosen(row: Row, plan: Plan) -> dict[str, Any]:

@@ -12,11 +12,9 @@ from attention_ablation.base.io import read_csv
 from attention_ablation.base.model import Model
 from attention_ablation.base.yaml import read_yaml
 from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import check_detector, gated_channels
+from attention_ablation.detectors.shapes import check_fit
 from attention_ablation.gates.modules import seal
-from attention_ablation.gates.record import Attention
-from attention_ablation.networks.record import Backbone
-from attention_ablation.networks.shapes import BACKBONES
+from attention_ablation.networks.record import BACKBONES, Backbone
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
 from attention_ablation.study.config import (
     CurvesFigure,
@@ -111,39 +109,6 @@ def _listed(kind: str, folder: Path, pattern: str, name: str, where: object) -> 
             "it there."
         )
     return files[name]
-
-
-def check_fit(
-    attention: Attention, backbone: Backbone, where: object, detector: Detector | None = None
-) -> None:
-    """Raise UserError where a gate does not fit the narrowest place of a network.
-
-    The gates are the backbone's or, with a detector, where that one has them.
-    """
-    shape = BACKBONES[backbone.name]
-    if shape.narrowest(backbone.width) < 1:
-        raise UserError(
-            f"{where}: expected a width that leaves {backbone.name} a channel everywhere, got "
-            f"{backbone.width:g}; raise it."
-        )
-    name, width = backbone.name, backbone.width
-    gates = shape.gated_channels(width)
-    if detector is not None:
-        check_detector(detector, backbone, where)
-        gates = gated_channels(detector, backbone)
-        name = f"{detector.name} on {name}"
-        width = width if detector.name == "faster-rcnn" else detector.width
-    if not gates and attention != Attention():
-        raise UserError(
-            f"{where}: expected no attention in {name}, which has no gates, got "
-            f"'{attention.slug}'; take 'none' or another backbone."
-        )
-    if attention.reduction is not None and attention.reduction > min(gates):
-        raise UserError(
-            f"{where}: expected a reduction of at most {min(gates)}, the fewest channels at a gate "
-            f"of {name} at width {width:g}, got {attention.reduction}; lower the "
-            "reduction or raise the width."
-        )
 
 
 def _read_rows(path: Path, study: StudyFile) -> list[Row]:

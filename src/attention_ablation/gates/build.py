@@ -1,0 +1,141 @@
+"""From a study's gate to a module: CBAM's, or of a class in a file of the package or a user."""
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from attention_ablation.base.errors import UserError, brief
+from attention_ablation.gates.cbam import build_cbam
+from attention_ablation.gates.modules import read_module
+from attention_ablation.gates.record import Attention
+from attention_ablation.gates.source import Channels, Place, builtin_gates
+
+Maps = Tensor | list[Tensor]
+
+
+class FileGate(nn.Module):
+    """A gate made by a class in a file, its output held to the shape and dtype of its input.
+
+    An attention map alone, (N, C, 1, 1), would be broadcast by the addition that follows in a
+    residual block, and the network would train as another one than was meant; and a map of single
+    precision under autocast would make all maps that follow single precision.
+
+    Shape: (N, C, H, W), or a list that ends with it -> (N, C, H, W).
+    """
+
+    def __init__(self, attention: Attention, channels: Channels) -> None:
+        super().__init__()
+        self.attention = attention
+        self.channels = channels
+        self.gate = self._make()
+
+    def restart(self, stream: int) -> None:
+        """Make the gate anew on the CPU, its initial weights drawn from a stream of their own.
+
+        They are those that its constructor gives it: what the authors' code does to convolutions
+        and linear layers is for the gates of the paper.
+        """
+        # The stream of the training, from which dropout draws, stays where it was.
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would set the generators of GPUs as well.
+            torch.default_generator.manual_seed(stream)
+            self.gate = self._make()
+
+    def forward(self, maps: Maps) -> Tensor:
+        """Return what the gate makes of its maps. Raises UserError for another shape or dtype."""
+        out: Tensor = self.gate(maps)
+        x = maps if isinstance(maps, Tensor) else maps[-1]
+        if out.shape != x.shape:
+            raise UserError(
+                f"{self.attention.source}: expected the shape that came in, {tuple(x.shape)}, got "
+                f"{tuple(out.shape)}; return x times its attention, not the attention alone."
+            )
+        if out.dtype != x.dtype:
+            raise UserError(
+                f"{self.attention.source}: expected {x.dtype}, the dtype that came in, got "
+                f"{out.dtype}; return x * weights.to(x.dtype)."
+            )
+        return out
+
+    def _make(self) -> nn.Module:
+        options, channels = self.attention.options or {}, self.channels
+        made = load_class(self.attention)
+        try:
+            return made(list(channels) if isinstance(channels, list) else channels, **options)
+        except (Exception, SystemExit) as error:
+            given = "".join(f", {key}={value!r}" for key, value in options.items())
+            raise UserError(
+                f"{self.attention.source}: {made.__name__}({channels}{given}) fails: "
+                f"{brief(error)}. `attention-ablation check` tries it with many numbers of "
+                "channels."
+            ) from error
+
+
+class Gates:
+    """The gates of one network, made while it is built, by the channels at each of its places."""
+
+    def __init__(self, attention: Attention, places: Mapping[Place, Sequence[Channels]]) -> None:
+        self.attention = attention
+        self.places = places
+
+    def at(self, place: Place) -> Iterator[nn.Module]:
+        """Yield the module for each place in turn: an identity where the gate stands elsewhere."""
+        for channels in self.places.get(place, ()):
+            here = self.attention.position == place
+            yield build_gate(self.attention, channels) if here else nn.Identity()
+
+
+def build_gate(attention: Attention, channels: Channels) -> nn.Module:
+    """Return the gate that `attention` describes; no attention at all gives the identity.
+
+    Raises ValueError as CBAM's parts do, and UserError where a class in a file cannot be made.
+    """
+    if attention.source:
+        return FileGate(attention, channels)
+    assert isinstance(channels, int)  # it stands at a block's end
+    return build_cbam(attention, channels)
+
+
+@cache
+def load_class(attention: Attention) -> type[nn.Module]:
+    """Return the class of a gate, its file run; a user's path counts from the working folder.
+
+    What runs is what was hashed: Python's import would take bytecode that it kept of an earlier
+    version, where size and second of both agree.
+
+    Raises UserError where the file cannot be read or run, is not the one with the hash, or has no
+    such module class.
+    """
+    if attention.gate is not None:
+        module = import_module(f"{__package__}.{attention.gate}")
+        own: type[nn.Module] = getattr(module, builtin_gates()[attention.gate].name)
+        return own
+    path = Path(str(attention.module_file))
+    source = read_module(attention, path, attention.module)
+    namespace = ModuleType(f"{path.stem}_{hashlib.sha256(source).hexdigest()[:10]}")
+    namespace.__file__ = str(path)
+    sys.modules[namespace.__name__] = namespace  # dataclasses and torch.compile look it up
+    try:
+        exec(compile(source, path, "exec"), namespace.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[namespace.__name__]
+        raise UserError(f"{path}: it does not run: {brief(error)}") from error
+    found = vars(namespace).get(str(attention.module_class))
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UserError(
+            f"{attention.module}: expected a class derived from torch.nn.Module, got {found!r}."
+        )
+    if (place := getattr(found, "place", "block-end")) != attention.position:
+        raise UserError(
+            f"{attention.module}: expected a gate at {attention.position}, as planned from its "
+            f"file without running it, got one at {place}; write both the class and its place in "
+            "that file."
+        )
+    return found

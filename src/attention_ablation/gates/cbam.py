@@ -1,0 +1,143 @@
+"""CBAM (Woo et al. 2018): channel attention, spatial attention, and their arrangements.
+
+With the average pooling alone the channel attention is the squeeze-and-excitation gate (Hu et al.
+2018).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from attention_ablation.gates.record import Attention
+
+POOLS = {
+    "avg": lambda x: x.mean(dim=(2, 3)),
+    # Not adaptive_max_pool2d, whose gradient is not deterministic on a GPU; not amax, whose
+    # gradient takes four passes over the map.
+    "max": lambda x: x.flatten(2).max(dim=2).values,
+}
+# The authors' code sets this momentum for the BatchNorm that follows the spatial convolution.
+NORM_MOMENTUM = 0.01
+
+
+class ChannelAttention(nn.Module):
+    """Raw channel attention (eq. 2): sum over the pools p of MLP(p(F)), before the sigmoid.
+
+    `MLP = Linear(C, C/r), ReLU, Linear(C/r, C)`, with biases, is shared by the pools. Its hidden
+    layer has round(C / r) units: the paper's MobileNet counts need the rounding.
+
+    Shape: (N, C, H, W) -> (N, C, 1, 1). Raises ValueError for a reduction above the channels.
+    """
+
+    def __init__(self, channels: int, *, pooling: str = "avg&max", reduction: int = 16) -> None:
+        super().__init__()
+        if reduction > channels:
+            raise ValueError(
+                f"expected a reduction of at most the {channels} channels, got {reduction}"
+            )
+        hidden = round(channels / reduction)
+        self.pools = pooling.split("&")
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.stack([POOLS[pool](x) for pool in self.pools])  # (pools, N, C)
+        raw: Tensor = self.mlp(pooled).sum(dim=0)
+        return raw[:, :, None, None]
+
+
+class ChannelPool(nn.Module):
+    """The maximum and the mean over the channels, in that order: (N, C, H, W) -> (N, 2, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x.max(dim=1, keepdim=True).values, x.mean(dim=1, keepdim=True)], dim=1)
+
+
+class SpatialAttention(nn.Module):
+    """Raw spatial attention (eq. 3): BN(conv_kxk(descriptor(F))), before the sigmoid.
+
+    The convolution has no bias. The BatchNorm is in the authors' code and not in the paper's
+    formula; its weight starts at 0, so that the gate starts as the constant 0.5.
+
+    Args:
+        channels: C.
+        descriptor: 'pool' (maximum and mean over the channels) or 'conv1x1' (learned, Table 2; of
+            what follows it the paper says nothing: BatchNorm, as after every other convolution).
+        kernel: k, odd.
+        norm: False leaves the BatchNorm out, as in the paper's formula.
+
+    Shape: (N, C, H, W) -> (N, 1, H, W). Raises ValueError for an even kernel.
+    """
+
+    def __init__(
+        self, channels: int, *, descriptor: str = "pool", kernel: int = 7, norm: bool = True
+    ) -> None:
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"expected an odd kernel so that the map keeps its size, got {kernel}")
+        self.descriptor: nn.Module = ChannelPool()
+        if descriptor == "conv1x1":
+            self.descriptor = nn.Sequential(
+                nn.Conv2d(channels, 1, 1, bias=False), nn.BatchNorm2d(1, momentum=NORM_MOMENTUM)
+            )
+        inputs = 2 if descriptor == "pool" else 1
+        self.conv = nn.Conv2d(inputs, 1, kernel, padding=kernel // 2, bias=False)
+        self.norm: nn.Module = nn.Identity()
+        if norm:
+            self.norm = nn.BatchNorm2d(1, momentum=NORM_MOMENTUM)
+            nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raw: Tensor = self.norm(self.conv(self.descriptor(x)))
+        return raw
+
+
+class Gate(nn.Module):
+    """One attention, applied: F -> sigmoid(A(F)) * F. Shape: (N, C, H, W) -> the same."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights: Tensor = self.attention(x).sigmoid()
+        # In this order the product keeps the memory layout of x. Autocast makes the sum over pools,
+        # and so the weights, single precision, which the product would hand on to all that follows.
+        return x * weights.to(x.dtype)
+
+
+class ParallelGate(nn.Module):
+    """Both attentions see F; one sigmoid normalises their sum: F -> sigmoid(Ac(F) + As(F)) * F.
+
+    The raw outputs, (N, C, 1, 1) and (N, 1, H, W), are broadcast to a 3-D map for each image
+    (section 4.1, 'Arrangement'). Shape: (N, C, H, W) -> the same.
+    """
+
+    def __init__(self, channel: nn.Module, spatial: nn.Module) -> None:
+        super().__init__()
+        self.channel = channel
+        self.spatial = spatial
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Cast before they are broadcast, so that no map of single precision is kept.
+        raw: Tensor = self.channel(x).to(x.dtype) + self.spatial(x).to(x.dtype)
+        return x * raw.sigmoid()
+
+
+def build_cbam(attention: Attention, channels: int) -> nn.Module:
+    """Return the parts that `attention` names, arranged; the identity where it names none.
+
+    Channel-first is F' = Mc(F) * F, F'' = Ms(F') * F' (eq. 1). Raises ValueError as the parts do.
+    """
+    parts: list[nn.Module] = []
+    if attention.pooling:
+        channel = attention.model_dump(include={"pooling", "reduction"})
+        parts.append(ChannelAttention(channels, **channel))
+    if attention.descriptor:
+        spatial = attention.model_dump(include={"descriptor", "kernel", "norm"})
+        parts.append(SpatialAttention(channels, **spatial))
+    if attention.arrangement == "parallel":
+        return ParallelGate(*parts)
+    if attention.arrangement == "spatial-first":
+        parts.reverse()
+    return nn.Sequential(*map(Gate, parts)) if parts else nn.Identity()

@@ -1,0 +1,149 @@
+"""What the file of a gate says of it, read without importing it: its class, place and options."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from attention_ablation.base.errors import UserError, brief, unknown
+
+# Where a gate stands: on each block's output before the shortcut is added; among the convolutions
+# of a block; over the outputs of a stage's blocks; on the output of every stage but the last.
+Place = Literal["block-end", "inside-block", "over-stage", "stage-end"]
+# The channels of the map that a gate gets; inside a block, of each of its maps.
+Channels = int | list[int]
+PLACES: tuple[Place, ...] = get_args(Place)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A gate's class as its file declares it.
+
+    Args:
+        name: of the class.
+        place: its class attribute `place`.
+        options: what it is made with beside the channels, with its default, `...` where that is
+            computed or there is none; None: not known.
+        required: the options without a default.
+    """
+
+    name: str
+    place: Place = "block-end"
+    options: Mapping[str, Any] | None = None
+    required: tuple[str, ...] = ()
+
+    def check(self, options: Mapping[str, Any], place: str | None, where: object) -> None:
+        """Raise UserError for options that the class does not take, or another place than its."""
+        for option in options if self.options is not None else ():
+            if option not in self.options:  # type: ignore[operator]
+                raise unknown("option", option, self.options or (), where)
+        if missing := [option for option in self.required if option not in options]:
+            raise UserError(f"{where}: {self.name} needs the option '{missing[0]}'; add it.")
+        if place not in (None, self.place):
+            raise UserError(
+                f"{where}: expected the place '{self.place}', which {self.name} declares, got "
+                f"'{place}'; leave it out."
+            )
+
+
+def declared(source: bytes, name: str, path: object) -> Declared:
+    """Return what a file says of the class called `name`.
+
+    Raises UserError where the file is not Python, has no such class, or names no known place.
+    """
+    classes = _classes(source, path)
+    if name in classes:
+        return _describe(classes[name], classes, path)
+    if re.search(rf"\b{name}\b|import \*", source.decode(errors="replace")):
+        return Declared(name)  # assigned or imported there: only running the file says more
+    raise unknown("class", name, classes, path)
+
+
+@cache
+def builtin_gates() -> dict[str, Declared]:
+    """Return the gates of the package by name: the files here with one class made with channels."""
+    gates = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        classes = _classes(path.read_bytes(), path)
+        made = [
+            node
+            for node in classes.values()
+            for part in node.body
+            if isinstance(part, ast.FunctionDef) and part.name == "__init__"
+            if ast.unparse(part.args).startswith("self, channels")
+        ]
+        if len(made) == 1:
+            gates[path.stem] = _describe(made[0], classes, path)
+    return gates
+
+
+def with_defaults(gate: str, options: Mapping[str, Any], place: str | None) -> dict[str, Any]:
+    """Return the options and the place of a gate of the package, the defaults filled in.
+
+    Raises UserError for an unknown gate, and as `Declared.check`.
+    """
+    if gate not in builtin_gates():
+        raise unknown("gate", gate, builtin_gates(), "gates")
+    found = builtin_gates()[gate]
+    found.check(options, place, gate)
+    known = {name: value for name, value in (found.options or {}).items() if value is not ...}
+    # By way of JSON, which has lists for tuples, as the run's file gives them back.
+    filled = json.loads(json.dumps({**known, **options}))
+    return {"options": filled, "place": None if found.place == "block-end" else found.place}
+
+
+def _classes(source: bytes, path: object) -> dict[str, ast.ClassDef]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: it does not run: {brief(error)}") from None
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _describe(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef], path: object) -> Declared:
+    """Return what a class says, with what it inherits from classes of the same file."""
+    statements = [part for each in _lineage(node, classes) for part in each.body]
+    values = [part.value for part in statements if _assigns_place(part)]  # type: ignore[attr-defined]
+    place = _literal(values[0]) if values else "block-end"
+    if place not in PLACES:
+        raise unknown("place", place, PLACES, f"{path}: {node.name}")
+    for part in statements:
+        if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+            return Declared(node.name, place, *_options(part.args))
+    return Declared(node.name, place)
+
+
+def _lineage(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
+    yield node
+    others = {name: other for name, other in classes.items() if name != node.name}
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in others:
+            yield from _lineage(others[base.id], others)
+
+
+def _assigns_place(part: ast.stmt) -> bool:
+    targets = part.targets if isinstance(part, ast.Assign) else [getattr(part, "target", None)]
+    return any(isinstance(target, ast.Name) and target.id == "place" for target in targets)
+
+
+def _options(args: ast.arguments) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Return the options with their defaults, None where all are taken, and those without one."""
+    positional = [*args.posonlyargs, *args.args]
+    defaults = [None] * (len(positional) - len(args.defaults)) + args.defaults
+    pairs = [*zip(positional, defaults, strict=True)][2:]  # after self and channels
+    pairs += zip(args.kwonlyargs, args.kw_defaults, strict=True)
+    required = tuple(arg.arg for arg, default in pairs if default is None)
+    if args.kwarg:
+        return None, required
+    return {arg.arg: _literal(default) for arg, default in pairs}, required
+
+
+def _literal(node: ast.expr | None) -> Any:
+    try:
+        return ... if node is None else ast.literal_eval(node)
+    except ValueError:
+        return ...

@@ -1,0 +1,67 @@
+"""What a family says of each of its networks; planning and building read the same."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from attention_ablation.gates.source import Channels, Place
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from attention_ablation.gates.build import Gates
+    from attention_ablation.networks.record import Backbone
+
+# The channels of every gate at each place; a gate inside a block gets a list of maps.
+Places = Mapping[Place, Sequence[Channels]]
+
+
+class Network(ABC):
+    """A network that a study may name.
+
+    A file of `networks/families` holds such records by their names, in a mapping NETWORKS. Its
+    last layer is called 'fc' or 'classifier', so that a detector and the initialisation find it.
+    """
+
+    # What a detector's layout, and whoever else needs more than this class says, goes by.
+    family: ClassVar[str]
+    # Of a backbone's keys 'norm' and 'stem' those that it takes.
+    keys: ClassVar[frozenset[str]] = frozenset()
+    # The modules whose outputs are feature maps, gates and shortcuts included, for Grad-CAM.
+    stages: ClassVar[tuple[str, ...]] = ()
+    # Whether its convolutions are in groups, which costs more.
+    grouped: bool = False
+
+    @property
+    @abstractmethod
+    def convolutions(self) -> int:
+        """Convolutions in its blocks."""
+
+    @abstractmethod
+    def narrowest(self, width: float) -> int:
+        """Return the channels where there are fewest, with all channels times `width`."""
+
+    @abstractmethod
+    def places(self, width: float) -> Places:
+        """Return the channels of every gate at each place that it has."""
+
+    @abstractmethod
+    def build(self, backbone: Backbone, gates: Gates, classes: int) -> nn.Module:
+        """Return the network with the modules of `gates.at(place)` at each of its places.
+
+        Shape: (N, 3, H, W) -> (N, classes).
+        """
+
+    def gated_channels(self, width: float, place: Place = "block-end") -> Sequence[Channels]:
+        """Return the channels of every gate at a place; none where it has no such place."""
+        return self.places(width).get(place, [])
+
+    def normalises(self, backbone: Backbone) -> bool:
+        """Whether it has a BatchNorm."""
+        return True
+
+    def taps(self, width: float) -> dict[str, int]:
+        """Return the children of `features` that a single-shot detector sees, with channels."""
+        return {}
