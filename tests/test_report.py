@@ -13,10 +13,11 @@ from scipy import stats
 
 from attention_ablation.cli.main import main
 from attention_ablation.evidence.statistics import contest
+from attention_ablation.figures.error_curves import CurvesFigure
 from attention_ablation.report.collect import collect
 from attention_ablation.report.numbers import table_frame
 from attention_ablation.report.tables import write_table
-from attention_ablation.study.config import Config, CurvesFigure
+from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
 from tests.run_folders import ROWS, write_metrics
 
@@ -213,7 +214,8 @@ def test_the_curves_show_three_networks_in_two_splits(
     plan = load_plan(Config(study="cbam", tier="tiny", seeds=[0, 1]))
     figure = plan.study.figures["figure4"]
     assert isinstance(figure, CurvesFigure)
-    runs = plan.panel_runs(figure.panels[0])
+    rows = figure.panels[0].rows
+    runs = [run for key in rows for run in plan.row_runs("table4", key)]
     for run, level in zip(runs, itertools.count(10, 10), strict=False):
         folder = plan.runs_folder / run.path
         folder.mkdir(parents=True)

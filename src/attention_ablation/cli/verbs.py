@@ -21,13 +21,7 @@ from attention_ablation.base.model import Model
 from attention_ablation.base.yaml import parse_yaml
 from attention_ablation.datasets.records import ClutteredDigits, ClutteredScenes
 from attention_ablation.study.claims import ClaimsFile
-from attention_ablation.study.config import (
-    Config,
-    DetectionsFigure,
-    ReferenceFigure,
-    StudyFile,
-    Tier,
-)
+from attention_ablation.study.config import Config, StudyFile, Tier
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study, merged, parse
 
@@ -137,22 +131,8 @@ def _render(plan: Plan, name: str, frame: "Callable[[], pd.DataFrame]") -> None:
         from attention_ablation.report.tables import write_table
 
         write_table(plan, name, frame())
-    elif name in plan.gradcam_figures:
-        from attention_ablation.figures.gradcam import write_gradcam
-
-        write_gradcam(plan, name)
-    elif isinstance(plan.study.figures[name], ReferenceFigure):
-        from attention_ablation.figures.reference_curves import write_reference
-
-        write_reference(plan, name)
-    elif isinstance(plan.study.figures[name], DetectionsFigure):
-        from attention_ablation.figures.detections import write_detections
-
-        write_detections(plan, name)
     else:
-        from attention_ablation.figures.error_curves import write_figure
-
-        write_figure(plan, name)
+        plan.study.figures[name].write(plan, name)
 
 
 def chosen_plan(options: argparse.Namespace) -> Plan:

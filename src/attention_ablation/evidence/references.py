@@ -28,5 +28,5 @@ def _last(plan: Plan, reference: Reference, row: tuple[str, str], metric: str) -
     for curve in reference.curves.values():
         if curve.row == ":".join(row):
             read = read_curve(plan.study_folder / curve.file)
-            return Decimal(str(read[COLUMNS[metric]][-1]))
+            return Decimal(str(read[metric][-1]))
     return None

@@ -9,7 +9,6 @@ import pandas as pd
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import read_text
 from attention_ablation.evidence.counted import COMPLEXITY_CSV
-from attention_ablation.figures.gradcam_means import gradcam_csv
 from attention_ablation.report.claims import CLAIMS_CSV, CLAIMS_MD, rendered_claims
 from attention_ablation.report.collect import RUNS_CSV, runs_csv
 from attention_ablation.report.comparable import conditions, confounds
@@ -37,15 +36,16 @@ def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
     if plan.study.claims:
         names = [CLAIMS_CSV, CLAIMS_MD]
         findings += _files(plan.folder, names, lambda: rendered_claims(plan, runs))
-    for name in plan.gradcam_figures:
-        path = f"figures/{name}.csv"
-        findings += _files(plan.folder, [path], partial(_gradcam, plan, name, path))
+    for name in plan.figures:
+        if plan.study.figures[name].numbers:
+            path = f"figures/{name}.csv"
+            findings += _files(plan.folder, [path], partial(_figure, plan, name, path))
     findings += _files(plan.folder, [REPORT], lambda: {REPORT: rendered_report(plan, runs)})
     return findings
 
 
-def _gradcam(plan: Plan, name: str, path: str) -> dict[str, str]:
-    return {path: gradcam_csv(plan, name)}
+def _figure(plan: Plan, name: str, path: str) -> dict[str, str]:
+    return {path: plan.study.figures[name].csv(plan)}
 
 
 def describe(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:

@@ -18,14 +18,7 @@ from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 from attention_ablation.networks.shapes import BACKBONES
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
-from attention_ablation.study.config import (
-    GradCamFigure,
-    ReferenceFigure,
-    Row,
-    Study,
-    StudyFile,
-    Tier,
-)
+from attention_ablation.study.config import Row, Study, StudyFile, Tier
 from attention_ablation.study.metrics import METRICS
 from attention_ablation.study.references import check_references
 
@@ -222,23 +215,4 @@ def _check_references(study: Study, where: Path) -> None:
             if key not in keys:
                 raise unknown("row", key, keys, f"{where}: {place}: {table}")
     for name, figure in study.figures.items():
-        place = f"{where}: figures.{name}"
-        if isinstance(figure, GradCamFigure):
-            _check_one_backbone(study, figure, place)
-        elif isinstance(figure, ReferenceFigure):
-            if figure.reference not in study.references:
-                raise unknown("reference", figure.reference, study.references, place)
-            curves = study.references[figure.reference].curves
-            for curve in (name for panel in figure.panels for name in panel.curves):
-                if curve not in curves:
-                    raise unknown("curve", curve, curves, place)
-
-
-def _check_one_backbone(study: Study, figure: GradCamFigure, where: str) -> None:
-    rows = [row for row in study.table_rows(figure.table) if row.key in figure.rows]
-    backbones = list(dict.fromkeys(row.backbone for row in rows))
-    if len(backbones) > 1:
-        raise UserError(
-            f"{where}: expected rows with one backbone, whose maps come from the same images and "
-            f"the same layer, got {', '.join(backbones)}; leave some out."
-        )
+        figure.check(study, f"{where}: figures.{name}")

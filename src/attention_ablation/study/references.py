@@ -37,20 +37,20 @@ class Reference(Model):
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """Return epochs and errors (%) of a curve, in the names of its columns.
+    """Return a curve's epochs, as `epoch`, and its errors (%) by metric.
 
     Raises UserError where the file is not such a curve, epochs counted from 1 without a gap.
     """
-    needed = ["epoch", *COLUMNS.values()]
+    needed = {"epoch": "epoch"} | COLUMNS
     columns, records = read_csv(path)
     lines = [line for _, line in records]
-    if not lines or not set(needed) <= set(columns):
-        raise UserError(f"{path}: expected lines below the columns {', '.join(needed)}.")
+    if not lines or not set(needed.values()) <= set(columns):
+        raise UserError(f"{path}: expected lines below the columns {', '.join(needed.values())}.")
     try:
-        curve = {name: [float(line[name]) for line in lines] for name in needed}
+        curve = {name: [float(line[of]) for line in lines] for name, of in needed.items()}
     except (TypeError, ValueError):
-        raise UserError(f"{path}: expected numbers below {', '.join(needed)}.") from None
-    errors = [value for name in COLUMNS.values() for value in curve[name]]
+        raise UserError(f"{path}: expected numbers below {', '.join(needed.values())}.") from None
+    errors = [value for name in COLUMNS for value in curve[name]]
     if curve["epoch"] != [*range(1, len(lines) + 1)]:
         raise UserError(f"{path}: expected epochs 1, 2, 3 and so on, a line for each.")
     if not all(math.isfinite(value) and 0 <= value <= 100 for value in errors):

@@ -8,20 +8,13 @@ import pandas as pd
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.evidence.statistics import bootstrap_interval, t_interval
+from attention_ablation.figures.gradcam import GradCamFigure
 from attention_ablation.runs.folder import GRADCAM_IMAGES, read_gradcam, read_outcome
 from attention_ablation.runs.records import GRADCAM_MEANS, read_sealed
-from attention_ablation.study.config import GradCamFigure
 from attention_ablation.study.expand import Plan
 
 COLUMNS = ["row", "metric", "mean", "ci_low", "ci_high", "interval", "n_images", "n_seeds"]
 IMAGES, SEEDS = "bootstrap over images", "t over seeds"
-
-
-def gradcam_csv(plan: Plan, name: str) -> str:
-    """Return the text of a Grad-CAM figure's CSV."""
-    figure = plan.study.figures[name]
-    assert isinstance(figure, GradCamFigure)
-    return gradcam_frame(plan, figure).to_csv(index=False)
 
 
 def gradcam_frame(plan: Plan, figure: GradCamFigure) -> pd.DataFrame:
