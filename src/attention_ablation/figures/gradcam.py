@@ -156,11 +156,10 @@ def _draw_scale(figure: Any, axes: Any) -> None:
 
 def _numbers(means: "pd.DataFrame", key: str, n: int, seeds: int) -> str:
     lines = []
-    by = means[means["row"] == key].set_index("metric")
     for metric, text in SHOWN_MEANS.items():
-        if metric in by.index:
-            mean, low, high = by.loc[metric, ["mean", "ci_low", "ci_high"]].astype(float)
-            lines.append(f"{text} {mean:.2f}" + f" [{low:.2f}, {high:.2f}]" * (low <= high))
+        for line in means[(means["row"] == key) & (means["metric"] == metric)].to_dict("records"):
+            low, high = line["ci_low"], line["ci_high"]
+            lines.append(f"{text} {line['mean']:.2f}" + f" [{low:.2f}, {high:.2f}]" * (low <= high))
     return "\n".join(lines + [f"n = {n} of {seeds} seeds"] * (n < seeds))
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from attention_ablation import __version__
 from attention_ablation.base.io import Missing, read_bytes, write_text
 from attention_ablation.evidence.counted import counted_lines
-from attention_ablation.report.html_claims import page_claims
+from attention_ablation.report.claims import page_claims
 from attention_ablation.report.html_tables import page_table
 from attention_ablation.report.numbers import DASH
 from attention_ablation.report.provenance import run_record

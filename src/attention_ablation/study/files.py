@@ -60,11 +60,8 @@ def load_study(folder: Path, name: str, where: object) -> Study:
     parts = {key: getattr(file, key) for key in StudyFile.model_fields}
     study = Study(name=name, rows=rows, claims=claims, **parts)
     _check_references(study, path / "study.yaml")
-    named = [f"{row.table}:{row.key}" for row in rows]
-    check_references(study.references, named, path, path / "study.yaml")
-    columns = {name: table.columns for name, table in study.tables.items()}
-    keys = {name: [row.key for row in study.table_rows(name)] for name in study.tables}
-    check_claims(claims, columns, keys, path / "claims.yaml")
+    check_references(study, path, path / "study.yaml")
+    check_claims(study, path / "claims.yaml")
     return study
 
 
