@@ -104,7 +104,6 @@ class GradCam(Model):
 
     status: Literal["completed", "diverged"]
     method: Text | None = None
-    version: Count | None = None
     layer: Text | None = None
     map_size: Size | None = None
     least_map_size: Count | None = None
