@@ -23,7 +23,7 @@ from attention_ablation.study.config import Study
 from attention_ablation.study.confounds import CHANGES_NUMBERS
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.metrics import COUNTED
-from attention_ablation.study.references import COLUMNS, Reference, read_curve
+from attention_ablation.study.references import COLUMNS, read_curve
 
 Verdict = Literal["supported", "contradicted", "undecided", "not run"]
 PaperVerdict = Literal["holds", "does not hold", "not printed"]
@@ -33,12 +33,11 @@ PaperVerdict = Literal["holds", "does not hold", "not printed"]
 class JudgedPair:
     """A comparison with all that is said of it: a line of claims.csv and of the page.
 
-    There is one of: `differences`, the first row's value less the second's in the metric's unit,
-    one for each seed that both rows completed; `exact`, of counted numbers, in percent of the
-    second for at-most-more; or neither, for which `obstacle` gives the reason. `diverged` says that
-    a run of either row diverged.
+    There are `differences`, the first row's value less the second's in the metric's unit, one for
+    each seed that both rows completed; or `exact`, of counts, in percent of the second's with
+    at-most-more; or neither, for the reason `obstacle`.
 
-    hypothesis: the same for comparisons that ask the same of the same runs.
+    hypothesis: of a comparison that is tested; the same where the same is asked of the same runs.
     reference: whose published curves it is made on, where it is not made on our runs.
     paper_difference: between the paper's own cells, None where one is not printed.
     p_adjusted: the p-value of its test, adjusted for the whole ledger, where there is a test.
@@ -48,7 +47,6 @@ class JudgedPair:
     pair: Pair
     differences: tuple[float, ...] = ()
     exact: Decimal | None = None
-    diverged: bool = False
     obstacle: str = ""
     hypothesis: Hashable = None
     reference: str = ""
@@ -60,11 +58,6 @@ class JudgedPair:
     def text(self) -> str:
         """The comparison in words, with whose published curves it is made on, if it is."""
         return self.pair.text + f" ({self.reference})" * bool(self.reference)
-
-    @property
-    def tested(self) -> bool:
-        """Whether it is in the family of tests: there are runs, and seeds may change the answer."""
-        return not self.reference and (self.diverged or bool(self.differences))
 
     @property
     def n(self) -> int:
@@ -111,12 +104,10 @@ class JudgedPair:
         if self.exact is not None:
             holds = self.pair.comparison.holds(self.exact)
             return ("supported" if holds else "contradicted"), ""
-        if self.diverged:
-            return "undecided", self.obstacle
-        if self.p_adjusted is None or not self.differences:
+        if self.p_adjusted is None:
             return "not run", self.obstacle
-        if self.n == 1:
-            return "undecided", "one seed"
+        if self.n < 2:
+            return "undecided", self.obstacle or "one seed"
         if self.p_adjusted > ALPHA:
             spread = has_spread(self.differences)
             return "undecided", f"p = {self.p_adjusted:.2g}" if spread else "the same in every seed"
@@ -188,32 +179,39 @@ class Ledger:
 def ledger(plan: Plan, runs: pd.DataFrame) -> Ledger:
     """Judge every claim of the plan's study; `runs` is what `report.collect.collect` returns."""
     counts = cache(lambda table: counted(plan, table))
+    ends = _ends_of_curves(plan)
 
     def evidence(pair: Pair) -> JudgedPair:
-        for table, key in (pair.first, pair.second):
-            if (table, key) not in plan.specs:
-                return JudgedPair(pair, obstacle=f"{table} is not selected")
-        if pair.metric in COUNTED:
-            return _of_counts(pair, counts(pair.first[0]), counts(pair.second[0]))
-        return _of_runs(plan, pair, runs)
+        rows = (pair.first, pair.second)
+        if outside := [table for table, key in rows if (table, key) not in plan.specs]:
+            return JudgedPair(pair, obstacle=f"{outside[0]} is not selected")
+        if pair.metric not in COUNTED:
+            return _of_runs(plan, pair, runs)
+        for table, key in rows:
+            if key not in counts(table).index:
+                return JudgedPair(pair, obstacle=f"{key} of {table} is not counted yet")
+        first, second = (Decimal(str(counts(t).loc[key, pair.metric])) for t, key in rows)
+        return JudgedPair(pair, exact=pair.comparison.difference(first, second))
 
-    pairs = [pair for claim in plan.study.claims.values() for pair in claim.pairs()]
-    found = [
-        replace(evidence(pair), paper_difference=paper_difference(plan.study, pair))
-        for pair in pairs
-    ]
-    found = adjusted(found)
-    judged = iter(found)
-    claims = [
-        JudgedClaim(
-            key,
-            claim,
-            [next(judged) for _ in claim.pairs()],
-            [on_curves for pair in claim.pairs() for on_curves in _of_curves(plan, pair)],
-        )
-        for key, claim in plan.study.claims.items()
-    ]
-    return Ledger(claims, found[0].family if found else 0)
+    def published(pair: Pair) -> Iterator[JudgedPair]:
+        for name, reference in plan.study.references.items():
+            rows = (f"{table}:{key}" for table, key in (pair.first, pair.second))
+            first, second = (ends.get((name, row, pair.metric)) for row in rows)
+            if first is not None and second is not None:
+                difference = float(pair.comparison.difference(first, second))
+                yield JudgedPair(pair, (difference,), reference=reference.title)
+
+    def beside_paper(judged: JudgedPair) -> JudgedPair:
+        return replace(judged, paper_difference=paper_difference(plan.study, judged.pair))
+
+    pairs = {key: list(claim.pairs()) for key, claim in plan.study.claims.items()}
+    judged = iter(adjusted([evidence(pair) for of_claim in pairs.values() for pair in of_claim]))
+    claims = []
+    for key, claim in plan.study.claims.items():
+        ours = [beside_paper(next(judged)) for _ in pairs[key]]
+        others = [beside_paper(on_curves) for pair in pairs[key] for on_curves in published(pair)]
+        claims.append(JudgedClaim(key, claim, ours, others))
+    return Ledger(claims, len({p.hypothesis for c in claims for p in c.pairs} - {None}))
 
 
 def adjusted(found: list[JudgedPair]) -> list[JudgedPair]:
@@ -225,15 +223,14 @@ def adjusted(found: list[JudgedPair]) -> list[JudgedPair]:
     runs that cannot be tested (one seed, no spread, a divergence) stay in the family, with p = 1.
     """
     family: dict[Hashable, float] = {}
-    for e in found:
-        if e.tested and e.hypothesis not in family:
-            low, high = map(float, e.pair.comparison.bounds)
-            p = 1.0 if e.diverged else 2 * min(one_sided(e.differences, low, high))
-            family[e.hypothesis] = min(p, 1.0)
+    for judged in found:
+        if judged.hypothesis is not None and judged.hypothesis not in family:
+            low, high = map(float, judged.pair.comparison.bounds)
+            family[judged.hypothesis] = min(1, 2 * min(one_sided(judged.differences, low, high)))
     p_values = dict(zip(family, holm(list(family.values())).tolist(), strict=True))
     return [
-        replace(e, p_adjusted=p_values[e.hypothesis] if e.tested else None, family=len(family))
-        for e in found
+        replace(judged, p_adjusted=p_values.get(judged.hypothesis), family=len(family))
+        for judged in found
     ]
 
 
@@ -248,16 +245,6 @@ def paper_difference(study: Study, pair: Pair) -> Decimal | None:
     if first is None or second is None:
         return None
     return pair.comparison.difference(Decimal(first), Decimal(second))
-
-
-def _of_counts(pair: Pair, *counts: pd.DataFrame) -> JudgedPair:
-    """Compare counts; each frame is of a row's table."""
-    values = []
-    for (table, key), column in zip((pair.first, pair.second), counts, strict=True):
-        if key not in column.index:
-            return JudgedPair(pair, obstacle=f"{key} of {table} is not counted yet")
-        values.append(Decimal(str(column.loc[key, pair.metric])))
-    return JudgedPair(pair, exact=pair.comparison.difference(*values))
 
 
 def _of_runs(plan: Plan, pair: Pair, runs: pd.DataFrame) -> JudgedPair:
@@ -277,7 +264,7 @@ def _of_runs(plan: Plan, pair: Pair, runs: pd.DataFrame) -> JudgedPair:
     # What trains at some seeds only has no mean: averaging the rest would select the survivors, and
     # a divergence is no error rate that could contradict anything.
     if "diverged" in set(both["status"]):
-        return JudgedPair(pair, diverged=True, obstacle="a run diverged", hypothesis=hypothesis)
+        return JudgedPair(pair, obstacle="a run diverged", hypothesis=hypothesis)
     # As floats by way of pandas' own, which knows NA.
     values = [
         rows.loc[rows["status"] == "completed", column].astype("Float64").astype(float)
@@ -298,20 +285,13 @@ def _hypothesis(plan: Plan, pair: Pair) -> Hashable:
     return first, second, pair.metric, tuple(sorted(turns))
 
 
-def _of_curves(plan: Plan, pair: Pair) -> Iterator[JudgedPair]:
-    """Compare the errors at the end of published curves, of each reference that has both rows'."""
-    for reference in plan.study.references.values() if pair.metric in COLUMNS else ():
-        first, second = (
-            _last(plan, reference, row, pair.metric) for row in (pair.first, pair.second)
-        )
-        if first is not None and second is not None:
-            difference = float(pair.comparison.difference(first, second))
-            paper = paper_difference(plan.study, pair)
-            yield JudgedPair(pair, (difference,), reference=reference.title, paper_difference=paper)
-
-
-def _last(plan: Plan, reference: Reference, row: tuple[str, str], metric: str) -> Decimal | None:
-    for curve in reference.curves.values():
-        if curve.row == ":".join(row):
-            return Decimal(str(read_curve(plan.study_folder / curve.file)[metric][-1]))
-    return None
+def _ends_of_curves(plan: Plan) -> dict[tuple[str, str, str], Decimal]:
+    """Return the last errors of published curves, by reference, 'table:key' and metric."""
+    ends = {}
+    for name, reference in plan.study.references.items():
+        for curve in reference.curves.values():
+            if curve.row is not None:
+                read = read_curve(plan.study_folder / curve.file)
+                for metric in COLUMNS:
+                    ends[name, curve.row, metric] = Decimal(str(read[metric][-1]))
+    return ends
