@@ -1,6 +1,7 @@
 """Grad-CAM of the same images by several rows, beside each other (the paper's Figure 5)."""
 
 import textwrap
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -78,36 +79,23 @@ class GradCamFigure(RowsFigure):
         found = [_read(folder) for folder in folders]
         facts, known = next(filter(None, found), (None, None))
         columns = len(known["label"]) if known else PLACEHOLDERS
-        figure, grid = drawing.image_grid(
-            len(self.rows) + 1, columns, 0.98 * len(self.rows) + 2.4, first=2.3, pad=0.02
-        )
+        height = 0.98 * len(self.rows) + 2.4
+        figure, grid = drawing.image_grid(len(found) + 1, columns, height, first=2.3, pad=0.02)
         _label(grid[0, 0], "validation image", "above: its class")
-        for number, ax in enumerate(grid[0, 1:]):
-            if known:
-                image = known["image"][number].transpose(1, 2, 0)
-                ax.imshow(image, cmap="gray", vmin=0, vmax=255)
-                ax.set_title(str(known["label"][number]), fontsize=10)
-            else:
-                drawing.draw_dash(ax)
+        _draw_line(grid[0, 1:], known, _draw_image)
         seeds = means.groupby("row")["n_seeds"].max()
-        n_seeds = {row.key: int(seeds.get(row.key, 0)) for row in plan.rows(self.table)}
-        labels = {row.key: row.label for row in plan.rows(self.table)}
-        for line, key, folder, maps in zip(grid[1:], self.rows, folders, found, strict=True):
-            if maps:
-                _label(line[0], labels[key], _numbers(means, key, n_seeds[key], len(plan.seeds)))
-            else:
-                _label(line[0], labels[key], drawing.why_missing(folder, "Grad-CAM"))
-            for number, ax in enumerate(line[1:]):
-                if maps:
-                    _draw_map(ax, maps[1], number)
-                else:
-                    drawing.draw_dash(ax)
+        missing = []
+        for row in (row for row in plan.rows(self.table) if row.key in self.rows):
+            number, n = self.rows.index(row.key), int(seeds.get(row.key, 0))
+            _, maps = found[number] or (None, None)
+            text = _numbers(means, row.key, n, len(plan.seeds))
+            if maps is None:
+                text = drawing.why_missing(folders[number], "Grad-CAM")
+            _label(grid[number + 1, 0], row.label, text)
+            _draw_line(grid[number + 1, 1:], maps, _draw_map)
+            if n < len(plan.seeds):
+                missing.append(f"{row.label} has {n} of {len(plan.seeds)}")
         _draw_scale(figure, grid[1:, :])
-        missing = [
-            f"{labels[key]} has {n} of {len(plan.seeds)}"
-            for key, n in n_seeds.items()
-            if key in self.rows and n < len(plan.seeds)
-        ]
         drawing.finish_images(plan, name, figure, _caption(plan, means, facts, missing))
 
 
@@ -127,6 +115,23 @@ def _label(ax: "Axes", first: str, rest: str) -> None:
     place: dict[str, Any] = {"ha": "left", "transform": ax.transAxes}
     ax.text(0, 0.52, textwrap.fill(first, 24), fontsize=10, va="bottom", **place)
     ax.text(0, 0.46, rest, fontsize=8.5, color="0.35", va="top", **place)
+
+
+def _draw_line(
+    axes: Iterable["Axes"], shown: "Maps | None", draw: Callable[["Axes", "Maps", int], None]
+) -> None:
+    from attention_ablation.figures.parts.drawing import draw_dash
+
+    for number, ax in enumerate(axes):
+        if shown is None:
+            draw_dash(ax)
+        else:
+            draw(ax, shown, number)
+
+
+def _draw_image(ax: "Axes", shown: "Maps", number: int) -> None:
+    ax.imshow(shown["image"][number].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+    ax.set_title(str(shown["label"][number]), fontsize=10)
 
 
 def _draw_map(ax: "Axes", shown: "Maps", number: int) -> None:
