@@ -77,7 +77,7 @@ def _draw(plan: "Plan", panel: Panel, ax: "Axes") -> None:
     recipe = plan.specs[panel.table, panel.rows[0]].recipe
     title = f"{panel.title} ({recipe.dataset.name}, {recipe.dataset.image_size} px)"
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    style_curves(ax, title, ylim=(0, 100), xlim=(0.5, recipe.epochs + 0.5))
+    style_curves(ax, title, "top-1 error (%)", ylim=(0, 100), xlim=(0.5, recipe.epochs + 0.5))
 
 
 def _history(plan: "Plan", table: str, key: str) -> tuple["pd.DataFrame", int]:

@@ -67,7 +67,7 @@ class ReferenceFigure(Figure):
                     label = f"{reference.curves[key].label}, {split}"
                     x, y = curves[key]["epoch"], curves[key][METRICS[split]]
                     ax.plot(x, y, color=colours[key], linestyle=style, lw=1.2, label=label)
-            style_curves(ax, panel.title, ylim=limits)
+            style_curves(ax, panel.title, "top-1 error (%)", ylim=limits)
         caption = (
             f"published by others, not runs of this tier: {reference.title}; {reference.protocol}; "
             "one run each"

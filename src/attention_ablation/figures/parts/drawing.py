@@ -34,10 +34,10 @@ def panels(count: int, width: float) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
-def style_curves(ax: Axes, title: str, **settings: Any) -> None:
+def style_curves(ax: Axes, title: str, ylabel: str, **settings: Any) -> None:
     """Give axes of error curves what they all have; call it once the curves are drawn."""
     ax.set_title(title, fontsize=10)
-    ax.set(xlabel="epoch", ylabel="top-1 error (%)", **settings)
+    ax.set(xlabel="epoch", ylabel=ylabel, **settings)
     ax.grid(color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
     draw_legend(ax)
