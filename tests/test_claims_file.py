@@ -9,9 +9,7 @@ import pytest
 import yaml
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.evidence.ledger import (
-    judge_paper,
-)
+from attention_ablation.evidence.ledger import JudgedPair, paper_difference
 from attention_ablation.study.claims import Comparison
 from attention_ablation.study.config import Study
 from attention_ablation.study.expand import Plan
@@ -96,7 +94,8 @@ def test_what_does_not_hold_in_the_papers_own_cells(study: Study) -> None:
     wrong, unknown, holding = set(), set(), 0
     for key, claim in study.claims.items():
         for pair in claim.pairs():
-            difference, verdict = judge_paper(study, pair)
+            difference = paper_difference(study, pair)
+            verdict = JudgedPair(pair, paper_difference=difference).paper_verdict
             if verdict == "does not hold":
                 assert difference is not None
                 digits = Decimal("0.1") if key == "T6" else Decimal("0.01")

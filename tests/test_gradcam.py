@@ -24,14 +24,15 @@ from attention_ablation.evidence import gradcam as method
 from attention_ablation.evidence.gradcam import choose, gradcam, layers
 from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou
 from attention_ablation.evidence.statistics import bootstrap_interval, t_interval
-from attention_ablation.figures.gradcam_means import COLUMNS, gradcam_frame
+from attention_ablation.figures.gradcam import GradCamFigure
+from attention_ablation.figures.parts.gradcam_means import COLUMNS, gradcam_frame
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import Backbone
 from attention_ablation.report.collect import collect
 from attention_ablation.runs.folder import sha256
 from attention_ablation.runs.verify import check_run
-from attention_ablation.study.config import Config, GradCamFigure, Study
+from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import Plan, load_plan
 from tests.conftest import plan_from, shrink_study
 from tests.run_folders import finished

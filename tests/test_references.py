@@ -107,8 +107,8 @@ def test_the_figure_is_drawn_without_a_run_and_says_whose_it_is(here: Path) -> N
     assert main(["render", "figure4-reference"]) == 0
     assert (folder / "figure4-reference.svg").read_text() == svg
     plan = plan_from(here / "config.yaml")
-    assert plan.figure_runs("figure4-reference") == []
     assert len(plan.reference_files) == 6
+    assert plan.study.figures["figure4-reference"].inputs(plan) == plan.reference_files
 
 
 @pytest.mark.parametrize(

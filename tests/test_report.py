@@ -13,10 +13,11 @@ from scipy import stats
 
 from attention_ablation.cli.main import main
 from attention_ablation.evidence.statistics import contest
+from attention_ablation.figures.error_curves import CurvesFigure
 from attention_ablation.report.collect import collect
 from attention_ablation.report.results import table_results
 from attention_ablation.report.tables import write_table
-from attention_ablation.study.config import Config, CurvesFigure
+from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
 from tests.run_folders import ROWS, write_metrics
 

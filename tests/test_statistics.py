@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from attention_ablation.evidence.ledger import (
-    Evidence,
-    adjusted,
-    decide,
-)
+from attention_ablation.evidence.ledger import JudgedPair, adjusted
 from attention_ablation.evidence.statistics import (
     ALPHA,
     holm,
@@ -105,9 +101,9 @@ def simulated(
             if pair.metric == "top1_error":
                 first, second = rows[pair.first], rows[pair.second]
                 differences = tuple(errors[first] - errors[second] - effect)
-                found.append(Evidence(pair, differences, hypothesis=(first, second)))
+                found.append(JudgedPair(pair, differences, hypothesis=(first, second)))
     verdicts: set[tuple[str, str]] = {
-        (str(e.hypothesis), decide(e, p)[0]) for e, p in zip(found, adjusted(found), strict=True)
+        (str(judged.hypothesis), judged.verdict) for judged in adjusted(found)
     }
     assert len(verdicts) == 40
     return verdicts

@@ -17,15 +17,14 @@ from pydantic import TypeAdapter
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.model import Line
-from attention_ablation.figures.error_curves import write_figure
-from attention_ablation.figures.save import save
+from attention_ablation.figures.error_curves import CurvesFigure
+from attention_ablation.figures.parts.drawing import save
 from attention_ablation.report import latex, markdown
 from attention_ablation.report.claims import rendered_claims
 from attention_ablation.report.collect import collect
 from attention_ablation.report.html import write_report
 from attention_ablation.report.tables import rendered
 from attention_ablation.runs.folder import read_outcome
-from attention_ablation.study.config import CurvesFigure
 from attention_ablation.study.expand import Plan
 from tests.conftest import plan_from, write_yaml
 from tests.run_folders import CBAM, ROWS
@@ -286,7 +285,7 @@ def test_what_is_accepted_is_shown_in_every_format(drawn: Plan, texts: list[str]
     assert [line.count(" & ") for line in body] == [4] * 4
     assert [read_latex(line.split(" & ")[0]) for line in body] == labels
     assert markdown.escape(heading) in rendered_claims(plan, runs)["claims.md"]
-    write_figure(plan, "figure4")
+    plan.study.figures["figure4"].write(plan, "figure4")
     shown = svg_texts(plan, "figure4")
     assert {f"{label}, validation" for label in labels} <= set(shown)
     assert f"Figure 4. {name} (section 1)" in shown
@@ -299,5 +298,7 @@ def test_what_is_accepted_is_shown_in_every_format(drawn: Plan, texts: list[str]
 def test_long_labels_leave_room_for_the_curves(drawn: Plan) -> None:
     labels = [f"ResNet50 + channel & spatial in parallel, number {n}" for n in range(4)]
     plan = worded(drawn, ["a", "b", "c", *labels])
-    write_figure(plan, "figure4")  # matplotlib would warn, and leave the legend out
+    plan.study.figures["figure4"].write(
+        plan, "figure4"
+    )  # matplotlib would warn, and leave the legend out
     assert f"{labels[3]}, validation" in svg_texts(plan, "figure4")

@@ -55,9 +55,8 @@ def files(runs, name):
     return sorted({f"{PLAN.runs_folder}/{run.path}/{name}" for run in runs})
 
 
-def figure_input(name):
-    shown = "gradcam.json" if name in PLAN.gradcam_figures else "history.csv"
-    return files(PLAN.figure_runs(name), shown)
+def figure(name):
+    return PLAN.study.figures[name]
 
 
 def any_of(names):
@@ -71,4 +70,6 @@ RENDERED = [
     *expand(f"{PLAN.folder}/figures/{{figure}}.svg", figure=PLAN.figures),
     *[f"{PLAN.folder}/claims.md"] * bool(PLAN.study.claims),
 ]
-GRADCAM = sorted({path for name in PLAN.gradcam_figures for path in figure_input(name)})
+# What figures show of runs is in runs.csv, too, if it is Grad-CAM.
+FIGURE_FILES = {path for name in PLAN.figures for path in figure(name).inputs(PLAN)}
+GRADCAM = sorted(path for path in FIGURE_FILES if path.endswith("/gradcam.json"))

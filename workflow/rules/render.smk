@@ -6,7 +6,7 @@ localrules:
     runs,
     table,
     figure,
-    gradcam_figure,
+    figure_and_csv,
     claims,
     report,
 
@@ -65,9 +65,8 @@ rule table:
 
 rule figure:
     input:
-        lambda wildcards: figure_input(wildcards.figure),
+        lambda wildcards: figure(wildcards.figure).inputs(PLAN),
         STUDY_FILES,
-        REFERENCE_FILES,
         TIER_FILE,
     output:
         svg=report(
@@ -80,15 +79,15 @@ rule figure:
     log:
         f"{PLAN.folder}/logs/{{figure}}.log",
     wildcard_constraints:
-        figure=any_of(set(PLAN.figures) - set(PLAN.gradcam_figures)),
+        figure=any_of(name for name in PLAN.figures if not figure(name).numbers),
     params:
         settings=SETTINGS,
     shell:
         "attention-ablation render {wildcards.figure} {params.settings} > {log:q} 2>&1"
 
 
-# Where networks look, with the numbers over all images.
-use rule figure as gradcam_figure with:
+# A figure whose numbers are in a CSV.
+use rule figure as figure_and_csv with:
     output:
         svg=report(
             f"{PLAN.folder}/figures/{{figure}}.svg",
@@ -99,12 +98,17 @@ use rule figure as gradcam_figure with:
         png=f"{PLAN.folder}/figures/{{figure}}.png",
         csv=report(
             f"{PLAN.folder}/figures/{{figure}}.csv",
-            caption="../report/gradcam.rst",
+            caption="../report/numbers.rst",
             category="Figures",
             labels={"figure": "{figure}, numbers"},
         ),
     wildcard_constraints:
-        figure=any_of(PLAN.gradcam_figures),
+        figure=any_of(name for name in PLAN.figures if figure(name).numbers),
+    params:
+        settings=SETTINGS,
+        numbers=lambda wildcards: figure(wildcards.figure).numbers.format(
+            name=wildcards.figure
+        ),
 
 
 rule claims:

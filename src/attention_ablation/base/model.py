@@ -69,3 +69,14 @@ def canonical_json(data: Any) -> str:
 def short_hash(text: str) -> str:
     """Return the first 10 hexadecimal digits of the SHA-256 of `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def no_duplicates(values: list[Any]) -> list[Any]:
+    """Return a list as it is. Raises ValueError where it has a value twice."""
+    repeated = [value for i, value in enumerate(values) if value in values[:i]]
+    if repeated:
+        raise ValueError(f"expected each value once, got {repeated[0]!r} twice; remove one")
+    return values
+
+
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(no_duplicates)]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.cli.options import add_choice, chosen_plan
-from attention_ablation.study.config import DetectionsFigure, ReferenceFigure
 from attention_ablation.study.expand import Plan
 
 if TYPE_CHECKING:
@@ -78,19 +77,5 @@ def _render(plan: Plan, name: str, frame: "Callable[[], pd.DataFrame]") -> None:
         from attention_ablation.report.tables import write_table
 
         write_table(plan, name, frame())
-    elif name in plan.gradcam_figures:
-        from attention_ablation.figures.gradcam import write_gradcam
-
-        write_gradcam(plan, name)
-    elif isinstance(plan.study.figures[name], ReferenceFigure):
-        from attention_ablation.figures.reference_curves import write_reference
-
-        write_reference(plan, name)
-    elif isinstance(plan.study.figures[name], DetectionsFigure):
-        from attention_ablation.figures.detections import write_detections
-
-        write_detections(plan, name)
     else:
-        from attention_ablation.figures.error_curves import write_figure
-
-        write_figure(plan, name)
+        plan.study.figures[name].write(plan, name)

@@ -20,7 +20,7 @@ from attention_ablation.datasets.files import ImageFiles
 from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.images import EvaluationCrop, read_image
 from attention_ablation.datasets.load import ImageData, load
-from attention_ablation.datasets.records import Dataset, Images
+from attention_ablation.datasets.records import Images
 from attention_ablation.evidence.gradcam import LEAST_MAP, Explained, choose, gradcam, layers
 from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou
 from attention_ablation.feed.batches import Part, source
@@ -38,8 +38,6 @@ from attention_ablation.runs.records import GRADCAM_MEANS, GradCam, Metrics
 from attention_ablation.spec.spec import Spec
 from attention_ablation.training.machine import Machine
 
-# Raised when a number below can come out differently for the same run.
-VERSION = 1
 # The map's part that is compared with the box: the places above half of its maximum.
 THRESHOLD = 0.5
 # Classes with an image to show; it is always the first of its class.
@@ -78,19 +76,8 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
         return _write(folder, metrics, {"images": 0, "weights_sha256": metrics.weights_sha256})
     if not isinstance(run.spec, Spec):
         raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
-    recipe = run.spec.recipe
-    data = load(recipe.dataset, folders.composed, folders.datasets)
-    if data.fingerprint != metrics.dataset_fingerprint:
-        where = folders.composed / str(recipe.dataset.prepared)
-        if not isinstance(data, ImageData):
-            where = data.root
-        raise UserError(
-            f"{where}: expected the data set that {folder} was trained on, fingerprint "
-            f"{metrics.dataset_fingerprint}, got {data.fingerprint}; train the run again, in "
-            "another folder."
-        )
+    data = _load_data(run.spec, folder, metrics, folders)
     model = build(run.spec.backbone, run.spec.attention, data.classes)
-    stages: Any = model.stages  # every network of models/ has them
     digest = _load_weights(model, folder / WEIGHTS)
     model.to(machine.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
@@ -99,39 +86,40 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
     if isinstance(data, ImageData) and data.validation.boxes is not None:
         boxes = data.validation.boxes.numpy()
     first = np.unique(labels, return_index=True)[1][:SHOWN]
-    frames, maps, scores, empty, done = [], {}, {}, 0, 0
-    part = Part(recipe, run.seed, 0, 1)
+    frames, maps, empty, done = [], {}, 0, 0
+    part = Part(run.spec.recipe, run.seed, 0, 1)
     with closing(source(data, part, machine.device, machine.workers)) as batches:
         validation = batches.validation()
         example = next(validation)
+        stages: Any = model.stages  # every network has them
         candidates = layers(model, stages, example[0][:1])
         layer = choose(candidates)
         for images, of in chain([example], validation):
             explained = gradcam(model, layer.module, images, of)
             here = slice(done, done + len(of))
-            frames.append(measure(explained, labels[here], None if boxes is None else boxes[here]))
+            frames.append(_measure(explained, None if boxes is None else boxes[here]))
             empty += int((explained.maps.max(axis=(1, 2)) == 0).sum())
             # Of the others nothing is kept: 50,000 maps are 10 GB.
             for index in first[(first >= here.start) & (first < here.stop)]:
                 maps[index] = explained.maps[index - done].copy()
-                scores[index] = explained.probability[index - done]
             done = here.stop
-    frame = pd.concat(frames, ignore_index=True).rename_axis("index").reset_index()
-    write_text(folder / GRADCAM_IMAGES, frame.to_csv(index=False, float_format="%.6g"))
-    shown: dict[str, Any] = {
+    frame = pd.concat(frames, ignore_index=True)
+    frame.insert(0, "label", labels)
+    shown = {
         "index": first,
         "label": labels[first],
-        "image": _images(data, recipe.dataset, first),
+        "image": _images(data, run.spec, first),
         "map": _shares(np.stack([maps[index] for index in first])),
-        "probability": np.stack([scores[index] for index in first]),
+        "probability": frame["probability"].to_numpy()[first].astype(np.float32),
     }
+    means = {mean: frame[name].mean() for name, mean in GRADCAM_MEANS.items() if name in frame}
     if boxes is not None:
         shown["box"] = boxes[first]
+        means["uniform_map"] = box_share((images.shape[2], images.shape[3]), boxes).mean()
+    text = frame.rename_axis("index").to_csv(float_format="%.6g")
+    write_text(folder / GRADCAM_IMAGES, text)
     write_arrays(folder / GRADCAM_MAPS, shown)
-    present = {mean: frame[name].mean() for name, mean in GRADCAM_MEANS.items() if name in frame}
-    if boxes is not None:
-        present["uniform_map"] = box_share(_size(images), boxes).mean()
-    found = {
+    facts = {
         "layer": layer.name,
         "map_size": layer.size,
         "least_map_size": LEAST_MAP,
@@ -139,32 +127,48 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
         "images": len(frame),
         "empty_maps": empty,
         "threshold": THRESHOLD,
-        **{name: round(float(value), 6) for name, value in present.items()},
+        **{name: round(float(value), 6) for name, value in means.items()},
         "weights_sha256": digest,
     }
-    return _write(folder, metrics, found)
+    return _write(folder, metrics, facts)
 
 
-def measure(explained: Explained, labels: NDArray[Any], boxes: NDArray[Any] | None) -> pd.DataFrame:
+def _load_data(
+    spec: Spec, folder: Path, metrics: Metrics, folders: Folders
+) -> ImageData | ImageFiles:
+    """Load the data that a run was trained on. Raises UserError where they are others."""
+    data = load(spec.recipe.dataset, folders.composed, folders.datasets)
+    if data.fingerprint != metrics.dataset_fingerprint:
+        where = folders.composed / str(spec.recipe.dataset.prepared)
+        if not isinstance(data, ImageData):
+            where = data.root
+        raise UserError(
+            f"{where}: expected the data set that {folder} was trained on, fingerprint "
+            f"{metrics.dataset_fingerprint}, got {data.fingerprint}; train the run again, in "
+            "another folder."
+        )
+    return data
+
+
+def _measure(explained: Explained, boxes: NDArray[Any] | None) -> pd.DataFrame:
     """Return a row per image, in the columns of `gradcam.csv`; without boxes fewer of them."""
-    frame = pd.DataFrame({"label": labels})
+    columns = {}
     if boxes is not None:
         maps = explained.maps
-        frame["energy_in_box"] = energy_in_box(maps, boxes)
-        frame["hit"] = hit(maps, boxes)
-        frame["iou"] = iou(maps, boxes, THRESHOLD)
-    return frame.assign(probability=explained.probability.astype(float))
+        columns["energy_in_box"] = energy_in_box(maps, boxes)
+        columns["hit"] = hit(maps, boxes)
+        columns["iou"] = iou(maps, boxes, THRESHOLD)
+    return pd.DataFrame(columns | {"probability": explained.probability.astype(float)})
 
 
-def _write(folder: Path, metrics: Metrics, found: dict[str, Any]) -> GradCam:
+def _write(folder: Path, metrics: Metrics, facts: dict[str, Any]) -> GradCam:
     """Write `gradcam.json`; it is the last, so that who sees it finds the others."""
     record = GradCam(
         status=metrics.status,
         method="Grad-CAM",
-        version=VERSION,
         images_sha256=sha256(folder / GRADCAM_IMAGES),
         maps_sha256=sha256(folder / GRADCAM_MAPS),
-        **found,
+        **facts,
     )
     write_json(folder / GRADCAM, record.model_dump(exclude_unset=True))
     return record
@@ -177,19 +181,15 @@ def _shares(maps: NDArray[Any]) -> NDArray[np.float16]:
 
 
 def _images(
-    data: ImageData | ImageFiles, dataset: Dataset, indices: NDArray[np.intp]
+    data: ImageData | ImageFiles, spec: Spec, indices: NDArray[np.intp]
 ) -> NDArray[np.uint8]:
     """Return validation images as they are evaluated, (n, C, H, W)."""
     if isinstance(data, ImageData):
         return data.validation.images.numpy()[indices]
+    dataset = spec.recipe.dataset
     assert isinstance(dataset, Images)
     crop = EvaluationCrop(dataset.image_size, dataset.resize)
-    paths = [data.validation.path(index) for index in indices]
-    return torch.stack([crop(read_image(path)) for path in paths]).numpy()
-
-
-def _size(images: torch.Tensor) -> tuple[int, int]:
-    return images.shape[2], images.shape[3]
+    return torch.stack([crop(read_image(data.validation.path(i))) for i in indices]).numpy()
 
 
 def _load_weights(model: nn.Module, path: Path) -> str:

@@ -38,22 +38,19 @@ class Explained:
 
 @torch.inference_mode()
 def layers(model: nn.Module, stages: Mapping[str, nn.Module], image: Tensor) -> list[Layer]:
-    """Return the stages with the sizes of their maps, in the order in which they run.
+    """Return a model's stages with the sizes of their maps, in the order in which they run.
 
     Args:
-        model: in evaluation mode.
-        stages: parts of it by name, whose outputs are (N, C, h, w).
+        stages: parts of the model by name, whose outputs are (N, C, h, w).
         image: (1, 3, H, W).
     """
     found: list[Layer] = []
 
-    def note(name: str, module: nn.Module, output: Tensor) -> None:
+    def note(module: nn.Module, _: object, output: Tensor) -> None:
+        name = next(name for name, stage in stages.items() if stage is module)
         found.append(Layer(name, module, (output.shape[2], output.shape[3])))
 
-    hooks = [
-        stage.register_forward_hook(lambda module, _, out, name=name: note(name, module, out))
-        for name, stage in stages.items()
-    ]
+    hooks = [stage.register_forward_hook(note) for stage in stages.values()]
     model(image)
     for hook in hooks:
         hook.remove()

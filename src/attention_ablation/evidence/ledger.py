@@ -1,87 +1,131 @@
 """The claim ledger: what our runs and the paper's own cells say of each of the paper's claims."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from attention_ablation.evidence.complexity import Counts, read_counts
-from attention_ablation.evidence.references import differences
+from attention_ablation.evidence.complexity import read_counts
 from attention_ablation.evidence.statistics import (
     ALPHA,
-    Paired,
     has_spread,
     holm,
     one_sided,
-    paired,
     seeds_needed,
+    t_interval,
 )
-from attention_ablation.study.claims import Claim, Pair, cuts
+from attention_ablation.study.claims import Claim, Pair
 from attention_ablation.study.config import Study
 from attention_ablation.study.confounds import CHANGES_NUMBERS
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.references import COLUMNS, read_curve
 
 Verdict = Literal["supported", "contradicted", "undecided", "not run"]
 PaperVerdict = Literal["holds", "does not hold", "not printed"]
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What our runs have on one comparison.
+class JudgedPair:
+    """A comparison with all that is said of it: a line of claims.csv and of the page.
 
-    There is one of: `differences`, one for each seed that both rows completed; `exact`, of counted
-    numbers; or neither, for which `obstacle` gives the reason. `diverged` says that a run of either
-    row diverged. `hypothesis` is the same for comparisons that ask the same of the same runs.
+    There are `differences`, the first row's value less the second's in the metric's unit, one for
+    each seed that both rows completed; or `exact`, of counts, in percent of the second's with
+    at-most-more; or neither, for the reason `obstacle`.
+
+    hypothesis: of a comparison that is tested; the same where the same is asked of the same runs.
+    reference: whose published curves it is made on, where it is not made on our runs.
+    paper_difference: between the paper's own cells, None where one is not printed.
+    p_adjusted: the p-value of its test, adjusted for the whole ledger, where there is a test.
+    family: how many tests the ledger has.
     """
 
     pair: Pair
     differences: tuple[float, ...] = ()
     exact: Decimal | None = None
-    diverged: bool = False
     obstacle: str = ""
     hypothesis: Hashable = None
-
-    @property
-    def tested(self) -> bool:
-        """Whether it is in the family of tests: there are runs, and seeds may change the answer."""
-        return self.diverged or bool(self.differences)
-
-
-@dataclass(frozen=True)
-class JudgedPair:
-    """A comparison with its verdicts: a line of claims.csv.
-
-    `reference` names published curves where the comparison is on them and not on our runs.
-    `difference` is the first row's value less the second's in the metric's unit, in percent of the
-    second's for at-most-more; over several seeds it is a mean. `interval` is the 95 % t-interval
-    of this comparison by itself; `p_value` is adjusted for the whole ledger. `reason` says why
-    there is no decision, and is empty where there is one.
-    """
-
-    pair: Pair
-    verdict: Verdict
-    reason: str
-    n: int
-    difference: float | None
-    interval: tuple[float, float] | None
-    p_value: float | None
-    seeds_needed: int | Literal[">1000"] | None
-    paper_difference: Decimal | None
-    paper_verdict: PaperVerdict
     reference: str = ""
+    paper_difference: Decimal | None = None
+    p_adjusted: float | None = None
+    family: int = 0
 
     @property
     def text(self) -> str:
         """The comparison in words, with whose published curves it is made on, if it is."""
         return self.pair.text + f" ({self.reference})" * bool(self.reference)
 
+    @property
+    def n(self) -> int:
+        """How many differences there are; a counted one is one."""
+        return len(self.differences) if self.exact is None else 1
+
+    @property
+    def difference(self) -> float | None:
+        """The difference, a mean over several seeds, None where there is none."""
+        if self.exact is not None:
+            return float(self.exact)
+        return float(np.mean(self.differences)) if self.differences else None
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % t-interval of this comparison by itself, None as of `t_interval`."""
+        return t_interval(self.differences)
+
+    @property
+    def p_value(self) -> float | None:
+        """The adjusted p-value, None where nothing could be tested."""
+        return self.p_adjusted if self.interval else None
+
+    @property
+    def seeds_needed(self) -> int | Literal[">1000"] | None:
+        """How many seeds would decide it, at the level of one test of the ledger."""
+        level = ALPHA / max(self.family, 1)
+        return seeds_needed(self.differences, self.pair.comparison.cuts, level)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What our runs say."""
+        return self._decision[0]
+
+    @property
+    def reason(self) -> str:
+        """Why there is no decision, empty where there is one."""
+        return self._decision[1]
+
+    @cached_property
+    def _decision(self) -> tuple[Verdict, str]:
+        if self.reference:
+            return "undecided", "one published run of each"
+        if self.exact is not None:
+            holds = self.pair.comparison.holds(self.exact)
+            return ("supported" if holds else "contradicted"), ""
+        if self.p_adjusted is None:
+            return "not run", self.obstacle
+        if self.n < 2:
+            return "undecided", self.obstacle or "one seed"
+        if self.p_adjusted > ALPHA:
+            spread = has_spread(self.differences)
+            return "undecided", f"p = {self.p_adjusted:.2g}" if spread else "the same in every seed"
+        low, high = map(float, self.pair.comparison.bounds)
+        inside = low < np.mean(self.differences) < high
+        return ("supported" if inside else "contradicted"), ""
+
+    @property
+    def paper_verdict(self) -> PaperVerdict:
+        """Whether it holds in the paper's cells as printed; equal ones are neither way apart."""
+        if self.paper_difference is None:
+            return "not printed"
+        holds = self.pair.comparison.holds(self.paper_difference)
+        return "holds" if holds else "does not hold"
+
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """A claim with its verdicts and those on its comparisons.
+    """A claim with its comparisons.
 
     `published` are its comparisons on curves that others published: no verdict on the claim counts
     them, and with one run of each row they are undecided.
@@ -90,7 +134,7 @@ class JudgedClaim:
     key: str
     claim: Claim
     pairs: list[JudgedPair]
-    published: list[JudgedPair] = field(default_factory=list)
+    published: list[JudgedPair]
 
     @property
     def verdict(self) -> Verdict:
@@ -131,124 +175,68 @@ class Ledger:
         )
 
 
-def ledger(plan: Plan, frame: pd.DataFrame) -> Ledger:
-    """Judge every claim of the plan's study.
+def ledger(plan: Plan, runs: pd.DataFrame) -> Ledger:
+    """Judge every claim of the plan's study; `runs` is what `report.collect.collect` returns."""
+    counts, metrics = read_counts(plan), plan.study.metrics
+    ends = _ends_of_curves(plan)
 
-    Args:
-        frame: the plan's runs, as `report.collect.collect` returns them.
-    """
-    claims, counts = plan.study.claims, read_counts(plan)
-    found = [
-        evidence(plan, frame, pair, counts) for claim in claims.values() for pair in claim.pairs()
-    ]
-    p_values = adjusted(found)
-    family = len({e.hypothesis for e in found if e.tested})
-    judged = iter([judge(plan.study, e, p, family) for e, p in zip(found, p_values, strict=True)])
-    return Ledger(
-        [
-            JudgedClaim(key, claim, [next(judged) for _ in claim.pairs()], _published(plan, claim))
-            for key, claim in claims.items()
-        ],
-        family,
-    )
+    def evidence(pair: Pair) -> JudgedPair:
+        rows = (pair.first, pair.second)
+        if outside := [table for table, key in rows if (table, key) not in plan.specs]:
+            return JudgedPair(pair, obstacle=f"{outside[0]} is not selected")
+        metric = metrics[pair.metric]
+        if not metric.counted:
+            return _of_runs(plan, pair, runs)
+        values = [counts[row].values[metric.source] if row in counts else None for row in rows]
+        for (table, key), value in zip(rows, values, strict=True):
+            if value is None:
+                return JudgedPair(pair, obstacle=f"{key} of {table} is not counted yet")
+        first, second = (Decimal(str(value)) for value in values)
+        return JudgedPair(pair, exact=pair.comparison.difference(first, second))
 
+    def published(pair: Pair) -> Iterator[JudgedPair]:
+        for name, reference in plan.study.references.items():
+            rows = (f"{table}:{key}" for table, key in (pair.first, pair.second))
+            first, second = (ends.get((name, row, pair.metric)) for row in rows)
+            if first is not None and second is not None:
+                difference = float(pair.comparison.difference(first, second))
+                yield JudgedPair(pair, (difference,), reference=reference.title)
 
-def evidence(plan: Plan, frame: pd.DataFrame, pair: Pair, counts: Counts) -> Evidence:
-    """Look up what there is on one comparison: runs of the selected tables, or counts."""
-    for table, key in (pair.first, pair.second):
-        if (table, key) not in plan.specs:
-            return Evidence(pair, obstacle=f"{table} is not selected")
-    metric = plan.study.metrics[pair.metric]
-    if metric.counted:
-        return _counts(counts, pair, metric.source)
-    first, second = (
-        frame.loc[[run.path for run in plan.row_runs(*row)]].set_index("seed")
-        for row in (pair.first, pair.second)
-    )
-    both = pd.concat([first, second])
-    unlike = [key for key in CHANGES_NUMBERS if key in both and both[key].dropna().nunique() > 1]
-    if unlike:
-        return Evidence(pair, obstacle=f"not trained alike: {', '.join(unlike)}")
-    column = metric.source
-    completed = frame["status"] == "completed"
-    if column not in frame or (completed.any() and frame.loc[completed, column].isna().all()):
-        return Evidence(pair, obstacle=f"no run has {column}")
-    hypothesis = _hypothesis(plan, pair)
-    # What trains at some seeds only has no mean: averaging the rest would select the survivors, and
-    # a divergence is no error rate that could contradict anything.
-    if "diverged" in {*first["status"], *second["status"]}:
-        return Evidence(pair, diverged=True, obstacle="a run diverged", hypothesis=hypothesis)
-    differences = (_values(first, column) - _values(second, column)).dropna()
-    if differences.empty:
-        return Evidence(pair, obstacle="no seed has both rows")
-    return Evidence(pair, tuple(differences), hypothesis=hypothesis)
+    def beside_paper(judged: JudgedPair) -> JudgedPair:
+        return replace(judged, paper_difference=paper_difference(plan.study, judged.pair))
+
+    pairs = {key: list(claim.pairs()) for key, claim in plan.study.claims.items()}
+    judged = iter(adjusted([evidence(pair) for of_claim in pairs.values() for pair in of_claim]))
+    claims = []
+    for key, claim in plan.study.claims.items():
+        ours = [beside_paper(next(judged)) for _ in pairs[key]]
+        others = [beside_paper(on_curves) for pair in pairs[key] for on_curves in published(pair)]
+        claims.append(JudgedClaim(key, claim, ours, others))
+    return Ledger(claims, len({p.hypothesis for c in claims for p in c.pairs} - {None}))
 
 
-def adjusted(found: Sequence[Evidence]) -> list[float | None]:
-    """Return the p-value of each comparison, adjusted for all of them; None where none is tested.
+def adjusted(found: list[JudgedPair]) -> list[JudgedPair]:
+    """Return comparisons with their p-values, adjusted for all of them, and the size of the family.
 
-    It is two-sided, because a verdict may go either way: twice the smaller of the two one-sided
-    p-values, which for 'less' and 'greater' is the paired t-test. Comparisons that ask the same of
-    the same runs, such as those of a row that two tables share, are one test. Those with runs that
-    cannot be tested (one seed, no spread, a divergence) stay in the family, with p = 1.
+    A p-value is two-sided, because a verdict may go either way: twice the smaller of the two
+    one-sided ones, which for 'less' and 'greater' is the paired t-test. Comparisons that ask the
+    same of the same runs, such as those of a row that two tables share, are one test. Those with
+    runs that cannot be tested (one seed, no spread, a divergence) stay in the family, with p = 1.
     """
     family: dict[Hashable, float] = {}
-    for e in found:
-        if e.tested and e.hypothesis not in family:
-            low, high = map(float, e.pair.comparison.bounds)
-            p = 1.0 if e.diverged else 2 * min(one_sided(e.differences, low, high))
-            family[e.hypothesis] = min(p, 1.0)
-    by_hypothesis = dict(zip(family, holm(list(family.values())), strict=True))
-    return [float(by_hypothesis[e.hypothesis]) if e.tested else None for e in found]
+    for judged in found:
+        if judged.hypothesis is not None and judged.hypothesis not in family:
+            low, high = map(float, judged.pair.comparison.bounds)
+            family[judged.hypothesis] = min(1, 2 * min(one_sided(judged.differences, low, high)))
+    p_values = dict(zip(family, holm(list(family.values())).tolist(), strict=True))
+    return [
+        replace(judged, p_adjusted=p_values.get(judged.hypothesis), family=len(family))
+        for judged in found
+    ]
 
 
-def decide(e: Evidence, p_value: float | None) -> tuple[Verdict, str]:
-    """Return the verdict on one comparison, and why there is none where it is open."""
-    if e.exact is not None:
-        return ("supported" if e.pair.comparison.holds(e.exact) else "contradicted"), ""
-    if not e.tested or p_value is None:
-        return "not run", e.obstacle
-    if e.diverged:
-        return "undecided", e.obstacle
-    if len(e.differences) == 1:
-        return "undecided", "one seed"
-    if p_value > ALPHA:
-        why = f"p = {p_value:.2g}" if has_spread(e.differences) else "the same in every seed"
-        return "undecided", why
-    low, high = map(float, e.pair.comparison.bounds)
-    return ("supported" if low < np.mean(e.differences) < high else "contradicted"), ""
-
-
-def judge(study: Study, e: Evidence, p_value: float | None, family: int) -> JudgedPair:
-    """Put together all that is said of one comparison; `family` is the number of tests."""
-    verdict, reason = decide(e, p_value)
-    summary = Paired(0, float("nan"), None)
-    if e.exact is not None:
-        summary = Paired(1, float(e.exact), None)
-    elif e.differences:
-        summary = paired(e.differences)
-    level = ALPHA / max(family, 1)
-    comparison = e.pair.comparison
-    difference, paper = judge_paper(study, e.pair)
-    return JudgedPair(
-        pair=e.pair,
-        verdict=verdict,
-        reason=reason,
-        n=summary.n,
-        difference=summary.mean if summary.n else None,
-        interval=summary.interval,
-        p_value=p_value if summary.interval else None,
-        seeds_needed=seeds_needed(e.differences, cuts(comparison), level),
-        paper_difference=difference,
-        paper_verdict=paper,
-    )
-
-
-def judge_paper(study: Study, pair: Pair) -> tuple[Decimal | None, PaperVerdict]:
-    """Return the difference between the paper's own cells, and whether the comparison holds there.
-
-    Cells are taken as printed, without a spread; equal ones are neither less nor greater.
-    """
+def paper_difference(study: Study, pair: Pair) -> Decimal | None:
+    """Return the difference between the paper's own cells, taken as printed, without a spread."""
     printed: dict[tuple[str, str, str], str] = {
         (row.table, row.key, metric): cell
         for row in study.rows
@@ -256,51 +244,55 @@ def judge_paper(study: Study, pair: Pair) -> tuple[Decimal | None, PaperVerdict]
     }
     first, second = (printed.get((*row, pair.metric)) for row in (pair.first, pair.second))
     if first is None or second is None:
-        return None, "not printed"
-    difference = pair.comparison.difference(Decimal(first), Decimal(second))
-    return difference, "holds" if pair.comparison.holds(difference) else "does not hold"
+        return None
+    return pair.comparison.difference(Decimal(first), Decimal(second))
 
 
-def _published(plan: Plan, claim: Claim) -> list[JudgedPair]:
-    return [
-        JudgedPair(
-            pair=pair,
-            verdict="undecided",
-            reason="one published run of each",
-            n=1,
-            difference=difference,
-            interval=None,
-            p_value=None,
-            seeds_needed=None,
-            paper_difference=paper,
-            paper_verdict=verdict,
-            reference=title,
-        )
-        for pair in claim.pairs()
-        for title, difference in differences(plan, pair)
-        for paper, verdict in [judge_paper(plan.study, pair)]
+def _of_runs(plan: Plan, pair: Pair, runs: pd.DataFrame) -> JudgedPair:
+    first, second = (
+        runs.loc[[run.path for run in plan.row_runs(*row)]].set_index("seed")
+        for row in (pair.first, pair.second)
+    )
+    both = pd.concat([first, second])
+    unlike = [key for key in CHANGES_NUMBERS if key in both and both[key].dropna().nunique() > 1]
+    if unlike:
+        return JudgedPair(pair, obstacle=f"not trained alike: {', '.join(unlike)}")
+    column = plan.study.metrics[pair.metric].source
+    completed = runs["status"] == "completed"
+    if column not in runs or (completed.any() and runs.loc[completed, column].isna().all()):
+        return JudgedPair(pair, obstacle=f"no run has {column}")
+    hypothesis = _hypothesis(plan, pair)
+    # What trains at some seeds only has no mean: averaging the rest would select the survivors, and
+    # a divergence is no error rate that could contradict anything.
+    if "diverged" in set(both["status"]):
+        return JudgedPair(pair, obstacle="a run diverged", hypothesis=hypothesis)
+    # As floats by way of pandas' own, which knows NA.
+    values = [
+        rows.loc[rows["status"] == "completed", column].astype("Float64").astype(float)
+        for rows in (first, second)
     ]
-
-
-def _counts(counts: Counts, pair: Pair, source: str) -> Evidence:
-    values = []
-    for table, key in (pair.first, pair.second):
-        value = counts[table, key].values[source] if (table, key) in counts else None
-        if value is None:
-            return Evidence(pair, obstacle=f"{key} of {table} is not counted yet")
-        values.append(Decimal(str(value)))
-    return Evidence(pair, exact=pair.comparison.difference(values[0], values[1]))
-
-
-def _values(runs: pd.DataFrame, column: str) -> "pd.Series[float]":
-    values = runs.loc[runs["status"] == "completed", column]
-    return values.astype("Float64").astype(float)  # by way of pandas' own, which knows NA
+    differences = (values[0] - values[1]).dropna()
+    if differences.empty:
+        return JudgedPair(pair, obstacle="no seed has both rows")
+    return JudgedPair(pair, tuple(differences), hypothesis=hypothesis)
 
 
 def _hypothesis(plan: Plan, pair: Pair) -> Hashable:
     """Identify a test: two runs, a metric and where the predicate turns, whichever row is first."""
     first, second = (plan.specs[row].run_id for row in (pair.first, pair.second))
-    turns = cuts(pair.comparison)
+    turns = pair.comparison.cuts
     if first > second:
         first, second, turns = second, first, [-cut for cut in turns]
     return first, second, pair.metric, tuple(sorted(turns))
+
+
+def _ends_of_curves(plan: Plan) -> dict[tuple[str, str, str], Decimal]:
+    """Return the last errors of published curves, by reference, 'table:key' and metric."""
+    ends = {}
+    for name, reference in plan.study.references.items():
+        for curve in reference.curves.values():
+            if curve.row is not None:
+                read = read_curve(plan.study_folder / curve.file)
+                for metric in COLUMNS:
+                    ends[name, curve.row, metric] = Decimal(str(read[metric][-1]))
+    return ends

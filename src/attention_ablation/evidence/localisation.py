@@ -31,8 +31,8 @@ def energy_in_box(maps: NDArray[np.floating], boxes: NDArray[np.integer]) -> Flo
 def hit(maps: NDArray[np.floating], boxes: NDArray[np.integer]) -> Floats:
     """Return whether each map's maximum is inside its box: the pointing game (Zhang et al. 2016).
 
-    1 or 0; where several pixels share the maximum, the share of them that is inside, which is what
-    picking one at random scores. There is no tolerance around the box. Arguments as above.
+    1 or 0; where several pixels share the maximum, the share of them that is inside, as picking one
+    at random scores. There is no tolerance around the box.
     """
     highest = maps.max(axis=(1, 2), keepdims=True)
     maximal = (maps >= highest * (1 - TIED)) & (highest > 0)
@@ -43,9 +43,7 @@ def hit(maps: NDArray[np.floating], boxes: NDArray[np.integer]) -> Floats:
 def iou(maps: NDArray[np.floating], boxes: NDArray[np.integer], threshold: float) -> Floats:
     """Return intersection over union of {map >= threshold * maximum} and the box.
 
-    Args:
-        maps, boxes: as above.
-        threshold: share of the map's maximum, above 0 and at most 1.
+    `threshold` is a share of the map's maximum, above 0 and at most 1.
     """
     highest = maps.max(axis=(1, 2), keepdims=True)
     chosen = (maps >= threshold * highest) & (highest > 0)

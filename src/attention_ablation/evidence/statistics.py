@@ -82,12 +82,10 @@ def contest(
 
 
 def one_sided(differences: ArrayLike, low: float, high: float) -> tuple[float, float]:
-    """Test whether the mean of paired differences is inside or outside of an interval.
+    """Return the p-values of paired t-tests that a mean is inside, and outside, of an interval.
 
-    Returns the p-values of two paired t-tests: small in the first, the mean is between `low` and
-    `high` (either may be infinite; both ends are tested, the larger p counts); small in the second,
-    it is beyond one of them. Both are 1 where nothing can be tested: with one seed, or where all
-    differences are equal.
+    Inside both ends are tested, and the larger p counts; either may be infinite. Both p are 1 where
+    nothing can be tested: with one seed, or where all differences are equal.
     """
     values = np.asarray(differences, dtype=float)
     error = _standard_error(values)
@@ -120,9 +118,8 @@ def seeds_needed(
 ) -> int | Literal[">1000"] | None:
     """Return how many seeds would decide a comparison in 80 % of all repetitions.
 
-    It takes the observed mean and spread for the true ones and the two-sided paired t-test at
-    `level`, whose power follows from the noncentral t-distribution. None where there is no spread
-    to reckon with.
+    It takes the observed mean and spread for the true ones, and the power of the two-sided paired
+    t-test from the noncentral t-distribution. None without a spread.
 
     Args:
         cuts: the means that the test must tell the true one from; the nearest binds.

@@ -1,1 +1,1 @@
-"""Figures, one kind a file."""
+"""Figures, one kind a file: see study/figure.py. What kinds share is in `parts`."""

@@ -2,64 +2,87 @@
 
 import math
 from itertools import cycle
+from typing import TYPE_CHECKING, Literal
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from pydantic import Field
 
-from attention_ablation.figures.error_curves import COLOURS, STYLES, draw_legend
-from attention_ablation.figures.save import save
-from attention_ablation.study.config import ReferenceFigure
-from attention_ablation.study.expand import Plan
+from attention_ablation.base.errors import unknown
+from attention_ablation.base.model import Line, Model, Names
+from attention_ablation.study.figure import Figure
 from attention_ablation.study.references import COLUMNS, Reference, read_curve
 
-SPLITS = {"train": "train_top1_error", "validation": "top1_error"}
+if TYPE_CHECKING:
+    from attention_ablation.study.config import Study
+    from attention_ablation.study.expand import Plan
+
+METRICS = {"train": "train_top1_error", "validation": "top1_error"}
 
 
-def write_reference(plan: Plan, name: str) -> None:
-    """Write `figures/<name>.svg` and `.png`; no run is needed."""
-    entry = plan.study.figures[name]
-    assert isinstance(entry, ReferenceFigure)
-    reference = plan.study.references[entry.reference]
-    curves = {k: read_curve(plan.study_folder / c.file) for k, c in reference.curves.items()}
-    figure = Figure(figsize=(7 * len(entry.panels), 4.6), layout="constrained")
-    axes = figure.subplots(1, len(entry.panels), squeeze=False)[0]
-    colours = _colours(plan, reference)
-    shown = [curves[key] for panel in entry.panels for key in panel.curves]
-    for ax, panel in zip(axes, entry.panels, strict=True):
-        for key in panel.curves:
-            _draw(ax, curves[key], reference.curves[key].label, colours[key])
-        ax.set(title=panel.title, xlabel="epoch", ylabel="top-1 error (%)", ylim=_limits(shown))
-        ax.title.set_fontsize(10)
-        ax.grid(color="0.9")
-        ax.spines[["top", "right"]].set_visible(False)
-        draw_legend(ax)
-    figure.suptitle(
-        f"Figure {name.removeprefix('figure')}. {entry.title} (section {entry.section})",
-        fontsize=11,
-    )
-    figure.supxlabel(
-        f"published by others, not runs of this tier: {reference.title}; {reference.protocol}; "
-        "one run each",
-        fontsize=8,
-        color="0.35",
-    )
-    save(plan, name, figure)
+class ReferencePanel(Model):
+    """One pair of axes of published error curves."""
+
+    title: Line
+    curves: Names = Field(description="Keys of the reference's curves.")
 
 
-def _draw(ax: Axes, curve: dict[str, list[float]], label: str, colour: str) -> None:
-    for split, style in STYLES.items():
-        errors = curve[COLUMNS[SPLITS[split]]]
-        text = f"{label}, {split}"
-        ax.plot(curve["epoch"], errors, color=colour, linestyle=style, lw=1.2, label=text)
+class ReferenceFigure(Figure):
+    """Training and validation error against epoch as others published them; it needs no run."""
+
+    kind: Literal["reference-curves"]
+    table: str = Field(description="The table with whose selection the figure is drawn.")
+    reference: str = Field(description="A key of references.")
+    panels: list[ReferencePanel] = Field(min_length=1)
+
+    @property
+    def shown(self) -> list[tuple[str, list[str]]]:
+        """The table, and no row of it."""
+        return [(self.table, [])]
+
+    def check(self, study: "Study", where: str) -> None:
+        """Raise UserError for an unknown reference or curve."""
+        if self.reference not in study.references:
+            raise unknown("reference", self.reference, study.references, where)
+        curves = study.references[self.reference].curves
+        for curve in (name for panel in self.panels for name in panel.curves):
+            if curve not in curves:
+                raise unknown("curve", curve, curves, where)
+
+    def inputs(self, plan: "Plan") -> list[str]:
+        """Return the reference's curves."""
+        curves = plan.study.references[self.reference].curves.values()
+        return [(plan.study_folder / curve.file).as_posix() for curve in curves]
+
+    def write(self, plan: "Plan", name: str) -> None:
+        """Draw the curves; no run is needed."""
+        from attention_ablation.figures.parts.drawing import STYLES, finish, panels, style_curves
+
+        reference = plan.study.references[self.reference]
+        curves = {k: read_curve(plan.study_folder / c.file) for k, c in reference.curves.items()}
+        limits = _limits([curves[key] for panel in self.panels for key in panel.curves])
+        colours = _colours(plan, reference)
+        figure, axes = panels(len(self.panels), 7)
+        for ax, panel in zip(axes, self.panels, strict=True):
+            for key in panel.curves:
+                for split, style in STYLES.items():
+                    label = f"{reference.curves[key].label}, {split}"
+                    x, y = curves[key]["epoch"], curves[key][METRICS[split]]
+                    ax.plot(x, y, color=colours[key], linestyle=style, lw=1.2, label=label)
+            style_curves(ax, panel.title, "top-1 error (%)", ylim=limits)
+        caption = (
+            f"published by others, not runs of this tier: {reference.title}; {reference.protocol}; "
+            "one run each"
+        )
+        finish(plan, name, figure, caption)
 
 
-def _colours(plan: Plan, reference: Reference) -> dict[str, str]:
+def _colours(plan: "Plan", reference: Reference) -> dict[str, str]:
     """Return each curve's colour, that of its gate in all panels; gates in the study's order."""
-    order = [*plan.study.attentions]
+    from attention_ablation.figures.parts.drawing import COLOURS
+
     gates = {name: name.partition("+")[2] or "none" for name in reference.curves}
-    known = [gate for gate in order if gate in gates.values()]
-    known += [gate for gate in dict.fromkeys(gates.values()) if gate not in order]
-    by_gate = dict(zip(known, cycle(COLOURS), strict=False))
+    known = [gate for gate in plan.study.attentions if gate in gates.values()]
+    order = dict.fromkeys([*known, *gates.values()])
+    by_gate = dict(zip(order, cycle(COLOURS), strict=False))
     return {name: by_gate[gate] for name, gate in gates.items()}
 
 
@@ -68,7 +91,7 @@ def _limits(curves: list[dict[str, list[float]]]) -> tuple[float, float]:
     values = [
         value
         for curve in curves
-        for column in COLUMNS.values()
-        for value in curve[column][len(curve[column]) // 20 :]
+        for metric in COLUMNS
+        for value in curve[metric][len(curve[metric]) // 20 :]
     ]
     return 5 * math.floor(min(values) / 5), 5 * math.ceil(max(values) / 5)

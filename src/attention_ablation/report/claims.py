@@ -1,6 +1,8 @@
-"""The claim ledger as files: claims.csv, a line for each comparison, and claims.md."""
+"""The claim ledger as claims.csv, a line for each comparison, as claims.md, and on the page."""
 
 from collections import Counter
+from decimal import Decimal
+from typing import Any
 
 import pandas as pd
 
@@ -8,6 +10,7 @@ from attention_ablation.base.io import write_text
 from attention_ablation.evidence.ledger import JudgedClaim, JudgedPair, Ledger, ledger
 from attention_ablation.report.markdown import bullets, escape
 from attention_ablation.report.notes import doubts
+from attention_ablation.report.results import MINUS
 from attention_ablation.study.expand import Plan
 
 CLAIMS_CSV, CLAIMS_MD = "claims.csv", "claims.md"
@@ -25,23 +28,92 @@ def rendered_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, str]:
     judged = ledger(plan, runs)
     return {
         CLAIMS_CSV: claims_frame(judged).to_csv(index=False),
-        CLAIMS_MD: claims_markdown(plan, judged, runs),
+        CLAIMS_MD: _markdown(plan, judged, runs),
     }
 
 
 def claims_frame(judged: Ledger) -> pd.DataFrame:
     """Return a line for each comparison, in the columns of claims.csv; unknown cells are empty."""
-    return pd.DataFrame(
-        [
-            _record(claim.key, pair)
+    records = [
+        _record(claim.key, pair)
+        for claim in judged.claims
+        for pair in (*claim.pairs, *claim.published)
+    ]
+    return pd.DataFrame(records, dtype=object)
+
+
+def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
+    """Return what the page shows of the ledger, None where the study has none."""
+    if not plan.study.claims:
+        return None
+    judged = ledger(plan, runs)
+    wrong = sum(claim.paper_verdict == "does not hold" for claim in judged.claims)
+    return {
+        "summary": f"Of {len(judged.claims)} claims our runs leave "
+        f"{_counts([claim.verdict for claim in judged.claims])}. "
+        f"{wrong} do not hold in the paper's own cells.",
+        "notes": [judged.method, *_doubts(plan, judged, runs)],
+        "claims": [
+            {
+                "key": claim.key,
+                "place": claim.claim.place,
+                "text": claim.claim.says,
+                "verdict": claim.verdict,
+                "paper_verdict": claim.paper_verdict,
+                "comparisons": [_on_page(plan, pair) for pair in (*claim.pairs, *claim.published)],
+            }
             for claim in judged.claims
-            for pair in (*claim.pairs, *claim.published)
         ],
-        dtype=object,
-    )
+    }
 
 
-def claims_markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
+def _record(key: str, judged: JudgedPair) -> dict[str, object]:
+    low, high = judged.interval or (None, None)
+    paper = judged.paper_difference
+
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, DIGITS)
+
+    return {
+        "claim": key,
+        "table": judged.pair.table,
+        "metric": judged.pair.metric,
+        "comparison": judged.text,
+        "difference": rounded(judged.difference),
+        "ci_low": rounded(low),
+        "ci_high": rounded(high),
+        "n": judged.n,
+        "verdict": judged.verdict,
+        "paper_difference": None if paper is None else f"{round(paper, DIGITS).normalize():f}",
+        "paper_verdict": judged.paper_verdict,
+        "seeds_needed": judged.seeds_needed,
+    }
+
+
+def _on_page(plan: Plan, judged: JudgedPair) -> dict[str, str]:
+    relative = judged.pair.comparison.predicate == "at-most-more"
+    unit = " %" if relative else plan.study.metrics[judged.pair.metric].points
+    ours: str = judged.verdict + f": {judged.reason}" * bool(judged.reason)
+    if judged.difference is not None:
+        ours += f" ({_number(judged.difference, '+.3g')}{unit}"
+        if judged.interval:
+            low, high = (_number(end, ".3g") for end in judged.interval)
+            ours += f", 95 % interval {low} to {high}"
+        if judged.p_value is not None and judged.n > 1:
+            ours += f", p = {_number(judged.p_value, '.2g')} after correction"
+        ours += f", n = {judged.n})"
+    paper: str = judged.paper_verdict
+    if judged.paper_difference is not None:
+        paper += f" ({_number(judged.paper_difference, '+.3g')}{unit})"
+    text = f"{judged.pair.table}, {judged.pair.metric}: {judged.text}"
+    return {"text": text, "ours": ours, "paper": paper}
+
+
+def _number(value: float | Decimal, form: str) -> str:
+    return f"{value:{form}}".replace("-", MINUS)
+
+
+def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
     """Return a line for each claim, and the method below them."""
     records = [
         {
@@ -57,13 +129,46 @@ def claims_markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
     seeds = len(plan.seeds)
     notes = [
         judged.method,
-        *claims_doubts(plan, judged, runs),
+        *_doubts(plan, judged, runs),
         f"Tier {plan.config.tier} ({plan.tier.title}); n = {seeds} seed{'s' * (seeds > 1)}. Every "
         "comparison, with its numbers and the seeds that would decide it, is in claims.csv.",
         *_published(plan, judged),
         plan.tier.limits,
     ]
     return f"**Claims of the paper**\n\n{body}\n\n{bullets(notes)}"
+
+
+def _ours(claim: JudgedClaim) -> str:
+    verdicts = [pair.verdict for pair in claim.pairs]
+    return claim.verdict + f" ({_counts(verdicts)})" * (len(set(verdicts)) > 1)
+
+
+def _counts(verdicts: list[Any]) -> str:
+    return ", ".join(f"{n} {verdict}" for verdict, n in Counter(verdicts).most_common())
+
+
+def _paper(claim: JudgedClaim) -> str:
+    counts = Counter(pair.paper_verdict for pair in claim.pairs)
+    printed = counts["holds"] + counts["does not hold"]
+    parts = [f"{counts['holds']} of {printed} hold"] * bool(counts["does not hold"])
+    parts += [f"{counts['not printed']} not printed"] * bool(printed and counts["not printed"])
+    return claim.paper_verdict + f" ({', '.join(parts)})" * bool(parts)
+
+
+def _doubts(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> list[str]:
+    """Return a line that names the compared runs whose folders fail verification, if any does."""
+    rows = {
+        row: None
+        for claim in judged.claims
+        for pair in claim.pairs
+        if pair.verdict != "not run" and not plan.study.metrics[pair.pair.metric].counted
+        for row in (pair.pair.first, pair.pair.second)
+    }
+    # Tables share runs, which are named once.
+    places = {
+        run.path: f"{table}:{key}" for table, key in rows for run in plan.row_runs(table, key)
+    }
+    return doubts(plan, places, runs)
 
 
 def _published(plan: Plan, judged: Ledger) -> list[str]:
@@ -83,56 +188,3 @@ def _published(plan: Plan, judged: Ledger) -> list[str]:
                 f"no verdict above counts it; differences, in points: {'; '.join(found)}."
             )
     return notes
-
-
-def claims_doubts(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> list[str]:
-    """Return a line that names the compared runs whose folders fail verification, if any does."""
-    rows = {
-        row: None
-        for claim in judged.claims
-        for pair in claim.pairs
-        if pair.verdict != "not run" and not plan.study.metrics[pair.pair.metric].counted
-        for row in (pair.pair.first, pair.pair.second)
-    }
-    # Tables share runs, which are named once.
-    places = {
-        run.path: f"{table}:{key}" for table, key in rows for run in plan.row_runs(table, key)
-    }
-    return doubts(plan, places, runs)
-
-
-def _record(key: str, judged: JudgedPair) -> dict[str, object]:
-    low, high = judged.interval or (None, None)
-    paper = judged.paper_difference
-    return {
-        "claim": key,
-        "table": judged.pair.table,
-        "metric": judged.pair.metric,
-        "comparison": judged.text,
-        "difference": _rounded(judged.difference),
-        "ci_low": _rounded(low),
-        "ci_high": _rounded(high),
-        "n": judged.n,
-        "verdict": judged.verdict,
-        "paper_difference": None if paper is None else f"{round(paper, DIGITS).normalize():f}",
-        "paper_verdict": judged.paper_verdict,
-        "seeds_needed": judged.seeds_needed,
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, DIGITS)
-
-
-def _ours(claim: JudgedClaim) -> str:
-    counts = Counter(pair.verdict for pair in claim.pairs)
-    parts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    return claim.verdict + f" ({parts})" * (len(counts) > 1)
-
-
-def _paper(claim: JudgedClaim) -> str:
-    counts = Counter(pair.paper_verdict for pair in claim.pairs)
-    printed = counts["holds"] + counts["does not hold"]
-    parts = [f"{counts['holds']} of {printed} hold"] * bool(counts["does not hold"])
-    parts += [f"{counts['not printed']} not printed"] * bool(printed and counts["not printed"])
-    return claim.paper_verdict + f" ({', '.join(parts)})" * bool(parts)

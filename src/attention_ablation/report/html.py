@@ -14,8 +14,8 @@ from markupsafe import Markup
 from attention_ablation import __version__
 from attention_ablation.base.io import Missing, read_bytes, write_text
 from attention_ablation.evidence.complexity import Counts, read_counts
+from attention_ablation.report.claims import page_claims
 from attention_ablation.report.comparable import confounds
-from attention_ablation.report.html_claims import page_claims
 from attention_ablation.report.html_lists import complexity, environment, run_list, run_provenance
 from attention_ablation.report.notes import table_notes
 from attention_ablation.report.results import (
@@ -83,10 +83,8 @@ def _figure(plan: Plan, name: str) -> dict[str, Any]:
     with suppress(Missing):
         svg = read_bytes(plan.folder / "figures" / f"{name}.svg")
         image = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-    digits = name.removeprefix("figure")
-    heading = f"Figure {digits}. {entry.title}" if digits.isdigit() else entry.title
     short = re.sub(r"(?<=[a-z])(?=\d)", " ", name.replace("-", " ")).capitalize()
-    return {"name": name, "short": short, "heading": heading, "title": entry.title,
+    return {"name": name, "short": short, "heading": entry.heading(name), "title": entry.title,
             "section": entry.section, "image": image}  # fmt: skip
 
 

@@ -9,7 +9,6 @@ import pandas as pd
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import read_text
 from attention_ablation.evidence.complexity import COMPLEXITY_CSV, complexity_csv, count_rows
-from attention_ablation.figures.gradcam_means import gradcam_csv
 from attention_ablation.report.claims import CLAIMS_CSV, CLAIMS_MD, rendered_claims
 from attention_ablation.report.collect import RUNS_CSV
 from attention_ablation.report.comparable import conditions, confounds
@@ -38,8 +37,9 @@ def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
     }
     if plan.study.claims:
         made[CLAIMS_CSV, CLAIMS_MD] = partial(rendered_claims, plan, runs)
-    for name in plan.gradcam_figures:
-        made[(f"figures/{name}.csv",)] = partial(_gradcam, plan, name)
+    for name in plan.figures:
+        if plan.study.figures[name].numbers:
+            made[(f"figures/{name}.csv",)] = partial(_figure, plan, name)
     for table in plan.tables:
         for line in conditions(plan, table, runs):
             what = f"its runs were made under several conditions: {line}"
@@ -56,8 +56,8 @@ def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
     return findings
 
 
-def _gradcam(plan: Plan, name: str) -> dict[str, str]:
-    return {name: gradcam_csv(plan, name)}
+def _figure(plan: Plan, name: str) -> dict[str, str]:
+    return {name: plan.study.figures[name].csv(plan)}
 
 
 def describe(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:

@@ -102,7 +102,6 @@ class GradCam(Model):
 
     status: Ended
     method: Text
-    version: Count
     layer: Text | None = None
     map_size: Size | None = None
     least_map_size: Count | None = None

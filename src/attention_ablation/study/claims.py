@@ -1,17 +1,19 @@
 """What a paper's text says about its tables, as comparisons of rows: a study's claims.yaml."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from attention_ablation.base.errors import unknown
 from attention_ablation.base.model import Line, Model, Prose
 from attention_ablation.study.metrics import COUNTS
+
+if TYPE_CHECKING:
+    from attention_ablation.study.config import Study
 
 # Numbers of a run that no table shows, under the names that they have in runs.csv.
 RUN_METRICS = ("train_top1_error", "gradcam_energy_in_box", "gradcam_target_probability")
@@ -47,36 +49,37 @@ class Comparison(Model):
         None, description="Why this threshold; required where there is one."
     )
 
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """The table and the key of each row."""
+        parts = [row.partition(":") for row in self.rows]
+        return [(first, key) if colon else (self.table, first) for first, colon, key in parts]
+
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
-        needs = {
-            "percent": ("at-most-more",),
-            "by": ("greater-by-about",),
-            "within": ("greater-by-about",),
-            "reason": ("at-most-more", "greater-by-about"),
-        }
-        for key, predicates in needs.items():
+        needed = {
+            "at-most-more": {"percent", "reason"},
+            "greater-by-about": {"by", "within", "reason"},
+        }.get(self.predicate, set())
+        for key in ("percent", "by", "within", "reason"):
             given = getattr(self, key) is not None
-            if given and self.predicate not in predicates:
+            if given and key not in needed:
                 raise ValueError(f"'{key}' has no meaning with '{self.predicate}'; remove it")
-            if not given and self.predicate in predicates:
+            if not given and key in needed:
                 raise ValueError(f"expected '{key}' with '{self.predicate}'; add it")
         if self.predicate == "at-most-more" and not set(self.metrics) <= set(COUNTS):
             raise ValueError(
                 f"expected only {' and '.join(COUNTS)} with 'at-most-more', which compares exact "
                 f"counts, got {', '.join(self.metrics)}"
             )
-        for first, second in zip(self.rows, self.rows[1:], strict=False):
+        for first, second in pairwise(self.rows):
             if first == second:
                 raise ValueError(f"expected two rows to compare, got '{first}' twice")
         return self
 
     @property
     def bounds(self) -> tuple[Decimal, Decimal]:
-        """Between what a difference lies where the predicate holds; infinite where unbounded.
-
-        It is the first row's value less the second's, in percent of the second with at-most-more.
-        """
+        """Between what a difference lies where the predicate holds; infinite where unbounded."""
         infinity = Decimal("Infinity")
         if self.predicate == "less":
             return -infinity, Decimal(0)
@@ -87,11 +90,15 @@ class Comparison(Model):
         by, within = Decimal(str(self.by)), Decimal(str(self.within))
         return by - within, by + within
 
+    @property
+    def cuts(self) -> list[float]:
+        """The differences at which the predicate turns, the finite ones of its bounds."""
+        return [float(bound) for bound in self.bounds if bound.is_finite()]
+
     def difference(self, first: Decimal, second: Decimal) -> Decimal:
-        """Return the difference that the predicate is about."""
-        if self.predicate == "at-most-more":
-            return 100 * (first - second) / second
-        return first - second
+        """Return first less second, in percent of the second with at-most-more."""
+        difference = first - second
+        return 100 * difference / second if self.predicate == "at-most-more" else difference
 
     def holds(self, difference: Decimal) -> bool:
         """Judge an exact difference. Equal values are neither less nor greater."""
@@ -141,9 +148,8 @@ class Claim(Model):
     def pairs(self) -> Iterator[Pair]:
         """Yield the claim's comparisons, two rows and a metric at a time."""
         for comparison in self.comparisons:
-            rows = [split_row(comparison.table, row) for row in comparison.rows]
             for metric in comparison.metrics:
-                for first, second in pairwise(rows):
+                for first, second in pairwise(comparison.places):
                     yield Pair(comparison, metric, first, second)
 
 
@@ -153,49 +159,23 @@ class ClaimsFile(Model):
     claims: dict[Line, Claim] = Field(min_length=1)
 
 
-def split_row(table: str, row: str) -> tuple[str, str]:
-    """Return the table and the key of a row that may name another table than `table`."""
-    other, colon, key = row.partition(":")
-    return (other, key) if colon else (table, row)
+def check_claims(study: "Study", where: object) -> None:
+    """Raise UserError for a table, row or metric that the study's claims name and it has not.
 
-
-def check_claims(
-    claims: Mapping[str, Claim],
-    columns: Mapping[str, Sequence[str]],
-    rows: Mapping[str, Sequence[str]],
-    where: object,
-) -> None:
-    """Check every table, row and metric that claims mention.
-
-    Args:
-        columns: metrics of the study's tables.
-        rows: row keys of the study's tables.
-        where: the file, for messages.
-
-    Raises UserError.
+    `where` is the file, for messages.
     """
-    for name, claim in claims.items():
+    for name, claim in study.claims.items():
         for number, comparison in enumerate(claim.comparisons):
-            _check(comparison, columns, rows, f"{where}: claims.{name}.comparisons.{number}")
-
-
-def _check(
-    comparison: Comparison,
-    columns: Mapping[str, Sequence[str]],
-    rows: Mapping[str, Sequence[str]],
-    where: str,
-) -> None:
-    for row in comparison.rows:
-        table, key = split_row(comparison.table, row)
-        if table not in columns:
-            raise unknown("table", table, columns, where)
-        if key not in rows[table]:
-            raise unknown("row", key, rows[table], f"{where}: {table}")
-        for metric in comparison.metrics:
-            if metric not in (valid := [*columns[table], *RUN_METRICS]):
-                raise unknown("metric", metric, valid, f"{where}: {table}")
-
-
-def cuts(comparison: Comparison) -> list[float]:
-    """Return the differences at which the predicate turns, the finite ones of its bounds."""
-    return [float(bound) for bound in comparison.bounds if math.isfinite(bound)]
+            place = f"{where}: claims.{name}.comparisons.{number}"
+            for table, key in comparison.places:
+                if table not in study.tables:
+                    raise unknown("table", table, study.tables, place)
+                keys = [row.key for row in study.table_rows(table)]
+                if key not in keys:
+                    raise unknown("row", key, keys, f"{place}: {table}")
+                columns = study.tables[table].columns
+                others = [n for n, m in study.metrics.items() if not m.counted]
+                valid = list(dict.fromkeys([*columns, *others]))
+                for metric in comparison.metrics:
+                    if metric not in valid:
+                        raise unknown("metric", metric, valid, f"{place}: {table}")

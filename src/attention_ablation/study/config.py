@@ -1,25 +1,19 @@
 """What the user's files hold, typed: config.yaml, a study's files, a tier's YAML."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from attention_ablation.base.model import Line, Model, Name, Prose, Seed
+from attention_ablation.base.model import Line, Model, Name, Names, Prose, Seed, no_duplicates
 from attention_ablation.detectors.record import DetectorName, DetectorSize
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import BackboneSize
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.claims import Claim
+from attention_ablation.study.figure import Figure, any_figure
 from attention_ablation.study.metrics import METRICS, CountedOn, Metric
 from attention_ablation.study.references import Reference
-
-
-def _no_duplicates(values: list[Any]) -> list[Any]:
-    repeated = [value for i, value in enumerate(values) if value in values[:i]]
-    if repeated:
-        raise ValueError(f"expected each value once, got {repeated[0]!r} twice; remove one")
-    return values
 
 
 def _number(value: Any) -> Any:
@@ -31,10 +25,8 @@ def _number(value: Any) -> Any:
 Seeds = Annotated[
     list[Annotated[Seed, BeforeValidator(_number)]],
     Field(min_length=1),
-    AfterValidator(_no_duplicates),
+    AfterValidator(no_duplicates),
 ]
-
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(_no_duplicates)]
 
 
 def _no_wildcards(folder: str) -> str:
@@ -181,89 +173,10 @@ class Table(Model):
     )
 
 
-class Panel(Model):
-    """One pair of axes of an error-curve figure."""
-
-    title: Line
-    table: str
-    rows: list[str] = Field(min_length=1)
-
-
-class CurvesFigure(Model):
-    """Training and validation error against epoch, a panel for each backbone."""
-
-    kind: Literal["error-curves"]
-    title: Line
-    section: Line
-    metric: str = Field(
-        "top1_error", description="What is drawn: a metric of the validation set, by its name."
-    )
-    panels: list[Panel] = Field(min_length=1)
-
-    @property
-    def shown(self) -> list[tuple[str, list[str]]]:
-        """The tables whose rows the figure shows, each with the rows' keys."""
-        return [(panel.table, panel.rows) for panel in self.panels]
-
-
-class GradCamFigure(Model):
-    """Where rows of one table look: Grad-CAM of the same validation images, a line for each row."""
-
-    kind: Literal["gradcam"]
-    title: Line
-    section: Line
-    table: str
-    rows: Names = Field(
-        description="Rows with one backbone; the others are compared with the first."
-    )
-
-    @property
-    def shown(self) -> list[tuple[str, list[str]]]:
-        """The table whose rows the figure shows, with the rows' keys."""
-        return [(self.table, self.rows)]
-
-
-class DetectionsFigure(Model):
-    """What detectors of one table find in the same validation images, a line for each row."""
-
-    kind: Literal["detections"]
-    title: Line
-    section: Line
-    table: str
-    rows: Names
-
-    @property
-    def shown(self) -> list[tuple[str, list[str]]]:
-        """The table whose rows the figure shows, with the rows' keys."""
-        return [(self.table, self.rows)]
-
-
-class ReferencePanel(Model):
-    """One pair of axes of published error curves."""
-
-    title: Line
-    curves: Names = Field(description="Keys of the reference's curves.")
-
-
-class ReferenceFigure(Model):
-    """Training and validation error against epoch as others published them; it needs no run."""
-
-    kind: Literal["reference-curves"]
-    title: Line
-    section: Line
-    table: str = Field(description="The table with whose selection the figure is drawn.")
-    reference: str = Field(description="A key of references.")
-    panels: list[ReferencePanel] = Field(min_length=1)
-
-    @property
-    def shown(self) -> list[tuple[str, list[str]]]:
-        """The table, and no row of it."""
-        return [(self.table, [])]
-
-
-Figure = Annotated[
-    CurvesFigure | GradCamFigure | DetectionsFigure | ReferenceFigure, Field(discriminator="kind")
-]
+if TYPE_CHECKING:
+    AnyFigure = Figure
+else:
+    AnyFigure = any_figure()
 
 
 class Discrepancy(Model):
@@ -289,7 +202,7 @@ class StudyFile(Model):
     )
     counted_on: CountedOn = CountedOn()
     tables: dict[Name, Table]
-    figures: dict[Name, Figure] = Field(default_factory=dict)
+    figures: dict[Name, AnyFigure] = Field(default_factory=dict)
     discrepancies: dict[Line, Discrepancy] = Field(default_factory=dict)
     references: dict[Line, Reference] = Field(
         default_factory=dict, description="Training curves that others published."

@@ -13,14 +13,7 @@ from attention_ablation.detectors.shapes import check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone, BackboneSize
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
-from attention_ablation.study.config import (
-    Config,
-    CurvesFigure,
-    GradCamFigure,
-    Row,
-    Study,
-    Tier,
-)
+from attention_ablation.study.config import Config, Row, Study, Tier
 from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.files import load_study, load_tier, parse
 
@@ -94,11 +87,6 @@ class Plan:
         ]
 
     @property
-    def gradcam_figures(self) -> list[str]:
-        """Those of the figures that show where networks look."""
-        return [n for n in self.figures if isinstance(self.study.figures[n], GradCamFigure)]
-
-    @property
     def module_files(self) -> list[str]:
         """The files of the gates of a user's own that rows of the study have."""
         gates = [self.study.attentions[row.attention] for row in self.study.rows]
@@ -123,15 +111,6 @@ class Plan:
     def table_runs(self, table: str) -> list[Run]:
         """Return the runs that a table shows."""
         return [run for row in self.rows(table) for run in self.row_runs(table, row.key)]
-
-    def figure_runs(self, name: str) -> list[Run]:
-        """Return the runs that a figure shows."""
-        return [
-            run
-            for table, keys in self.study.figures[name].shown
-            for key in keys
-            for run in self.row_runs(table, key)
-        ]
 
     @property
     def summary(self) -> str:
@@ -269,11 +248,9 @@ def _check_comparisons(plan: Plan) -> None:
         for group in plan.groups(table)
     ]
     for name in plan.figures:
-        figure = plan.study.figures[name]
-        # The rows of a Grad-CAM figure share their backbone, and so their recipe.
-        for panel in figure.panels if isinstance(figure, CurvesFigure) else []:
-            rows = [row for row in plan.rows(panel.table) if row.key in panel.rows]
-            compared.append((f"{name}, {panel.title}", rows, "or draw them in panels of their own"))
+        for title, table, keys in plan.study.figures[name].compared:
+            rows = [row for row in plan.rows(table) if row.key in keys]
+            compared.append((f"{name}, {title}", rows, "or draw them in panels of their own"))
     for name, rows, instead in compared:
         facts = {row.key: _chosen(row, plan) for row in rows}
         where = f"{plan.root / 'workflow/tiers' / plan.config.tier}.yaml: {name}"

@@ -16,15 +16,7 @@ from attention_ablation.detectors.shapes import check_fit
 from attention_ablation.gates.modules import seal
 from attention_ablation.networks.record import BACKBONES, Backbone
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
-from attention_ablation.study.config import (
-    CurvesFigure,
-    GradCamFigure,
-    ReferenceFigure,
-    Row,
-    Study,
-    StudyFile,
-    Tier,
-)
+from attention_ablation.study.config import Row, Study, StudyFile, Tier
 from attention_ablation.study.metrics import Metric, check_metrics
 from attention_ablation.study.references import check_references
 
@@ -67,10 +59,8 @@ def load_study(folder: Path, name: str, where: object) -> Study:
     claims = _read_claims(path / "claims.yaml")
     study = Study(name=name, rows=rows, claims=claims, **dict(file))
     _check_references(study, path / "study.yaml")
-    named = [f"{row.table}:{row.key}" for row in rows]
-    check_references(study.references, named, path, path / "study.yaml")
-    keys = {name: [row.key for row in study.table_rows(name)] for name in study.tables}
-    check_claims(claims, columns, keys, path / "claims.yaml")
+    check_references(study, path, path / "study.yaml")
+    check_claims(study, path / "claims.yaml")
     return study
 
 
@@ -193,27 +183,4 @@ def _check_references(study: Study, where: Path) -> None:
             if key not in keys:
                 raise unknown("row", key, keys, f"{where}: {place}: {table}")
     for name, figure in study.figures.items():
-        place = f"{where}: figures.{name}"
-        if isinstance(figure, CurvesFigure):
-            curves_of = [n for n, m in study.metrics.items() if m.source.startswith("validation_")]
-            if figure.metric not in curves_of:
-                raise unknown("metric", figure.metric, curves_of, place)
-        elif isinstance(figure, GradCamFigure):
-            _check_one_backbone(study, figure, place)
-        elif isinstance(figure, ReferenceFigure):
-            if figure.reference not in study.references:
-                raise unknown("reference", figure.reference, study.references, place)
-            curves = study.references[figure.reference].curves
-            for curve in (name for panel in figure.panels for name in panel.curves):
-                if curve not in curves:
-                    raise unknown("curve", curve, curves, place)
-
-
-def _check_one_backbone(study: Study, figure: GradCamFigure, where: str) -> None:
-    rows = [row for row in study.table_rows(figure.table) if row.key in figure.rows]
-    backbones = list(dict.fromkeys(row.backbone for row in rows))
-    if len(backbones) > 1:
-        raise UserError(
-            f"{where}: expected rows with one backbone, whose maps come from the same images and "
-            f"the same layer, got {', '.join(backbones)}; leave some out."
-        )
+        figure.check(study, f"{where}: figures.{name}")

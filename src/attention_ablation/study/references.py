@@ -1,14 +1,17 @@
 """Training curves that others published, which a study's rows can be held beside."""
 
 import math
-from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.io import read_csv
 from attention_ablation.base.model import Line, Model, Prose
+
+if TYPE_CHECKING:
+    from attention_ablation.study.config import Study
 
 # What claims compare, and the columns of a curve that have it; others are left alone.
 COLUMNS = {"top1_error": "val_top1_error", "train_top1_error": "train_top1_error"}
@@ -37,20 +40,20 @@ class Reference(Model):
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """Return epochs and errors (%) of a curve, in the names of its columns.
+    """Return a curve's epochs, as `epoch`, and its errors (%) by metric.
 
     Raises UserError where the file is not such a curve, epochs counted from 1 without a gap.
     """
-    needed = ["epoch", *COLUMNS.values()]
+    needed = {"epoch": "epoch"} | COLUMNS
     columns, records = read_csv(path)
     lines = [line for _, line in records]
-    if not lines or not set(needed) <= set(columns):
-        raise UserError(f"{path}: expected lines below the columns {', '.join(needed)}.")
+    if not lines or not set(needed.values()) <= set(columns):
+        raise UserError(f"{path}: expected lines below the columns {', '.join(needed.values())}.")
     try:
-        curve = {name: [float(line[name]) for line in lines] for name in needed}
+        curve = {name: [float(line[of]) for line in lines] for name, of in needed.items()}
     except (TypeError, ValueError):
-        raise UserError(f"{path}: expected numbers below {', '.join(needed)}.") from None
-    errors = [value for name in COLUMNS.values() for value in curve[name]]
+        raise UserError(f"{path}: expected numbers below {', '.join(needed.values())}.") from None
+    errors = [value for name in COLUMNS for value in curve[name]]
     if curve["epoch"] != [*range(1, len(lines) + 1)]:
         raise UserError(f"{path}: expected epochs 1, 2, 3 and so on, a line for each.")
     if not all(math.isfinite(value) and 0 <= value <= 100 for value in errors):
@@ -58,18 +61,16 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     return curve
 
 
-def check_references(
-    references: Mapping[str, Reference], rows: Collection[str], folder: Path, where: object
-) -> None:
+def check_references(study: "Study", folder: Path, where: object) -> None:
     """Raise UserError for a curve of an unknown row, of another's row, or that cannot be read.
 
     Args:
-        rows: 'table:key' of every row of the study.
         folder: the study's.
         where: the file, for messages.
     """
-    for name, reference in references.items():
-        stands: dict[str, str] = {}
+    rows = [f"{row.table}:{row.key}" for row in study.rows]
+    for name, reference in study.references.items():
+        curve_of: dict[str, str] = {}
         for key, curve in reference.curves.items():
             place = f"{where}: references.{name}.curves.{key}"
             read_curve(folder / curve.file)
@@ -77,6 +78,6 @@ def check_references(
                 continue
             if curve.row not in rows:
                 raise unknown("row", curve.row, rows, place)
-            if curve.row in stands:
-                raise UserError(f"{place}: '{stands[curve.row]}' stands for {curve.row} already.")
-            stands[curve.row] = key
+            if curve.row in curve_of:
+                raise UserError(f"{place}: '{curve_of[curve.row]}' stands for {curve.row} already.")
+            curve_of[curve.row] = key

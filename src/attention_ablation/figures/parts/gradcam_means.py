@@ -1,27 +1,20 @@
 """What Grad-CAM says over all images: means, differences to the first row, and intervals."""
 
 import io
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.evidence.statistics import bootstrap_interval, t_interval
+from attention_ablation.figures.gradcam import GradCamFigure
 from attention_ablation.runs.folder import GRADCAM_IMAGES, read_gradcam, read_outcome
 from attention_ablation.runs.records import GRADCAM_MEANS, read_sealed
-from attention_ablation.study.config import GradCamFigure
 from attention_ablation.study.expand import Plan
 
 COLUMNS = ["row", "metric", "mean", "ci_low", "ci_high", "interval", "n_images", "n_seeds"]
 IMAGES, SEEDS = "bootstrap over images", "t over seeds"
-
-
-def gradcam_csv(plan: Plan, name: str) -> str:
-    """Return the text of a Grad-CAM figure's CSV."""
-    figure = plan.study.figures[name]
-    assert isinstance(figure, GradCamFigure)
-    return gradcam_frame(plan, figure).to_csv(index=False)
 
 
 def gradcam_frame(plan: Plan, figure: GradCamFigure) -> pd.DataFrame:
@@ -32,7 +25,7 @@ def gradcam_frame(plan: Plan, figure: GradCamFigure) -> pd.DataFrame:
     Differences, `<metric>_difference`, are paired by image, and by seed where there are several.
     What is not there has no line.
     """
-    rows = {key: per_image(plan, figure, key) for key in figure.rows}
+    rows = {key: _per_image(plan, figure, key) for key in figure.rows}
     first = rows[figure.rows[0]]
     records = []
     for key, seeds in rows.items():
@@ -46,25 +39,18 @@ def gradcam_frame(plan: Plan, figure: GradCamFigure) -> pd.DataFrame:
     return pd.DataFrame(records, columns=COLUMNS)
 
 
-def per_image(plan: Plan, figure: GradCamFigure, key: str) -> dict[int, pd.DataFrame]:
+def _per_image(plan: Plan, figure: GradCamFigure, key: str) -> dict[int, pd.DataFrame]:
     """Return the numbers of every image, by seed; seeds that have none are left out."""
     found = {}
     for run in plan.row_runs(figure.table, key):
         folder = plan.runs_folder / run.path
         gradcam = read_gradcam(folder)
         if gradcam and read_outcome(folder).status == gradcam.status == "completed":
-            frame = _read(folder / GRADCAM_IMAGES, gradcam.images_sha256)
-            if frame is not None:
-                found[run.seed] = frame
+            with suppress(UserError, ValueError):  # not there, or damaged
+                content = io.BytesIO(read_sealed(folder / GRADCAM_IMAGES, gradcam.images_sha256))
+                frame = pd.read_csv(content, index_col=["index", "label"])
+                found[run.seed] = frame.astype(float)
     return found
-
-
-def _read(path: Path, digest: str | None) -> pd.DataFrame | None:
-    try:
-        content = io.BytesIO(read_sealed(path, digest))
-        return pd.read_csv(content, index_col=["index", "label"]).astype(float)
-    except (UserError, ValueError):  # not there, or damaged
-        return None
 
 
 def _summary(values: list[pd.Series]) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""What a figure is. Each kind of figure is one file in `figures`, where it is found by its name.
+
+Planning imports these files: they import pandas, matplotlib and torch inside functions only.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union
+
+from pydantic import Field
+
+from attention_ablation.base.model import Line, Model, Names
+from attention_ablation.base.registry import modules
+
+if TYPE_CHECKING:
+    from attention_ablation.study.config import Study
+    from attention_ablation.study.expand import Plan
+
+
+class Figure(Model):
+    """A figure of study.yaml. One of another kind gives `kind` a Literal, `shown` and `write`.
+
+    run_file: what it reads in the folder of each run that it shows.
+    numbers: for a figure that has a CSV, what that says of the figure '{name}'; else ''.
+    """
+
+    run_file: ClassVar[str] = "history.csv"
+    numbers: ClassVar[str] = ""
+
+    kind: str
+    title: Line
+    section: Line
+
+    @property
+    def shown(self) -> list[tuple[str, list[str]]]:
+        """The tables that must be selected for it, each with the keys of the rows it shows."""
+        raise NotImplementedError
+
+    @property
+    def compared(self) -> list[tuple[str, str, list[str]]]:
+        """Titles, tables and rows' keys of its parts whose rows must have equal recipes."""
+        return []
+
+    def check(self, study: "Study", where: str) -> None:
+        """Raise UserError where it does not fit the study, in which its tables and rows are."""
+
+    def inputs(self, plan: "Plan") -> list[str]:
+        """Return the files that it is drawn from, beside the study's and the tier's own."""
+        rows = [(table, key) for table, keys in self.shown for key in keys]
+        runs = [run for row in rows for run in plan.row_runs(*row)]
+        return sorted({f"{plan.runs_folder}/{run.path}/{self.run_file}" for run in runs})
+
+    def heading(self, name: str) -> str:
+        """Return its title, with the number that its name has in the paper, if it has one."""
+        number = name.removeprefix("figure")
+        return f"Figure {number}. {self.title}" if number.isdigit() else self.title
+
+    def csv(self, plan: "Plan") -> str:
+        """Return the text of its CSV; of a figure that has `numbers`."""
+        raise NotImplementedError
+
+    def write(self, plan: "Plan", name: str) -> None:
+        """Write `figures/<name>.svg`, `.png` and, where it has `numbers`, `.csv`."""
+        raise NotImplementedError
+
+
+class RowsFigure(Figure):
+    """A figure that shows rows of one table, a line for each."""
+
+    table: str
+    rows: Names
+
+    @property
+    def shown(self) -> list[tuple[str, list[str]]]:
+        """The table, with its rows."""
+        return [(self.table, self.rows)]
+
+
+def any_figure() -> Any:
+    """Return the type of every kind of figure, told apart by `kind`."""
+    kinds = [
+        found
+        for module in modules("attention_ablation.figures")
+        for found in vars(module).values()
+        if getattr(found, "__module__", None) == module.__name__
+        and isinstance(found, type)
+        and issubclass(found, Figure)
+    ]
+    return Annotated[Union[tuple(kinds)], Field(discriminator="kind")]  # noqa: UP007
