@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from attention_ablation.datasets.folders import Folders
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
@@ -33,8 +34,8 @@ def alone(plan: Plan, table: str, key: str) -> Run:
 
 
 def task(plan: Plan, run: Run) -> Detection:
-    material = Detection.load(run, plan.runs_folder / run.path, plan.data_folder, None)
-    return Detection(run, material, CPU)
+    folders = Folders(plan.data_folder, plan.data_folder)
+    return Detection(run, Detection.load(run, plan.runs_folder / run.path, folders), CPU)
 
 
 def folder_of(plan: Plan, run: Run) -> Path:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from attention_ablation.datasets.digits import MASK_LEVEL, Split, base_digits, compose
-from attention_ablation.datasets.load import load
-from attention_ablation.datasets.records import ClutteredDigits
+from attention_ablation.datasets.contract import Split, load
+from attention_ablation.datasets.digits import MASK_LEVEL, ClutteredDigits, base_digits, compose
+from attention_ablation.datasets.folders import Folders
 
 
 def dataset(**changes: int) -> ClutteredDigits:
@@ -53,12 +53,17 @@ def test_an_image_depends_on_seed_split_and_index_only(
     assert not np.array_equal(several.images, other.images)
 
 
-def test_the_target_is_whole_and_its_box_and_mask_fit() -> None:
-    data = dataset(image_size=40)
+def masks(images: np.ndarray) -> np.ndarray:
+    """The targets' ink, where there are no fragments."""
+    return images >= MASK_LEVEL
+
+
+def test_the_target_is_whole_and_its_box_fits() -> None:
     digits, _ = base_digits("train", 24)
-    images = compose(data, "train", range(200))
+    images = compose(dataset(image_size=40), "train", range(200))
+    clean = compose(dataset(image_size=40, fragments=0), "train", range(200))
     known = {bytes(digit >= MASK_LEVEL) for digit in digits}
-    for image, box, mask in zip(images.images, images.boxes, images.masks, strict=True):
+    for image, box, mask in zip(images.images, images.boxes, masks(clean.images), strict=True):
         x0, y0, x1, y1 = box
         inside = mask[y0:y1, x0:x1]
         assert inside.sum() == mask.sum()  # nothing outside the box
@@ -72,15 +77,16 @@ def test_the_target_is_whole_and_its_box_and_mask_fit() -> None:
 def test_without_fragments_nothing_but_the_target_is_there() -> None:
     clean = compose(dataset(fragments=0), "train", range(50))
     cluttered = compose(dataset(fragments=6), "train", range(50))
-    faint = MASK_LEVEL
-    assert (clean.images[~clean.masks] < faint).all()
-    assert (cluttered.images[~cluttered.masks] >= faint).any(axis=0).any()
+    np.testing.assert_array_equal(clean.boxes, cluttered.boxes)
+    for image, (x0, y0, x1, y1) in zip(masks(clean.images), clean.boxes, strict=True):
+        assert image.sum() == image[y0:y1, x0:x1].sum()  # nothing outside the box
+    assert (masks(cluttered.images) & ~masks(clean.images)).any()
     np.testing.assert_array_equal(clean.labels, cluttered.labels)  # same targets, more clutter
 
 
 def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     data = dataset()
-    loaded = load(data, tmp_path)
+    loaded = load(data, Folders(tmp_path, tmp_path))
     np.testing.assert_array_equal(
         loaded.train.images.squeeze(1).numpy(), compose(data, "train", range(40)).images
     )
@@ -91,8 +97,8 @@ def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     assert loaded.std == pytest.approx(pixels.std(correction=0).item())
     path = tmp_path / data.prepared
     before = path.stat().st_mtime_ns
-    assert load(data, tmp_path).fingerprint == loaded.fingerprint
+    assert load(data, Folders(tmp_path, tmp_path)).fingerprint == loaded.fingerprint
     assert path.stat().st_mtime_ns == before  # composed once
     # Two training images cannot show all ten classes.
-    assert load(dataset(train_images=2), tmp_path).classes == 10
-    assert load(dataset(seed=1), tmp_path).fingerprint != loaded.fingerprint
+    assert load(dataset(train_images=2), Folders(tmp_path, tmp_path)).classes == 10
+    assert load(dataset(seed=1), Folders(tmp_path, tmp_path)).fingerprint != loaded.fingerprint

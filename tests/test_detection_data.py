@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from attention_ablation.datasets.annotations import Target
-from attention_ablation.datasets.composed import prepare
-from attention_ablation.datasets.detection import load_detection
-from attention_ablation.datasets.digits import MASK_LEVEL, Split, base_digits
-from attention_ablation.datasets.records import ClutteredScenes
-from attention_ablation.datasets.scenes import OVERLAP, compose_scenes
+from attention_ablation.datasets.contract import Split, load
+from attention_ablation.datasets.digits import MASK_LEVEL, base_digits
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.composed import composed_arrays
+from attention_ablation.datasets.reading.data import Target
+from attention_ablation.datasets.scenes import OVERLAP, ClutteredScenes, compose_scenes
 from attention_ablation.feed.detection_augment import augmented, sample_seed
 
 
@@ -123,10 +123,10 @@ def test_fragments_are_clutter_only() -> None:
 
 def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     data = dataset()
-    path = prepare(data, tmp_path)
-    assert path == tmp_path / data.prepared
+    composed_arrays(data, tmp_path)
+    path = tmp_path / data.prepared
     before = path.stat().st_mtime_ns
-    loaded = load_detection(data, tmp_path / "nowhere", tmp_path)
+    loaded = load(data, Folders(tmp_path, tmp_path / "nowhere"))
     assert path.stat().st_mtime_ns == before
     assert (len(loaded.train), len(loaded.validation)) == (30, 10)
     scenes = compose_scenes(data, "validation", range(10))
@@ -147,14 +147,14 @@ def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     assert loaded.skipped == ""
     assert loaded.composed_with is not None
     assert f"torch {torch.__version__.split('+')[0]}" in loaded.composed_with
-    again = load_detection(data, tmp_path, tmp_path)
+    again = load(data, Folders(tmp_path, tmp_path))
     assert again.fingerprint == loaded.fingerprint
-    other = load_detection(dataset(seed=1), tmp_path, tmp_path)
+    other = load(dataset(seed=1), Folders(tmp_path, tmp_path))
     assert other.fingerprint != loaded.fingerprint
 
 
 def test_what_goes_to_another_process_is_one_image_not_the_whole_set(tmp_path: Path) -> None:
-    data = load_detection(dataset(), tmp_path, tmp_path)
+    data = load(dataset(), Folders(tmp_path, tmp_path))
     image, target = data.train[3]
     assert image.untyped_storage().nbytes() == 3 * 64 * 64
     assert target["boxes"].untyped_storage().nbytes() == 16 * len(target["boxes"])

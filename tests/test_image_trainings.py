@@ -15,9 +15,10 @@ import torch
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.files import list_files
-from attention_ablation.datasets.images import EvaluationCrop, read_image
+from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.datasets.reading.decode import read_image
 from attention_ablation.evidence.explain import explain
+from attention_ablation.feed.crop import EvaluationCrop
 from attention_ablation.study.expand import Plan
 from tests.own_images import OWN, file_source, own_run
 from tests.photos import encoded, photo
@@ -49,8 +50,9 @@ NOT_CLOSED = """
 import sys
 from pathlib import Path
 import torch
-from attention_ablation.feed.batches import FileSource, Part
-from attention_ablation.datasets.files import list_files
+from attention_ablation.feed.batches import FileSource
+from attention_ablation.feed.order import Part
+from attention_ablation.datasets.reading.class_folders import list_files
 from attention_ablation.spec.spec import Run
 
 recipe = Run.model_validate_json(sys.argv[1]).spec.recipe

@@ -1,7 +1,7 @@
 """A user's mistakes, told as sentences: what was expected, what came, what to do."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin
 
@@ -42,6 +42,12 @@ def invalid(error: ValidationError, model: type[BaseModel], where: object) -> Us
             place = f"{where}: {key}" if key else where
             sentences.append(f"{place}: {reason}, but got {shortened(found['input'])}.")
     return UserError("\n".join(sentences))
+
+
+def few(names: Sequence[str], shown: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def shortened(value: object) -> str:

@@ -13,13 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.io import parse_json, write_text
 from attention_ablation.base.model import Model
 from attention_ablation.base.yaml import parse_yaml
-from attention_ablation.datasets.records import ClutteredDigits, ClutteredScenes
+from attention_ablation.datasets import contract
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import (
     Config,
@@ -41,7 +39,7 @@ COMPLEXITY = "complexity"  # takes ten seconds, and no run changes it
 class Composed(Model):
     """The part of a recipe that `prepare` is given."""
 
-    dataset: ClutteredDigits | ClutteredScenes = Field(discriminator="name")
+    dataset: contract.by_name(contract.Composed)  # type: ignore[valid-type]
 
 
 def train(options: argparse.Namespace) -> None:
@@ -243,9 +241,10 @@ def complexity(options: argparse.Namespace) -> int:
 def prepare(options: argparse.Namespace) -> None:
     """Compose a data set."""
     record = parse(Composed, {"dataset": parse_json(options.dataset, "prepare")}, "prepare")
-    from attention_ablation.datasets.composed import prepare
+    from attention_ablation.datasets.reading.composed import composed_arrays
 
-    print(prepare(record.dataset, options.folder))
+    composed_arrays(record.dataset, options.folder)
+    print(options.folder / record.dataset.prepared)
 
 
 def schema(options: argparse.Namespace) -> None:

@@ -4,22 +4,30 @@ The digits of datasets/digits.py, split in the same way, so no validation stroke
 An image depends on (seed, split, index) only.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
+from attention_ablation.base.model import Seed
+from attention_ablation.datasets.contract import Composed, DetectionDataset, Split
 from attention_ablation.datasets.digits import (
     FRAGMENT_SHARE,
     MASK_LEVEL,
-    Split,
     base_digits,
     image_generator,
     mask_boxes,
 )
-from attention_ablation.datasets.records import ClutteredScenes
+from attention_ablation.datasets.folders import Folders
+
+if TYPE_CHECKING:
+    from attention_ablation.datasets.reading.data import DetectionData
 
 CLASSES = tuple("0123456789")
 # Two digits share less than this much of the smaller one's box, so that both can be read.
@@ -28,6 +36,64 @@ OVERLAP = 0.3
 TRIES = 20
 
 Box = tuple[int, int, int, int]
+
+
+class ClutteredScenes(Composed, DetectionDataset):
+    """Several whole handwritten digits among fragments of others; composed, not downloaded."""
+
+    no_others: ClassVar = "flips and crops change what a digit is"
+    classes: ClassVar = len(CLASSES)
+
+    name: Literal["cluttered-scenes"]
+    version: Literal[1] = Field(
+        1, description="The way of composing; another one is another data set."
+    )
+    image_size: int = Field(ge=16, description="Side of the canvas, px.")
+    smallest: int = Field(ge=8, description="Least side to which an 8x8 px digit is enlarged, px.")
+    largest: int = Field(ge=8, description="Greatest such side, px.")
+    digits: int = Field(ge=1, description="Whole digits on an image, at most; at least one.")
+    fragments: int = Field(ge=0, description="Fragments of other digits on each image.")
+    train_images: int = Field(ge=1)
+    validation_images: int = Field(ge=1)
+    seed: Seed = Field(0, description="Seed of the composition, apart from the runs' seeds.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.smallest <= self.largest <= self.image_size:
+            raise ValueError(
+                f"expected smallest <= largest <= image_size, got {self.smallest}, "
+                f"{self.largest}, {self.image_size}"
+            )
+        return self
+
+    def compose(self, split: Split, indices: range) -> Scenes:
+        """Return the scenes with these indices of a split."""
+        return compose_scenes(self, split, indices)
+
+    def load(self, folders: Folders) -> DetectionData:
+        """Return the data set, in memory."""
+        from torch import from_numpy
+
+        from attention_ablation.datasets.reading import composed
+        from attention_ablation.datasets.reading.boxed_images import SceneSet
+        from attention_ablation.datasets.reading.data import DetectionData
+
+        names = ("images", "starts", "boxes", "labels")
+        arrays = composed.composed_arrays(self, folders.composed)
+        mean, std = composed.spread(arrays)
+
+        def read(split: Split) -> SceneSet:
+            return SceneSet.of(*(from_numpy(arrays[f"{split}_{name}"]) for name in names))
+
+        return DetectionData(
+            read("train"),
+            read("validation"),
+            CLASSES,
+            (mean, mean, mean),
+            (std, std, std),
+            composed.composed_fingerprint(arrays, names),
+            str(arrays["composed_with"]),
+        )
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from torch import nn
 from attention_ablation.base.arrays import write_arrays
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, read_bytes, write_json, write_text
-from attention_ablation.datasets.files import ImageFiles
-from attention_ablation.datasets.images import EvaluationCrop, read_image
-from attention_ablation.datasets.load import ImageData, load
-from attention_ablation.datasets.records import Dataset, Images
+from attention_ablation.datasets.contract import load
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.data import ImageData, ImageSet
 from attention_ablation.evidence.gradcam import LEAST_MAP, Explained, choose, gradcam, layers
 from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou
-from attention_ablation.feed.batches import Part, source
+from attention_ablation.feed.batches import source
+from attention_ablation.feed.order import Part
 from attention_ablation.networks.build import build
 from attention_ablation.runs.folder import (
     GRADCAM,
@@ -66,9 +66,9 @@ def explain(
     gradcam.npz, of the first image of each of the first `SHOWN` classes: index, label, image
     (n, C, H, W) uint8, map (n, H, W) float16 as shares of its maximum, probability, and box (n, 4).
 
-    `data_folder` and `datasets` are as for `load`; `workers` decode image files. Raises UserError
-    where the run has not finished, its weights are gone, or the data are not those that it was
-    trained on.
+    `data_folder` and `datasets` are the two of `Folders`; `workers` decode image files. Raises
+    UserError where the run has not finished, its weights are gone, or the data are not those that
+    it was trained on.
     """
     run, folder = read_run(spec), spec.parent
     outcome = read_outcome(folder)
@@ -85,15 +85,13 @@ def explain(
     if not isinstance(run.spec, Spec):
         raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
     recipe = run.spec.recipe
-    data = load(recipe.dataset, data_folder, datasets)
+    folders = Folders(data_folder, datasets or data_folder)
+    data: ImageData = load(recipe.dataset, folders)
     if data.fingerprint != metrics.dataset_fingerprint:
-        where = data_folder / str(recipe.dataset.prepared)
-        if not isinstance(data, ImageData):
-            where = data.root
         raise UserError(
-            f"{where}: expected the data set that {folder} was trained on, fingerprint "
-            f"{metrics.dataset_fingerprint}, got {data.fingerprint}; train the run again, in "
-            "another folder."
+            f"{recipe.dataset.place(folders)}: expected the data set that {folder} was trained on, "
+            f"fingerprint {metrics.dataset_fingerprint}, got {data.fingerprint}; train the run "
+            "again, in another folder."
         )
     model = build(run.spec.backbone, run.spec.attention, data.classes)
     stages: Any = model.stages  # every network of models/ has them
@@ -102,7 +100,7 @@ def explain(
 
     labels: NDArray[np.int64] = np.asarray(data.validation.labels)
     boxes = None
-    if isinstance(data, ImageData) and data.validation.boxes is not None:
+    if isinstance(data.validation, ImageSet) and data.validation.boxes is not None:
         boxes = data.validation.boxes.numpy()
     first = np.unique(labels, return_index=True)[1][:SHOWN]
     frames, maps, scores, empty, done = [], {}, {}, 0, 0
@@ -121,12 +119,13 @@ def explain(
                 maps[index] = explained.maps[index - done].copy()
                 scores[index] = explained.probability[index - done]
             done = here.stop
+        shown_pixels = batches.pixels(first.tolist()).numpy()
     frame = pd.concat(frames, ignore_index=True).rename_axis("index").reset_index()
     write_text(folder / GRADCAM_IMAGES, frame.to_csv(index=False, float_format="%.6g"))
     shown: dict[str, Any] = {
         "index": first,
         "label": labels[first],
-        "image": _images(data, recipe.dataset, first),
+        "image": shown_pixels,
         "map": _shares(np.stack([maps[index] for index in first])),
         "probability": np.stack([scores[index] for index in first]),
     }
@@ -179,18 +178,6 @@ def _shares(maps: NDArray[Any]) -> NDArray[np.float16]:
     highest = maps.max(axis=(1, 2), keepdims=True)
     shares: NDArray[Any] = np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
     return shares.astype(np.float16)
-
-
-def _images(
-    data: ImageData | ImageFiles, dataset: Dataset, indices: NDArray[np.intp]
-) -> NDArray[np.uint8]:
-    """Return validation images as they are evaluated, (n, C, H, W)."""
-    if isinstance(data, ImageData):
-        return data.validation.images.numpy()[indices]
-    assert isinstance(dataset, Images)
-    crop = EvaluationCrop(dataset.image_size, dataset.resize)
-    paths = [data.validation.path(index) for index in indices]
-    return torch.stack([crop(read_image(path)) for path in paths]).numpy()
 
 
 def _size(images: torch.Tensor) -> tuple[int, int]:

@@ -1,12 +1,18 @@
 """Recipes: everything beside the network that changes a result."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from attention_ablation.base.model import Fraction, Model, Positive
-from attention_ablation.datasets.records import Dataset, DetectionDataset
+from attention_ablation.datasets import contract
+
+if TYPE_CHECKING:
+    from attention_ablation.datasets.contract import Dataset, DetectionDataset
+else:
+    Dataset = contract.by_name(contract.Dataset)
+    DetectionDataset = contract.by_name(contract.DetectionDataset)
 
 
 class StepSchedule(Model):
@@ -98,16 +104,7 @@ class ClassificationRecipe(Recipe):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.augmentation != "none" and self.dataset.name == "cluttered-digits":
-            raise ValueError(
-                f"expected augmentation 'none' for cluttered-digits, got '{self.augmentation}': "
-                "flips and crops change what a digit is"
-            )
-        if self.augmentation not in self.dataset.augmentations:
-            valid = " or ".join(f"'{name}'" for name in self.dataset.augmentations)
-            raise ValueError(
-                f"expected augmentation {valid} for {self.dataset.name}, got '{self.augmentation}'"
-            )
+        self.dataset.check_augmentation(self.augmentation)
         if self.batch_size < 2:
             raise ValueError(
                 "expected a batch_size of at least 2, because BatchNorm normalises over a step's "
@@ -149,11 +146,7 @@ class DetectionRecipe(Recipe):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.augmentation != "none" and self.dataset.name == "cluttered-scenes":
-            raise ValueError(
-                f"expected augmentation 'none' for cluttered-scenes, got '{self.augmentation}': "
-                "flips and crops change what a digit is"
-            )
+        self.dataset.check_augmentation(self.augmentation)
         _check_batch(self)
         return self
 

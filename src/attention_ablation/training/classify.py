@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attention_ablation.datasets.files import ImageFiles
-from attention_ablation.datasets.load import ImageData, load
-from attention_ablation.feed.batches import Batch, Part, source
+from attention_ablation.datasets.contract import load
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.data import ImageData
+from attention_ablation.feed.batches import Batch, source
+from attention_ablation.feed.order import Part
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.training.processes import ALONE, Processes
@@ -33,7 +35,7 @@ class Classification:
     def __init__(
         self,
         run: Run,
-        data: ImageData | ImageFiles,
+        data: ImageData,
         device: torch.device,
         processes: Processes = ALONE,
         workers: int = 0,
@@ -49,7 +51,7 @@ class Classification:
         self.source = source(data, part, device, workers)
         self.fingerprint = data.fingerprint
         self.remarks = ""  # what is not as it should be is refused
-        self.composed_with = getattr(data, "composed_with", None)
+        self.composed_with = data.composed_with
         self.model = build(run.spec.backbone, run.spec.attention, data.classes)
         initialise(self.model, run.seed, zero_init_residual=self.recipe.zero_init_residual)
         # Tensors stay (N, C, H, W) and lie in memory as N, H, W, C, which convolutions prefer.
@@ -57,12 +59,10 @@ class Classification:
         self._trained = processes.wrap(self.model)
 
     @staticmethod
-    def load(
-        run: Run, folder: Path, data_folder: Path, datasets: Path | None
-    ) -> ImageData | ImageFiles:
+    def load(run: Run, folder: Path, folders: Folders) -> ImageData:
         """Return the run's data set, composed first where that was not done."""
-        assert isinstance(run.spec, Spec)
-        return load(run.spec.recipe.dataset, data_folder, datasets)
+        data: ImageData = load(run.spec.recipe.dataset, folders)
+        return data
 
     @property
     def steps_per_epoch(self) -> int:

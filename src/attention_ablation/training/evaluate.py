@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.load import load
+from attention_ablation.datasets.contract import load
+from attention_ablation.datasets.folders import Folders
 from attention_ablation.networks.published import Published, load_weights, read_weights
 from attention_ablation.runs.folder import WEIGHTS, read_run
 from attention_ablation.spec.spec import Run, Spec
@@ -57,7 +58,7 @@ def evaluate(
         raise UserError(f"{run.path}: expected a classification run; this evaluates no detector.")
     state, published = read_weights(weights)
     seed_everything(run.seed, device)
-    data = load(run.spec.recipe.dataset, data_folder)
+    data = load(run.spec.recipe.dataset, Folders(data_folder, data_folder))
     task = Classification(run, data, device, workers=workers)
     load_weights(task.model, state, weights)
     dtype = PRECISIONS[run.spec.recipe.precision]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from attention_ablation.base.io import read_bytes, write_bytes, write_text
+from attention_ablation.datasets.folders import Folders
 from attention_ablation.feed.workers import deaths_as_errors
 from attention_ablation.runs.folder import HISTORY, finish, initial_weights, sha256
 from attention_ablation.spec.spec import Run
@@ -60,13 +61,13 @@ def train(
     `started` is the `perf_counter` at which the process began; the metrics' startup_seconds are
     those from then until imports are done and the data are in memory; started and finished are
     seconds since 1970, of the process that finished the run; peak memory is that process's, MB.
-    `data_folder` and `datasets` are as for `load`; `workers` decode image files, in each process,
-    and change no number.
+    `data_folder` and `datasets` are the two of `Folders`; `workers` decode image files, in each
+    process, and change no number.
     """
     begin = time.perf_counter() if started is None else started
     task_of = task_class(run)
     with processes.main_first():  # it composes the data set where that was not done
-        data: Any = task_of.load(run, folder, data_folder, datasets)
+        data: Any = task_of.load(run, folder, Folders(data_folder, datasets or data_folder))
     ready = time.perf_counter()
     initial = initial_weights(run, folder)
     seed_everything(run.seed, device)
