@@ -15,9 +15,11 @@ from torchvision import datasets as published
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.contract import refused, require_dataset
-from attention_ablation.datasets.image_folders import ImageNet, Imagenette
+from attention_ablation.datasets.contract import load, refused, require_dataset
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.image_folders import ImageFolder, ImageNet, Imagenette
 from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.datasets.reading.data import ImageData
 from attention_ablation.datasets.reading.decode import read_image
 from attention_ablation.study.expand import Plan
 from tests.conftest import ROOT, write_yaml
@@ -36,6 +38,11 @@ def test_files_are_listed_as_torchvision_lists_them(own: Path) -> None:
         assert paths == reference.samples
         assert split.sizes.tolist() == [Path(path).stat().st_size for path, _ in paths]
     assert found.classes == 3
+
+
+def loaded(dataset: ImageFolder, datasets: Path) -> ImageData:
+    data: ImageData = load(dataset, Folders(datasets, datasets))
+    return data
 
 
 def test_the_fingerprint_is_of_names_and_sizes(own: Path, tmp_path: Path) -> None:
@@ -94,7 +101,7 @@ def test_a_damaged_list_is_made_again_and_said_to_be(
 
 
 @pytest.mark.parametrize(
-    ("call", "owner", "name"), [(require_dataset, Path, "is_dir"), (list_files, os, "scandir")]
+    ("call", "owner", "name"), [(require_dataset, Path, "is_dir"), (loaded, os, "scandir")]
 )
 def test_a_folder_that_cannot_be_listed_is_named(
     own: Path, call: Any, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
@@ -159,7 +166,7 @@ def test_a_wrong_layout_says_what_was_expected_and_found(
 ) -> None:
     change(own / "own")
     with pytest.raises(UserError, match=message):
-        list_files(OWN, own)
+        loaded(OWN, own)
 
 
 def test_imagenet_and_imagenette_are_folders_of_known_counts(
