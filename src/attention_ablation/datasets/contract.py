@@ -43,9 +43,7 @@ class Record(Model):
         @property
         def image_size(self) -> int: ...
         @property
-        def classes(self) -> int:
-            """Number of classes, without a background."""
-
+        def classes(self) -> int: ...  # without a background
         @property
         def train_images(self) -> int: ...
         @property
@@ -96,8 +94,7 @@ class Dataset(Record):
     if TYPE_CHECKING:
 
         @property
-        def resize(self) -> int:
-            """Of image files: the shorter side before the evaluation crop, px."""
+        def resize(self) -> int: ...  # of image files: px, the shorter side before a centre crop
 
     def load(self, folders: Folders) -> ImageData:
         """Return it; raises UserError where it is not there or not as it should be."""
@@ -116,7 +113,7 @@ class DetectionDataset(Record):
         return None
 
     def load(self, folders: Folders) -> DetectionData:
-        """Return it; raises UserError where it is not there or not as it should be."""
+        """Return it; raises as `Dataset.load`."""
         raise NotImplementedError
 
 

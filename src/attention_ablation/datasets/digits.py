@@ -57,8 +57,32 @@ class ClutteredDigits(Composed, Dataset):
         return self
 
     def compose(self, split: Split, indices: range) -> DigitImages:
-        """Return the images with these indices of a split."""
-        return compose(self, split, indices)
+        """Compose the images with these indices of a split.
+
+        Each has one whole digit anywhere on the canvas; fragments, square cuts of other digits,
+        fall anywhere, and where ink overlaps the stronger stays.
+        """
+        digits, digit_labels = base_digits(split, self.digit_size)
+        n, size, digit = len(indices), self.image_size, self.digit_size
+        cut = max(1, round(digit * FRAGMENT_SHARE))
+        images = np.zeros((n, size, size), np.uint8)
+        targets = np.zeros((n, size, size), np.uint8)
+        chosen = np.empty(n, np.int64)
+        # Columns: digit, x, y; and for each fragment digit, x and y in it, x and y on the canvas.
+        place = size - digit + 1
+        fragment = [len(digits), digit - cut + 1, digit - cut + 1, size - cut + 1, size - cut + 1]
+        bounds = np.array([len(digits), place, place, *fragment * self.fragments])
+        for i, index in enumerate(indices):
+            draws = image_generator(self.seed, split, index).integers(bounds).tolist()
+            chosen[i], x, y = draws[:3]
+            targets[i, y : y + digit, x : x + digit] = digits[chosen[i]]
+            for k in range(3, len(draws), 5):
+                other, from_x, from_y, x, y = draws[k : k + 5]
+                window = images[i, y : y + cut, x : x + cut]
+                piece = digits[other, from_y : from_y + cut, from_x : from_x + cut]
+                np.maximum(window, piece, out=window)
+        boxes = mask_boxes(targets >= MASK_LEVEL)
+        return DigitImages(np.maximum(images, targets), digit_labels[chosen], boxes)
 
     def load(self, folders: Folders) -> ImageData:
         """Return the data set, in memory."""
@@ -118,35 +142,6 @@ def base_digits(split: Split, size: int) -> tuple[NDArray[np.uint8], NDArray[np.
     small = from_numpy(pixels[chosen].reshape(-1, 1, 8, 8) * (255 / 16))
     large = interpolate(small, size=(size, size), mode="bicubic", align_corners=False)
     return large.squeeze(1).round().clamp(0, 255).byte().numpy(), labels[chosen].astype(np.int64)
-
-
-def compose(dataset: ClutteredDigits, split: Split, indices: range) -> DigitImages:
-    """Compose the images with these indices of a split.
-
-    Each has one whole digit anywhere on the canvas; fragments, square cuts of other digits, fall
-    anywhere, and where ink overlaps the stronger stays.
-    """
-    digits, digit_labels = base_digits(split, dataset.digit_size)
-    n, size, digit = len(indices), dataset.image_size, dataset.digit_size
-    cut = max(1, round(digit * FRAGMENT_SHARE))
-    images = np.zeros((n, size, size), np.uint8)
-    targets = np.zeros((n, size, size), np.uint8)
-    chosen = np.empty(n, np.int64)
-    # Columns: digit, x, y; and for each fragment digit, x and y in it, x and y on the canvas.
-    place = size - digit + 1
-    fragment = [len(digits), digit - cut + 1, digit - cut + 1, size - cut + 1, size - cut + 1]
-    bounds = np.array([len(digits), place, place, *fragment * dataset.fragments])
-    for i, index in enumerate(indices):
-        draws = image_generator(dataset.seed, split, index).integers(bounds).tolist()
-        chosen[i], x, y = draws[:3]
-        targets[i, y : y + digit, x : x + digit] = digits[chosen[i]]
-        for k in range(3, len(draws), 5):
-            other, from_x, from_y, x, y = draws[k : k + 5]
-            window = images[i, y : y + cut, x : x + cut]
-            piece = digits[other, from_y : from_y + cut, from_x : from_x + cut]
-            np.maximum(window, piece, out=window)
-    boxes = mask_boxes(targets >= MASK_LEVEL)
-    return DigitImages(np.maximum(images, targets), digit_labels[chosen], boxes)
 
 
 def image_generator(seed: int, split: Split, index: int) -> np.random.Generator:

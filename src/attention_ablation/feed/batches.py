@@ -5,7 +5,7 @@ an image looks like in a step depends on the seed, the epoch and its place only.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,80 +23,80 @@ EVALUATION_BATCH = 250
 Batch = tuple[Tensor, Tensor]
 
 
-class Source(Protocol):
+class Source:
     """What a training asks of its data. Images are (n, 3, H, W) floats, labels (n,) int64."""
 
-    train_images: int
-    validation_batches: int  # of this process
+    def __init__(
+        self, data: ImageData, part: Part[ClassificationRecipe], device: torch.device
+    ) -> None:
+        self.train_images = len(data.train)
+        self.evaluated = part.evaluated(len(data.validation), EVALUATION_BATCH)
+        self.part = part
+        self.device = device
+        self.mean, self.std = (
+            value.to(device) if isinstance(value, Tensor) else value
+            for value in (data.mean, data.std)
+        )
 
     def training(self, epoch: int, first: int) -> Iterator[Batch]:
         """Yield this process's parts of the epoch's full batches, from the `first`, from 0."""
-        ...
+        raise NotImplementedError
 
     def validation(self) -> Iterator[Batch]:
         """Yield this process's part of the validation set, every image of it once."""
-        ...
+        raise NotImplementedError
 
     def pixels(self, indices: list[int]) -> Tensor:
         """Return validation images as they are evaluated, (n, C, H, W) uint8."""
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
         """End the worker processes, if there are any."""
-        ...
+
+    def _input(self, images: Tensor) -> Tensor:
+        return network_input(images, self.mean, self.std)
 
 
-class MemorySource:
+class MemorySource(Source):
     """Batches of a data set in memory, on the device, so that none of them waits for Python."""
 
     def __init__(
         self, data: ImageData, part: Part[ClassificationRecipe], device: torch.device
     ) -> None:
-        train, validation = cast(ImageSet, data.train), cast(ImageSet, data.validation)
-        self.train_images = len(train)
-        self.validation_set = validation.to(device)
-        self._evaluated = part.evaluated(len(validation), EVALUATION_BATCH)
-        self.validation_batches = len(self._evaluated)
-        self._part = part
-        self._device = device
-        self._mean, self._std = on(device, data.mean), on(device, data.std)
-        self.train_set = train.to(device)
+        super().__init__(data, part, device)
+        self.train_set, self.validation_set = (
+            cast(ImageSet, split).to(device) for split in (data.train, data.validation)
+        )
         augmented = part.recipe.augmentation == "pad-crop-flip"
         self._augment = PadCropFlip(self.train_set.images) if augmented else None
 
     def training(self, epoch: int, first: int) -> Iterator[Batch]:
         """See `Source`."""
-        part, count = self._part, self.train_images
-        order = part.order(count, epoch).to(self._device)
-        drawn = draws(part.seed, epoch, count).to(self._device) if self._augment else None
+        part, count = self.part, self.train_images
+        order = part.order(count, epoch).to(self.device)
+        drawn = draws(part.seed, epoch, count).to(self.device) if self._augment else None
         for step in part.steps(count, epoch, first):
             _, mine = part.at(count, step)
             if self._augment is None or drawn is None:
-                yield self.batch(self.train_set, order[mine])
+                yield self._batch(self.train_set, order[mine])
             else:
                 images = self._augment(order[mine], drawn[mine])
-                labels = self.train_set.labels[order[mine]]
-                yield network_input(images, self._mean, self._std), labels
+                yield self._input(images), self.train_set.labels[order[mine]]
 
     def validation(self) -> Iterator[Batch]:
         """See `Source`."""
-        for indices in self._evaluated:
-            yield self.batch(self.validation_set, indices.to(self._device))
+        for indices in self.evaluated:
+            yield self._batch(self.validation_set, indices.to(self.device))
 
-    def batch(self, images: ImageSet, indices: Tensor) -> Batch:
-        """Return some images as a network sees them, and their labels."""
-        pixels = network_input(images.images[indices], self._mean, self._std)
-        return pixels, images.labels[indices]
+    def _batch(self, images: ImageSet, indices: Tensor) -> Batch:
+        return self._input(images.images[indices]), images.labels[indices]
 
     def pixels(self, indices: list[int]) -> Tensor:
         """See `Source`."""
         return self.validation_set.images[indices].cpu()
 
-    def close(self) -> None:
-        """There is nothing to end."""
 
-
-class FileSource:
+class FileSource(Source):
     """Batches of image files, read, decoded and cropped by worker processes.
 
     Raises UserError, naming it, for a file that does not decode.
@@ -109,28 +109,22 @@ class FileSource:
         device: torch.device,
         workers: int = 0,
     ) -> None:
+        super().__init__(data, part, device)
         self._train, self._validation = cast(FileList, data.train), cast(FileList, data.validation)
-        self.train_images = len(self._train)
-        self._evaluated = part.evaluated(len(self._validation), EVALUATION_BATCH)
-        self.validation_batches = len(self._evaluated)
-        self._part = part
-        self._device = device
-        self._mean, self._std = on(device, data.mean), on(device, data.std)
         dataset = part.recipe.dataset
         self._evaluation = EvaluationCrop(dataset.image_size, dataset.resize)
         self._training = TrainingCrop(dataset.image_size, part.seed)
-        self._reader = Reader(
-            self._item, self._path, _stacked, workers, pin_memory=device.type == "cuda"
-        )
+        pinned = device.type == "cuda"
+        self._reader = Reader(self._item, self._path, _stacked, workers, pin_memory=pinned)
 
     def training(self, epoch: int, first: int) -> Iterator[Batch]:
         """See `Source`."""
-        steps = self._part.steps(self.train_images, epoch, first)
-        return self._batches(self._part.keys(self.train_images, steps))
+        steps = self.part.steps(self.train_images, epoch, first)
+        return self._batches(self.part.keys(self.train_images, steps))
 
     def validation(self) -> Iterator[Batch]:
         """See `Source`."""
-        return self._batches([(None, i) for i in indices.tolist()] for indices in self._evaluated)
+        return self._batches([(None, i) for i in indices.tolist()] for indices in self.evaluated)
 
     def pixels(self, indices: list[int]) -> Tensor:
         """See `Source`."""
@@ -145,22 +139,24 @@ class FileSource:
 
     def on_device(self, batch: Batch) -> Batch:
         """Return what a worker made, (n, H, W, 3) bytes, as the network sees it."""
-        images, labels = (part.to(self._device, non_blocking=True) for part in batch)
+        images, labels = (part.to(self.device, non_blocking=True) for part in batch)
         # Loaded as (n, H, W, 3): the channels last is how they lie in a file's image.
-        return network_input(images.permute(0, 3, 1, 2), self._mean, self._std), labels
+        return self._input(images.permute(0, 3, 1, 2)), labels
 
     def _item(self, key: Key) -> tuple[Tensor, int]:
         number, index = key
-        image, label = (self._validation if number is None else self._train)[index]
-        if number is not None and self._part.recipe.augmentation == "crop-flip":
+        image, label = self._split(number)[index]
+        if number is not None and self.part.recipe.augmentation == "crop-flip":
             cropped = self._training(image, number, index)
         else:
             cropped = self._evaluation(image)
         return cropped.permute(1, 2, 0).contiguous(), label
 
     def _path(self, key: Key) -> object:
-        number, index = key
-        return (self._validation if number is None else self._train).path(index)
+        return self._split(key[0]).path(key[1])
+
+    def _split(self, number: int | None) -> FileList:
+        return self._validation if number is None else self._train
 
 
 def _stacked(items: list[tuple[Tensor, int]]) -> Batch:
@@ -168,11 +164,6 @@ def _stacked(items: list[tuple[Tensor, int]]) -> Batch:
     # It stacks images into memory that the processes share.
     images: Tensor = default_collate([image for image, _ in items])
     return images, torch.tensor([label for _, label in items])
-
-
-def on(device: torch.device, value: float | Tensor) -> float | Tensor:
-    """Return a number for each channel on a device, and one for all as it is."""
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def network_input(images: Tensor, mean: float | Tensor, std: float | Tensor) -> Tensor:

@@ -93,7 +93,7 @@ class Classification:
         self.model.eval()
         sums = torch.zeros(4, device=self.device)
         source = self.source
-        batches = self.processes.in_step(source.validation(), source.validation_batches, stop)
+        batches = self.processes.in_step(source.validation(), len(source.evaluated), stop)
         for images, labels in batches:
             logits = self.model(images)
             sums += _sums(logits, labels, cross_entropy(logits, labels))

@@ -67,21 +67,18 @@ def list_files(dataset: Images, datasets: Path, cache: Path | None = None) -> Im
     dataset.require(datasets)
     root = datasets / dataset.folder
     listed = _listed(root, cache)
-    train, validation = splits = [_file_list(root, name, listed) for name in SPLITS]
-    _check_classes(dataset, train, validation)
-    for files, expected in (
-        (train, dataset.train_images),
-        (validation, dataset.validation_images),
-    ):
-        if len(files) != expected:
-            uneven = _uneven(dataset, files) if files is validation else ""
-            raise UserError(
-                f"{files.folder}: expected {expected:,} images, got {len(files):,}{uneven}. "
-                f"{dataset.guide}"
-            )
+    train, validation = (
+        FileList(
+            root / split,
+            _texts(listed[f"{split}_classes"]),
+            *(listed[f"{split}_{name}"] for name in ("names", "labels", "sizes")),
+        )
+        for split in SPLITS
+    )
+    _check(dataset, train, validation)
     lines = (
         b"%s/%s %d\n" % (files.folder.name.encode(), bytes(name), size)
-        for files in splits
+        for files in (train, validation)
         for name, size in zip(files.names, files.sizes, strict=True)
     )
     mean, std = of_channels(IMAGENET_MEAN), of_channels(IMAGENET_STD)
@@ -95,10 +92,8 @@ def kept_list(root: Path, cache: Path) -> Path:
 
 
 def _listed(root: Path, cache: Path | None) -> Arrays:
-    """Return of each split, `train_` and `val_`: classes, changed, counts, names and sizes.
-
-    classes: (C,) names of folders; changed: (C,) ns since 1970; counts: (C,) files in each. names,
-    sizes: (N,) of all files, class by class.
+    """Return of each split, `train_` and `val_`: (C,) classes, and changed, ns since 1970; of all
+    its files (N,) names, labels and sizes.
     """
 
     def make() -> Arrays:
@@ -134,42 +129,32 @@ def _changes(folder: Path) -> dict[str, int]:
 def _list_split(folder: Path) -> dict[str, NDArray[Any]]:
     # Before the files: what comes in meanwhile is then seen as a change.
     changes = dict(sorted(_changes(folder).items()))
-    counts, files = [], []
-    for name in changes:
+    files = []
+    for label, name in enumerate(changes):
         with os.scandir(folder / name) as entries:
             found = sorted(
                 (entry.name, entry.stat().st_size)
                 for entry in entries
                 if entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".")
             )
-        counts.append(len(found))
-        files += [(os.fsencode(f"{name}/{file}"), size) for file, size in found]
+        files += [(os.fsencode(f"{name}/{file}"), label, size) for file, size in found]
     return {
         "classes": np.array([os.fsencode(name) for name in changes], np.bytes_),
         "changed": np.array(list(changes.values()), np.int64),
-        "counts": np.array(counts, np.int64),
-        "names": np.array([name for name, _ in files], np.bytes_),
-        "sizes": np.array([size for _, size in files], np.int64),
+        "names": np.array([name for name, *_ in files], np.bytes_),
+        "labels": np.array([label for _, label, _ in files], np.int64),
+        "sizes": np.array([size for *_, size in files], np.int64),
     }
 
 
-def _file_list(root: Path, split: str, listed: Arrays) -> FileList:
-    classes, counts, names, sizes = (
-        listed[f"{split}_{name}"] for name in ("classes", "counts", "names", "sizes")
-    )
-    labels = np.repeat(np.arange(len(counts)), counts)
-    return FileList(root / split, _texts(classes), names, labels, sizes)
-
-
-def _check_classes(dataset: Images, train: FileList, validation: FileList) -> None:
+def _check(dataset: Images, train: FileList, validation: FileList) -> None:
     for files in (train, validation):
         if len(files.classes) != dataset.classes:
             raise UserError(
                 f"{files.folder}: expected a folder for each of {dataset.classes:,} classes, got "
                 f"{len(files.classes):,}: {few(files.classes)}. {dataset.guide}"
             )
-        images = np.bincount(files.labels, minlength=len(files.classes))
-        if empty := [name for name, n in zip(files.classes, images, strict=True) if not n]:
+        if empty := [name for name, n in _counts(files) if not n]:
             raise UserError(
                 f"{files.folder}: expected images in every class, got none in {few(empty)}. "
                 f"Their names have to end in {', '.join(ENDINGS)}."
@@ -180,10 +165,17 @@ def _check_classes(dataset: Images, train: FileList, validation: FileList) -> No
             f"{train.folder.parent}: expected the same classes in train and val, got "
             f"{few(only)} in one of them only. {dataset.guide}"
         )
+    expected, evens = (dataset.train_images, dataset.validation_images), (None, dataset.even)
+    for files, images, even in zip((train, validation), expected, evens, strict=True):
+        if len(files) != images:
+            wrong = [f"{n} in {name}" for name, n in _counts(files) if n != even]
+            uneven = f" ({few(wrong)}, not {even})" if even and wrong else ""
+            raise UserError(
+                f"{files.folder}: expected {images:,} images, got {len(files):,}{uneven}. "
+                f"{dataset.guide}"
+            )
 
 
-def _uneven(dataset: Images, validation: FileList) -> str:
-    """Return which classes have not as many validation images as every class should."""
-    counts = zip(validation.classes, np.bincount(validation.labels), strict=True)
-    wrong = [f"{n} in {name}" for name, n in counts if n != dataset.even]
-    return f" ({few(wrong)}, not {dataset.even})" if dataset.even and wrong else ""
+def _counts(files: FileList) -> list[tuple[str, int]]:
+    images = np.bincount(files.labels, minlength=len(files.classes))
+    return list(zip(files.classes, images.tolist(), strict=True))
