@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+import numpy as np
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.datasets.contract import Dataset
 from attention_ablation.datasets.folders import Folders
-
-if TYPE_CHECKING:
-    from attention_ablation.datasets.reading.data import ImageData, ImageSet
+from attention_ablation.datasets.reading.data import ImageData, ImageSet, fingerprint, of_channels
 
 
 class _Cifar(Dataset):
@@ -29,8 +29,6 @@ class _Cifar(Dataset):
 
     def load(self, folders: Folders) -> ImageData:
         """Return the data set, in memory."""
-        from attention_ablation.datasets.reading.data import ImageData, fingerprint, of_channels
-
         root = self.place(folders)
         train = self._read(root, True, self.train_images)
         validation = self._read(root, False, self.validation_images)
@@ -46,10 +44,7 @@ class _Cifar(Dataset):
         )
 
     def _read(self, root: Path, train: bool, expected: int) -> ImageSet:
-        import numpy as np
         from torch import from_numpy
-
-        from attention_ablation.datasets.reading.data import ImageSet
 
         theirs = self._torchvisions()
         try:

@@ -11,18 +11,16 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.contract import DetectionDataset, required
+from attention_ablation.datasets.contract import DetectionDataset
 from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.reading.boxes import Annotation, ImageRecord, boxed_data
 from attention_ablation.datasets.reading.coco_file import Instances, Listed, read_instances
-
-if TYPE_CHECKING:
-    from attention_ablation.datasets.reading.data import DetectionData
+from attention_ablation.datasets.reading.data import DetectionData
 
 MINIVAL = 5_000
 # Files that say which images of val are minival. The images of val2017 are the same ones.
@@ -59,8 +57,7 @@ class Coco(DetectionDataset):
         """
         root = self.place(folders)
         annotations = root / "annotations"
-        train_file = required(annotations / "instances_train2014.json")
-        val_file = required(annotations / "instances_val2014.json")
+        train_file, val_file = (folders.datasets / name for name in self.lists)
         val = read_instances(val_file, Instances)
         categories = sorted((category.id, category.name) for category in val.categories)
         labels = {category: label for label, (category, _) in enumerate(categories, start=1)}

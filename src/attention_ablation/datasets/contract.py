@@ -16,9 +16,7 @@ from attention_ablation.base.errors import UserError, few
 from attention_ablation.base.model import Model, canonical_json, short_hash
 from attention_ablation.base.registry import modules
 from attention_ablation.datasets.folders import Folders
-
-if TYPE_CHECKING:
-    from attention_ablation.datasets.reading.data import DetectionData, ImageData
+from attention_ablation.datasets.reading.data import DetectionData, ImageData
 
 Split = Literal["train", "validation"]
 # Of ImageNet's training images, by channel, 0 to 1.
@@ -97,7 +95,7 @@ class Dataset(Record):
         def resize(self) -> int: ...  # of image files: px, the shorter side before a centre crop
 
     def load(self, folders: Folders) -> ImageData:
-        """Return it; raises UserError where it is not there or not as it should be."""
+        """Return it, which is there; raises UserError where it is not as it should be."""
         raise NotImplementedError
 
 
@@ -168,6 +166,7 @@ def load(dataset: Dataset | DetectionDataset, folders: Folders) -> Any:
     Raises UserError where it is not there, cannot be read, or is not as it should be.
     """
     with refused():
+        dataset.require(folders.datasets)
         return dataset.load(folders)
 
 

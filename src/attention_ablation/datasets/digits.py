@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,8 @@ from pydantic import Field, model_validator
 from attention_ablation.base.model import Seed
 from attention_ablation.datasets.contract import Composed, Dataset, Split
 from attention_ablation.datasets.folders import Folders
-
-if TYPE_CHECKING:
-    from attention_ablation.datasets.reading.data import ImageData
+from attention_ablation.datasets.reading import composed
+from attention_ablation.datasets.reading.data import ImageData, ImageSet
 
 VALIDATION_DIGITS = 500
 # Ink of at least this grey level (of 255) belongs to a digit.
@@ -87,9 +86,6 @@ class ClutteredDigits(Composed, Dataset):
     def load(self, folders: Folders) -> ImageData:
         """Return the data set, in memory."""
         from torch import from_numpy
-
-        from attention_ablation.datasets.reading import composed
-        from attention_ablation.datasets.reading.data import ImageData, ImageSet
 
         arrays = composed.composed_arrays(self, folders.composed)
         mean, std = composed.spread(arrays)

@@ -11,9 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from attention_ablation.base.errors import UserError, few
 from attention_ablation.datasets.contract import Dataset
 from attention_ablation.datasets.folders import Folders
-
-if TYPE_CHECKING:
-    from attention_ablation.datasets.reading.data import ImageData
+from attention_ablation.datasets.reading.data import ImageData
 
 ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
 

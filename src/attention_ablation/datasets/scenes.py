@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,8 @@ from attention_ablation.datasets.digits import (
     mask_boxes,
 )
 from attention_ablation.datasets.folders import Folders
-
-if TYPE_CHECKING:
-    from attention_ablation.datasets.reading.data import DetectionData
+from attention_ablation.datasets.reading import composed
+from attention_ablation.datasets.reading.data import DetectionData
 
 CLASSES = tuple("0123456789")
 # Two digits share less than this much of the smaller one's box, so that both can be read.
@@ -120,9 +119,7 @@ class ClutteredScenes(Composed, DetectionDataset):
         """Return the data set, in memory."""
         from torch import from_numpy
 
-        from attention_ablation.datasets.reading import composed
         from attention_ablation.datasets.reading.boxed_images import SceneSet
-        from attention_ablation.datasets.reading.data import DetectionData
 
         names = ("images", "starts", "boxes", "labels")
         arrays = composed.composed_arrays(self, folders.composed)

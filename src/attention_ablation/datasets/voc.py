@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 from xml.etree import ElementTree
 
 from pydantic import Field
@@ -20,9 +20,7 @@ from attention_ablation.base.io import read_bytes, read_text
 from attention_ablation.datasets.contract import DetectionDataset, required
 from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.reading.boxes import Annotation, ImageRecord, boxed_data
-
-if TYPE_CHECKING:
-    from attention_ablation.datasets.reading.data import DetectionData
+from attention_ablation.datasets.reading.data import DetectionData
 
 # fmt: off
 CLASSES: tuple[str, ...] = (
@@ -74,7 +72,7 @@ class Voc(DetectionDataset):
 
 def _split(year: Path, name: str, notes: list[str]) -> list[ImageRecord]:
     """Return the records of one list of a year's images."""
-    listed = required(year / f"ImageSets/Main/{name}.txt")
+    listed = year / f"ImageSets/Main/{name}.txt"
     names = read_text(listed).split()
     bad = next((n for n in names if not NAME.fullmatch(n)), None)
     if not names or bad:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD, DetectionDataset
-
-if TYPE_CHECKING:
-    from attention_ablation.datasets.reading.data import DetectionData
+from attention_ablation.datasets.reading.data import DetectionData, fingerprint
 
 
 class Annotation(NamedTuple):
@@ -52,7 +50,6 @@ def boxed_data(
     or none has an object.
     """
     from attention_ablation.datasets.reading.boxed_images import BoxedImages
-    from attention_ablation.datasets.reading.data import DetectionData, fingerprint
 
     times = Counter(record.image_id for record in (*train, *validation))
     if twice := [image for image, n in times.items() if n > 1]:

@@ -1,4 +1,7 @@
-"""Data sets as a training has them: small ones in memory, image files as a list."""
+"""Data sets as a training has them: small ones in memory, image files as a list.
+
+torch is imported where it is used, so that the records may import this.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
-
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from attention_ablation.datasets.reading.class_folders import FileList
 
-Target = dict[str, Tensor]
+Target = dict[str, "Tensor"]
 Colour = tuple[float, float, float]
 
 
@@ -86,6 +89,8 @@ class DetectionData:
 
 def of_channels(values: Sequence[float]) -> Tensor:
     """Return a number for each channel as it is applied to images, (C, 1, 1) float32."""
+    import torch
+
     return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
