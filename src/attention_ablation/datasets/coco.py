@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.contract import DetectionDataset
+from attention_ablation.datasets.contract import DetectionDataset, required
 from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.reading.boxes import Annotation, ImageRecord, boxed_data
 from attention_ablation.datasets.reading.coco_file import Instances, Listed, read_instances
@@ -57,7 +57,7 @@ class Coco(DetectionDataset):
         """
         root = self.place(folders)
         annotations = root / "annotations"
-        train_file, val_file = (folders.datasets / name for name in self.lists)
+        train_file, val_file = (required(folders.datasets / name) for name in self.lists)
         val = read_instances(val_file, Instances)
         categories = sorted((category.id, category.name) for category in val.categories)
         labels = {category: label for label, (category, _) in enumerate(categories, start=1)}

@@ -95,7 +95,7 @@ class Dataset(Record):
         def resize(self) -> int: ...  # of image files: px, the shorter side before a centre crop
 
     def load(self, folders: Folders) -> ImageData:
-        """Return it, which is there; raises UserError where it is not as it should be."""
+        """Return it; raises UserError where it is not there or not as it should be."""
         raise NotImplementedError
 
 
@@ -166,7 +166,6 @@ def load(dataset: Dataset | DetectionDataset, folders: Folders) -> Any:
     Raises UserError where it is not there, cannot be read, or is not as it should be.
     """
     with refused():
-        dataset.require(folders.datasets)
         return dataset.load(folders)
 
 

@@ -72,7 +72,7 @@ class Voc(DetectionDataset):
 
 def _split(year: Path, name: str, notes: list[str]) -> list[ImageRecord]:
     """Return the records of one list of a year's images."""
-    listed = year / f"ImageSets/Main/{name}.txt"
+    listed = required(year / f"ImageSets/Main/{name}.txt")
     names = read_text(listed).split()
     bad = next((n for n in names if not NAME.fullmatch(n)), None)
     if not names or bad:
