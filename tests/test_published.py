@@ -17,7 +17,7 @@ from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
 from attention_ablation.datasets.contract import load
 from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading.data import ImageData
+from attention_ablation.datasets.reading.data import ImageSet
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks import published
 from attention_ablation.networks.build import build
@@ -324,7 +324,7 @@ def test_a_row_evaluates_given_weights_beside_what_is_printed(
     tier = load_plan({"study": "cbam", "tier": "tiny", "tables": ["table3"]}).tier
     folder = project / "results/data"
     data = load(tier.classification.recipe.dataset, Folders(folder, folder))
-    assert isinstance(data, ImageData)
+    assert isinstance(data.validation, ImageSet)
     pixels = (data.validation.images.float() / 255 - data.mean) / data.std
     with torch.inference_mode():
         best = forward(state, pixels.expand(-1, 3, -1, -1)).topk(5).indices

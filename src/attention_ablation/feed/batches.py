@@ -78,7 +78,7 @@ class MemorySource(Source):
         for step in part.steps(count, epoch, first):
             _, mine = part.at(count, step)
             if self._augment is None or drawn is None:
-                yield self._batch(self.train_set, order[mine])
+                yield self.batch(self.train_set, order[mine])
             else:
                 images = self._augment(order[mine], drawn[mine])
                 yield self._input(images), self.train_set.labels[order[mine]]
@@ -86,9 +86,10 @@ class MemorySource(Source):
     def validation(self) -> Iterator[Batch]:
         """See `Source`."""
         for indices in self.evaluated:
-            yield self._batch(self.validation_set, indices.to(self.device))
+            yield self.batch(self.validation_set, indices.to(self.device))
 
-    def _batch(self, images: ImageSet, indices: Tensor) -> Batch:
+    def batch(self, images: ImageSet, indices: Tensor) -> Batch:
+        """Return some images as a network sees them, and their labels."""
         return self._input(images.images[indices]), images.labels[indices]
 
     def pixels(self, indices: list[int]) -> Tensor:
@@ -184,7 +185,7 @@ def network_input(images: Tensor, mean: float | Tensor, std: float | Tensor) -> 
 
 def source(
     data: ImageData, part: Part[ClassificationRecipe], device: torch.device, workers: int = 0
-) -> Source:
+) -> MemorySource | FileSource:
     """Return the source of a data set's batches. `workers` are of image files only."""
     if isinstance(data.train, ImageSet):
         return MemorySource(data, part, device)
