@@ -87,7 +87,7 @@ onerror:
 
 
 onstart:
-    from attention_ablation.datasets.files import require_dataset
+    from attention_ablation.datasets.contract import require_dataset
 
     if refusal := over_budget(COST):
         raise WorkflowError(f"{describe(COST)}\n\nNothing was started: {refusal}")

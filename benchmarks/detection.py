@@ -28,7 +28,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign, misc
 
-from attention_ablation.datasets.detection import load_detection
+from attention_ablation.datasets.contract import load
+from attention_ablation.datasets.folders import Folders
 from attention_ablation.detectors.record import Detector
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
@@ -149,7 +150,7 @@ def compare(detector: str) -> list[dict[str, Any]]:
     own = run(detector)
     assert isinstance(own.spec, DetectionSpec)
     folder = Path("results/benchmark")
-    data = load_detection(own.spec.recipe.dataset, folder, folder)
+    data = load(own.spec.recipe.dataset, Folders(folder, folder))
     gc.collect()
     models = {name: theirs(name, size).train() for name in others}
     loops = {name: reference(model, data.train, batch) for name, model in models.items()}

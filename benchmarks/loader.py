@@ -13,7 +13,7 @@ import io
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,13 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder as ReferenceFolder
 from torchvision.transforms import v2
 
-from attention_ablation.datasets.files import list_files
-from attention_ablation.datasets.images import (
-    TrainingCrop,
-    crop_box,
-    draw,
-    read_image,
-)
-from attention_ablation.datasets.load import ImageData, ImageSet
-from attention_ablation.datasets.records import IMAGENET_MEAN, IMAGENET_STD, ImageFolder
-from attention_ablation.feed.batches import Batch, FileSource, MemorySource, Part
+from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD
+from attention_ablation.datasets.image_folders import ImageFolder
+from attention_ablation.datasets.reading.class_folders import FileList, list_files
+from attention_ablation.datasets.reading.data import ImageData, ImageSet
+from attention_ablation.feed.batches import Batch, FileSource, MemorySource
+from attention_ablation.feed.crop import TrainingCrop, crop_box, draw
+from attention_ablation.feed.order import Part
 from attention_ablation.spec.recipes import ClassificationRecipe
 from benchmarks.quick import header
 
@@ -151,11 +148,9 @@ class Loader:
 class Bytes(FileSource):
     """Batches as they go to a GPU, which normalises them."""
 
-    def on_device(self, batches: Iterable[Batch | str]) -> Iterator[Batch]:
-        """Yield what the workers made."""
-        for batch in batches:
-            assert not isinstance(batch, str), batch
-            yield batch
+    def on_device(self, batch: Batch) -> Batch:
+        """Return what a worker made."""
+        return batch
 
 
 def file_loaders(folder: Path, workers: int, kind: type[FileSource]) -> dict[str, Loader]:
@@ -250,6 +245,7 @@ def compare(what: str, workers: int, loaders: dict[str, Loader]) -> list[dict[st
 def crops(folder: Path) -> list[str]:
     """Return how far our crops are from Pillow's of the same boxes, in grey levels of 255."""
     files = list_files(OWN, folder).train
+    assert isinstance(files, FileList)
     crop, differences = TrainingCrop(224, seed=0), []
     for index in range(128):
         numbers = draw(0, 1, index)
@@ -259,7 +255,7 @@ def crops(folder: Path) -> list[str]:
         expected = np.asarray(box.resize((224, 224), Image.Resampling.BILINEAR)).astype(int)
         if numbers[-1] < 0.5:
             expected = expected[:, ::-1]
-        ours = crop(read_image(files.path(index)), 1, index).permute(1, 2, 0).numpy()
+        ours = crop(files[index][0], 1, index).permute(1, 2, 0).numpy()
         differences.append(np.abs(ours - expected))
     return [
         f"Crops of the same boxes, 128 images, ours and Pillow's: mean absolute difference "

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from attention_ablation.datasets.digits import compose
+from attention_ablation.datasets.digits import ClutteredDigits
 from attention_ablation.runs.folder import METRICS
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import merged
@@ -87,11 +87,11 @@ def probes(plan: Plan) -> list[tuple[str, str, str]]:
         "workflow/profiles/default",
     ]
     dataset = plan.specs["table4", "resnet50"].recipe.dataset
-    assert dataset.name == "cluttered-digits"
-    compose(dataset, "train", range(10))  # the base digits are read once
+    assert isinstance(dataset, ClutteredDigits)
+    dataset.compose("train", range(10))  # the base digits are read once
     torch.set_num_threads(1)
     images = 10_000
-    compose_seconds = best(lambda: compose(dataset, "train", range(images)))
+    compose_seconds = best(lambda: dataset.compose("train", range(images)))
     return [
         ("`snakemake -n`", f"{best(lambda: run(dry)):.1f} s", "3 s"),
         ("planning 5,000 runs", f"{best(lambda: run([*dry, '--config', seeds]), 1):.1f} s", "30 s"),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from attention_ablation.datasets.detection import DetectionData
+from attention_ablation.datasets.reading.data import DetectionData
 
 Corners = tuple[float, float, float, float]
 

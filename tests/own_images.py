@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from attention_ablation.datasets.files import list_files
-from attention_ablation.datasets.records import (
-    ImageFolder,
-)
-from attention_ablation.feed.batches import FileSource, Part
+from attention_ablation.datasets.image_folders import ImageFolder
+from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.feed.batches import FileSource
+from attention_ablation.feed.order import Part
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
 from tests.test_training import CPU, small_run

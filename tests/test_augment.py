@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional
 
-from attention_ablation.datasets.load import ImageData, ImageSet
+from attention_ablation.datasets.reading.data import ImageData, ImageSet
 from attention_ablation.feed.augment import PADDING, PadCropFlip, draws
-from attention_ablation.feed.batches import MemorySource, Part
+from attention_ablation.feed.batches import MemorySource
+from attention_ablation.feed.order import Part
 from attention_ablation.spec.recipes import ClassificationRecipe
 
 CPU = torch.device("cpu")

@@ -11,13 +11,11 @@ import torch
 from torchvision import datasets as published
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.files import require_dataset
-from attention_ablation.datasets.load import ImageData, load
-from attention_ablation.datasets.records import (
-    Cifar10,
-    Cifar100,
-    ImageNet,
-)
+from attention_ablation.datasets.cifar import Cifar10, Cifar100
+from attention_ablation.datasets.contract import load, require_dataset
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.image_folders import ImageNet
+from attention_ablation.datasets.reading.data import ImageData
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
 from attention_ablation.training.run import train
@@ -62,7 +60,7 @@ def test_cifar_is_read_from_its_pickles(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, dataset = cifar(tmp_path, name, monkeypatch)
-    data = load(dataset, tmp_path)
+    data = load(dataset, Folders(tmp_path, tmp_path))
     assert isinstance(data, ImageData)
     reference = kind(tmp_path / name, train=True)
     assert data.train.images.shape == (dataset.train_images, 3, 32, 32)
@@ -75,14 +73,14 @@ def test_cifar_is_read_from_its_pickles(
         assert isinstance(found, torch.Tensor)
         np.testing.assert_allclose(found.flatten(), expected, rtol=1e-5)
     assert data.classes == dataset.classes
-    assert load(dataset, tmp_path).fingerprint == data.fingerprint
+    assert load(dataset, Folders(tmp_path, tmp_path)).fingerprint == data.fingerprint
     monkeypatch.setattr(type(dataset), "train_images", 50_000)
     with pytest.raises(UserError, match=r"expected 50,000 images of 100? classes, got \d+ of"):
-        load(dataset, tmp_path)
+        load(dataset, Folders(tmp_path, tmp_path))
     damaged = tmp_path / name / kind.base_folder / kind.train_list[-1][0]
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(UserError, match=rf"missing or damaged .* data download {name} fetches"):
-        load(dataset, tmp_path)
+        load(dataset, Folders(tmp_path, tmp_path))
     with pytest.raises(UserError, match=f"nowhere/{name}: there is no such folder"):
         require_dataset(dataset, tmp_path / "nowhere")
 

@@ -14,9 +14,10 @@ from torchvision.datasets import CocoDetection
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.datasets import coco
-from attention_ablation.datasets.coco import derived_minival
-from attention_ablation.datasets.detection import DetectionData, load_detection
-from attention_ablation.datasets.records import Coco
+from attention_ablation.datasets.coco import Coco, derived_minival
+from attention_ablation.datasets.contract import load
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.data import DetectionData
 from attention_ablation.training.coco_map import coco_map
 from tests.boxed_images import cut, everything, jpeg
 
@@ -118,7 +119,8 @@ def coco2014(tmp_path: Path) -> Path:
 
 
 def load_coco(folder: Path) -> DetectionData:
-    return load_detection(Coco(name="coco2014"), folder.parent, folder)
+    data: DetectionData = load(Coco(name="coco2014"), Folders(folder, folder.parent))
+    return data
 
 
 def test_coco_is_read_as_it_lies(coco2014: Path) -> None:

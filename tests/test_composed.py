@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attention_ablation.base.io import read_text, write_text
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.composed import composed_arrays, prepare
-from attention_ablation.datasets.detection import load_detection
-from attention_ablation.datasets.kept import keep
-from attention_ablation.datasets.load import load
-from attention_ablation.datasets.records import ClutteredDigits, ClutteredScenes
+from attention_ablation.datasets.contract import load
+from attention_ablation.datasets.digits import ClutteredDigits
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.composed import composed_arrays
+from attention_ablation.datasets.reading.kept import keep
+from attention_ablation.datasets.scenes import ClutteredScenes
 from attention_ablation.study.expand import Plan
 from tests import test_data, test_detection_data
 from tests.test_training import history, small_run, spec_file
@@ -32,9 +32,7 @@ Changed = dict[str, Any]
 
 
 def fingerprint(dataset: Composed, folder: Path) -> str:
-    if isinstance(dataset, ClutteredScenes):
-        return load_detection(dataset, folder, folder).fingerprint
-    return load(dataset, folder).fingerprint
+    return str(load(dataset, Folders(folder, folder)).fingerprint)
 
 
 def bit(arrays: Changed) -> None:
@@ -102,7 +100,8 @@ def cut(path: Path) -> None:
 
 def of_another_data_set(path: Path) -> None:
     other = DIGITS.model_copy(update={"seed": 1})
-    path.write_bytes(prepare(other, path.parent / "other").read_bytes())
+    composed_arrays(other, path.parent / "other")
+    path.write_bytes((path.parent / "other" / other.prepared).read_bytes())
 
 
 CHANGES = [
@@ -131,7 +130,7 @@ def test_a_composed_file_that_was_changed_is_composed_again_and_said_to_be(
     change(path)
     assert fingerprint(dataset, tmp_path) == expected
     warning = capsys.readouterr().err
-    assert warning.startswith(f"warning: {path}: expected the data set as it was composed, but ")
+    assert warning.startswith(f"warning: {path}: expected the file as it was written, but ")
     assert warning.endswith("It is made again.\n")
     found = composed_arrays(dataset, tmp_path)
     assert found.keys() == whole.keys()
@@ -145,14 +144,14 @@ def test_a_file_that_another_version_of_a_package_composed_is_sound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as earlier:
-        earlier.setattr("attention_ablation.datasets.composed.version", lambda name: "0.1")
+        earlier.setattr("attention_ablation.datasets.reading.composed.version", lambda name: "0.1")
         earlier.setattr(
             "attention_ablation.datasets.digits.MASK_LEVEL", 99
         )  # as if it drew otherwise
         earlier.setattr("attention_ablation.datasets.digits.FRAGMENT_SHARE", 0.5)
-        other = load(DIGITS, tmp_path)
-    again = load(DIGITS, tmp_path)
-    assert again.fingerprint == other.fingerprint != load(DIGITS, tmp_path / "new").fingerprint
+        other = load(DIGITS, Folders(tmp_path, tmp_path))
+    again = load(DIGITS, Folders(tmp_path, tmp_path))
+    assert again.fingerprint == other.fingerprint != fingerprint(DIGITS, tmp_path / "new")
     assert again.composed_with == "numpy 0.1, scikit-learn 0.1, torch 0.1"
     assert capsys.readouterr().err == ""
 
@@ -198,15 +197,14 @@ def test_a_kill_while_composing_leaves_nothing_that_stays(
 def test_of_several_that_need_a_file_one_makes_it(tmp_path: Path) -> None:
     path, made = tmp_path / "data/file", []
 
-    def make() -> str:
+    def make() -> dict[str, Any]:
         made.append(path)
         time.sleep(0.2)  # the others come meanwhile
-        write_text(path, "whole")
-        return "whole"
+        return {"whole": np.arange(3)}
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: keep(path, lambda: read_text(path), make), range(8)))
-    assert found == ["whole"] * 8
+        found = list(pool.map(lambda _: keep(path, make), range(8)))
+    assert [arrays["whole"].tolist() for arrays in found] == [[0, 1, 2]] * 8
     assert len(made) == 1
 
 

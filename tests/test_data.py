@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from attention_ablation.datasets.digits import MASK_LEVEL, Split, base_digits, compose
-from attention_ablation.datasets.load import load
-from attention_ablation.datasets.records import ClutteredDigits
+from attention_ablation.datasets.contract import Split, load
+from attention_ablation.datasets.digits import MASK_LEVEL, ClutteredDigits, base_digits
+from attention_ablation.datasets.folders import Folders
 
 
 def dataset(**changes: int) -> ClutteredDigits:
@@ -44,21 +44,26 @@ def test_an_image_depends_on_seed_split_and_index_only(
     seed: int, split: Split, start: int, count: int
 ) -> None:
     data = dataset(seed=seed)
-    several = compose(data, split, range(start, start + count))
-    alone = compose(data, split, range(start + 1, start + 2))
+    several = data.compose(split, range(start, start + count))
+    alone = data.compose(split, range(start + 1, start + 2))
     for name, value in vars(alone).items():
         np.testing.assert_array_equal(value[0], vars(several)[name][1])
     assert not np.array_equal(several.images[0], several.images[1])
-    other = compose(dataset(seed=seed + 1), split, range(start, start + count))
+    other = dataset(seed=seed + 1).compose(split, range(start, start + count))
     assert not np.array_equal(several.images, other.images)
 
 
-def test_the_target_is_whole_and_its_box_and_mask_fit() -> None:
-    data = dataset(image_size=40)
+def masks(images: np.ndarray) -> np.ndarray:
+    """The targets' ink, where there are no fragments."""
+    return images >= MASK_LEVEL
+
+
+def test_the_target_is_whole_and_its_box_fits() -> None:
     digits, _ = base_digits("train", 24)
-    images = compose(data, "train", range(200))
+    images = dataset(image_size=40).compose("train", range(200))
+    clean = dataset(image_size=40, fragments=0).compose("train", range(200))
     known = {bytes(digit >= MASK_LEVEL) for digit in digits}
-    for image, box, mask in zip(images.images, images.boxes, images.masks, strict=True):
+    for image, box, mask in zip(images.images, images.boxes, masks(clean.images), strict=True):
         x0, y0, x1, y1 = box
         inside = mask[y0:y1, x0:x1]
         assert inside.sum() == mask.sum()  # nothing outside the box
@@ -70,19 +75,20 @@ def test_the_target_is_whole_and_its_box_and_mask_fit() -> None:
 
 
 def test_without_fragments_nothing_but_the_target_is_there() -> None:
-    clean = compose(dataset(fragments=0), "train", range(50))
-    cluttered = compose(dataset(fragments=6), "train", range(50))
-    faint = MASK_LEVEL
-    assert (clean.images[~clean.masks] < faint).all()
-    assert (cluttered.images[~cluttered.masks] >= faint).any(axis=0).any()
+    clean = dataset(fragments=0).compose("train", range(50))
+    cluttered = dataset(fragments=6).compose("train", range(50))
+    np.testing.assert_array_equal(clean.boxes, cluttered.boxes)
+    for image, (x0, y0, x1, y1) in zip(masks(clean.images), clean.boxes, strict=True):
+        assert image.sum() == image[y0:y1, x0:x1].sum()  # nothing outside the box
+    assert (masks(cluttered.images) & ~masks(clean.images)).any()
     np.testing.assert_array_equal(clean.labels, cluttered.labels)  # same targets, more clutter
 
 
 def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     data = dataset()
-    loaded = load(data, tmp_path)
+    loaded = load(data, Folders(tmp_path, tmp_path))
     np.testing.assert_array_equal(
-        loaded.train.images.squeeze(1).numpy(), compose(data, "train", range(40)).images
+        loaded.train.images.squeeze(1).numpy(), data.compose("train", range(40)).images
     )
     assert loaded.validation.images.shape == (20, 1, 32, 32)
     assert loaded.classes == 10
@@ -91,8 +97,8 @@ def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     assert loaded.std == pytest.approx(pixels.std(correction=0).item())
     path = tmp_path / data.prepared
     before = path.stat().st_mtime_ns
-    assert load(data, tmp_path).fingerprint == loaded.fingerprint
+    assert load(data, Folders(tmp_path, tmp_path)).fingerprint == loaded.fingerprint
     assert path.stat().st_mtime_ns == before  # composed once
     # Two training images cannot show all ten classes.
-    assert load(dataset(train_images=2), tmp_path).classes == 10
-    assert load(dataset(seed=1), tmp_path).fingerprint != loaded.fingerprint
+    assert load(dataset(train_images=2), Folders(tmp_path, tmp_path)).classes == 10
+    assert load(dataset(seed=1), Folders(tmp_path, tmp_path)).fingerprint != loaded.fingerprint

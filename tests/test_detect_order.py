@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.detection import SceneSet
+from attention_ablation.datasets.reading.boxed_images import SceneSet
+from attention_ablation.feed.order import Part
 from attention_ablation.runs.folder import WEIGHTS, steps_saved
 from attention_ablation.study.expand import Plan
 from attention_ablation.training import detect
@@ -99,19 +100,19 @@ def test_the_order_goes_through_all_images_and_on_where_an_epoch_ends(plan: Plan
     whole = task(plan, run)
     assert whole.steps_per_epoch == 3
     # Four steps are a pass through the 16 images, which three steps an epoch are not.
-    indices = [whole._indices(step) for step in range(8)]
+    indices = list(whole.part.keys(16, range(8)))
     for turn in (0, 1):
         seen = [at for step in indices[4 * turn : 4 * turn + 4] for at in step]
-        assert {number for number, _ in seen} == {turn}
+        assert {number for number, _ in seen} == {turn + 1}
         assert sorted(index for _, index in seen) == list(range(16))
-    assert indices[:4] != [[(0, i) for _, i in step] for step in indices[4:]]
+    assert indices[:4] != [[(1, i) for _, i in step] for step in indices[4:]]
     images = [image for image, _ in whole.batches(2)]
     later = [image for image, _ in whole.batches(2, first=1)]
     assert len(images) == 3
     assert torch.equal(torch.stack(images[1]), torch.stack(later[0]))
     for rank in range(2):
-        whole.processes, whole.share = Processes(rank, 2), 2
-        assert whole._indices(5) == indices[5][2 * rank :][:2]
+        (mine,) = Part(recipe, run.seed, rank, 2).keys(16, range(5, 6))
+        assert mine == indices[5][2 * rank :][:2]
 
 
 def test_two_processes_train_a_detector_together(plan: Plan, tmp_path: Path) -> None:
@@ -192,13 +193,14 @@ def test_a_detector_stopped_within_an_epoch_samples_the_same(plan: Plan) -> None
 
 def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(plan: Plan) -> None:
     detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
-    detection.workers = 1
+    detection.source.reader.workers = 1
     batches = detection.batches(1)
     next(batches)
     (worker,) = multiprocessing.active_children()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         os.kill(worker.pid, number)
     assert len(list(batches)) == detection.steps_per_epoch - 1
+    detection.close()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -206,7 +208,7 @@ def test_an_image_that_fails_is_named_without_a_traceback(
     plan: Plan, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
-    detection.workers = workers
+    detection.source.reader.workers = workers
 
     def broken(images: SceneSet, index: int) -> object:
         raise UserError("a.jpg: expected an image that decodes.")
@@ -214,3 +216,4 @@ def test_an_image_that_fails_is_named_without_a_traceback(
     monkeypatch.setattr(SceneSet, "__getitem__", broken)
     with pytest.raises(UserError, match=r"^a\.jpg: expected an image that decodes\.$"):
         list(detection.batches(1))
+    detection.close()

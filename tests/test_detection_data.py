@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from attention_ablation.datasets.annotations import Target
-from attention_ablation.datasets.composed import prepare
-from attention_ablation.datasets.detection import load_detection
-from attention_ablation.datasets.digits import MASK_LEVEL, Split, base_digits
-from attention_ablation.datasets.records import ClutteredScenes
-from attention_ablation.datasets.scenes import OVERLAP, compose_scenes
+from attention_ablation.datasets.contract import Split, load
+from attention_ablation.datasets.digits import MASK_LEVEL, base_digits
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.composed import composed_arrays
+from attention_ablation.datasets.reading.data import Target
+from attention_ablation.datasets.scenes import OVERLAP, ClutteredScenes
 from attention_ablation.feed.detection_augment import augmented, sample_seed
 
 
@@ -37,21 +37,21 @@ def dataset(**changes: int) -> ClutteredScenes:
 def test_a_scene_depends_on_seed_split_and_index_only(
     seed: int, split: Split, start: int, count: int
 ) -> None:
-    several = compose_scenes(dataset(seed=seed), split, range(start, start + count))
-    alone = compose_scenes(dataset(seed=seed), split, range(start + 1, start + 2))
+    several = dataset(seed=seed).compose(split, range(start, start + count))
+    alone = dataset(seed=seed).compose(split, range(start + 1, start + 2))
     rows = slice(several.starts[1], several.starts[2])
     np.testing.assert_array_equal(alone.images[0], several.images[1])
     np.testing.assert_array_equal(alone.boxes, several.boxes[rows])
     np.testing.assert_array_equal(alone.labels, several.labels[rows])
     assert not np.array_equal(several.images[0], several.images[1])
-    other = compose_scenes(dataset(seed=seed + 1), split, range(start, start + count))
+    other = dataset(seed=seed + 1).compose(split, range(start, start + count))
     assert not np.array_equal(several.images, other.images)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_every_box_is_tight_around_a_whole_digit_of_its_split(split: Split) -> None:
     data = dataset(fragments=0, digits=1)
-    scenes = compose_scenes(data, split, range(60))
+    scenes = data.compose(split, range(60))
     assert scenes.starts.tolist() == list(range(61))
     sizes = set()
     for image, (x0, y0, x1, y1), label in zip(
@@ -86,7 +86,7 @@ def holds(cut: np.ndarray, label: int, split: Split, side: int) -> bool:
 
 def test_digits_hardly_overlap_and_there_are_one_to_as_many_as_asked() -> None:
     data = dataset(digits=4)
-    scenes = compose_scenes(data, "train", range(300))
+    scenes = data.compose("train", range(300))
     counts = np.diff(scenes.starts)
     assert set(counts) == {1, 2, 3, 4}
     assert np.bincount(scenes.labels, minlength=11)[1:].min() > 30
@@ -107,14 +107,14 @@ def test_digits_hardly_overlap_and_there_are_one_to_as_many_as_asked() -> None:
 
 def test_a_crowded_scene_leaves_digits_out_and_ends() -> None:
     crowded = dataset(image_size=32, smallest=26, largest=28, digits=20)
-    counts = np.diff(compose_scenes(crowded, "train", range(20)).starts)
+    counts = np.diff(crowded.compose("train", range(20)).starts)
     assert counts.min() >= 1
     assert counts.max() < 20
 
 
 def test_fragments_are_clutter_only() -> None:
-    clean = compose_scenes(dataset(fragments=0), "train", range(50))
-    cluttered = compose_scenes(dataset(fragments=5), "train", range(50))
+    clean = dataset(fragments=0).compose("train", range(50))
+    cluttered = dataset(fragments=5).compose("train", range(50))
     np.testing.assert_array_equal(clean.boxes, cluttered.boxes)
     np.testing.assert_array_equal(clean.labels, cluttered.labels)
     assert (cluttered.images >= clean.images).all()
@@ -123,13 +123,13 @@ def test_fragments_are_clutter_only() -> None:
 
 def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     data = dataset()
-    path = prepare(data, tmp_path)
-    assert path == tmp_path / data.prepared
+    composed_arrays(data, tmp_path)
+    path = tmp_path / data.prepared
     before = path.stat().st_mtime_ns
-    loaded = load_detection(data, tmp_path / "nowhere", tmp_path)
+    loaded = load(data, Folders(tmp_path, tmp_path / "nowhere"))
     assert path.stat().st_mtime_ns == before
     assert (len(loaded.train), len(loaded.validation)) == (30, 10)
-    scenes = compose_scenes(data, "validation", range(10))
+    scenes = data.compose("validation", range(10))
     for i in range(10):
         image, target = loaded.validation[i]
         assert image.dtype == torch.uint8
@@ -147,14 +147,14 @@ def test_loading_gives_what_was_composed(tmp_path: Path) -> None:
     assert loaded.skipped == ""
     assert loaded.composed_with is not None
     assert f"torch {torch.__version__.split('+')[0]}" in loaded.composed_with
-    again = load_detection(data, tmp_path, tmp_path)
+    again = load(data, Folders(tmp_path, tmp_path))
     assert again.fingerprint == loaded.fingerprint
-    other = load_detection(dataset(seed=1), tmp_path, tmp_path)
+    other = load(dataset(seed=1), Folders(tmp_path, tmp_path))
     assert other.fingerprint != loaded.fingerprint
 
 
 def test_what_goes_to_another_process_is_one_image_not_the_whole_set(tmp_path: Path) -> None:
-    data = load_detection(dataset(), tmp_path, tmp_path)
+    data = load(dataset(), Folders(tmp_path, tmp_path))
     image, target = data.train[3]
     assert image.untyped_storage().nbytes() == 3 * 64 * 64
     assert target["boxes"].untyped_storage().nbytes() == 16 * len(target["boxes"])

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from attention_ablation.datasets.records import ClutteredScenes
-from attention_ablation.datasets.scenes import CLASSES, compose_scenes
+from attention_ablation.datasets.scenes import CLASSES, ClutteredScenes
 from attention_ablation.study.expand import load_plan
 from attention_ablation.training.coco_map import coco_map
 from attention_ablation.training.voc_map import voc_map
@@ -305,7 +304,7 @@ def test_chance_is_what_the_quick_tier_says(table: str, row: str) -> None:
     plan = load_plan({"study": "cbam", "tier": "quick", "tables": [table]}, ROOT)
     dataset = plan.specs[table, row].recipe.dataset
     assert isinstance(dataset, ClutteredScenes)
-    scenes = compose_scenes(dataset, "validation", range(dataset.validation_images))
+    scenes = dataset.compose("validation", range(dataset.validation_images))
     scores = np.random.default_rng(0)
     predictions, targets = [], []
     for first, last in pairwise(scenes.starts):

@@ -19,7 +19,7 @@ from scipy import stats
 from torch import nn
 
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.load import load
+from attention_ablation.datasets.contract import load
 from attention_ablation.evidence import gradcam as method
 from attention_ablation.evidence.gradcam import choose, gradcam, layers
 from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou

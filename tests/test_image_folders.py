@@ -2,25 +2,25 @@
 
 import errno
 import hashlib
-import json
 import os
 import re
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from torchvision import datasets as published
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.files import list_files, refused, require_dataset
-from attention_ablation.datasets.images import read_image
-from attention_ablation.datasets.records import (
-    ImageNet,
-    Imagenette,
-)
+from attention_ablation.datasets.contract import load, refused, require_dataset
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.image_folders import ImageFolder, ImageNet, Imagenette
+from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.datasets.reading.data import ImageData
+from attention_ablation.datasets.reading.decode import read_image
 from attention_ablation.study.expand import Plan
 from tests.conftest import ROOT, write_yaml
 from tests.own_images import OWN, own_run, remove
@@ -40,6 +40,11 @@ def test_files_are_listed_as_torchvision_lists_them(own: Path) -> None:
     assert found.classes == 3
 
 
+def loaded(dataset: ImageFolder, datasets: Path) -> ImageData:
+    data: ImageData = load(dataset, Folders(datasets, datasets))
+    return data
+
+
 def test_the_fingerprint_is_of_names_and_sizes(own: Path, tmp_path: Path) -> None:
     first = list_files(OWN, own)
     lines = [
@@ -57,7 +62,7 @@ def test_the_fingerprint_is_of_names_and_sizes(own: Path, tmp_path: Path) -> Non
 def test_the_list_is_kept_until_a_folder_changes(own: Path, tmp_path: Path) -> None:
     cache = tmp_path / "lists"
     first = list_files(OWN, own, cache)
-    (kept,) = cache.glob("*.files.json")
+    (kept,) = cache.glob("*.files.npz")
     written = kept.stat().st_mtime_ns
     assert list_files(OWN, own, cache).fingerprint == first.fingerprint
     assert kept.stat().st_mtime_ns == written
@@ -76,14 +81,14 @@ def test_the_list_is_kept_until_a_folder_changes(own: Path, tmp_path: Path) -> N
         lambda content: b"null",
         lambda content: b"[]",
         lambda content: b'{"train": {}, "val": {"n1": {"changed": 1}}}',
-        lambda content: content.replace(b"n01440764_1.JPEG", b"n01440764_9.JPEG"),
+        lambda content: content[:200] + bytes([content[200] ^ 1]) + content[201:],
     ],
 )
 def test_a_damaged_list_is_made_again_and_said_to_be(
     own: Path, damage: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = list_files(OWN, own, own)
-    (kept,) = own.glob("*.files.json")
+    (kept,) = own.glob("*.files.npz")
     whole = kept.read_bytes()
     kept.write_bytes(damage(whole))
     again = list_files(OWN, own, own)
@@ -96,7 +101,7 @@ def test_a_damaged_list_is_made_again_and_said_to_be(
 
 
 @pytest.mark.parametrize(
-    ("call", "owner", "name"), [(require_dataset, Path, "is_dir"), (list_files, os, "scandir")]
+    ("call", "owner", "name"), [(require_dataset, Path, "is_dir"), (loaded, os, "scandir")]
 )
 def test_a_folder_that_cannot_be_listed_is_named(
     own: Path, call: Any, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
@@ -161,7 +166,7 @@ def test_a_wrong_layout_says_what_was_expected_and_found(
 ) -> None:
     change(own / "own")
     with pytest.raises(UserError, match=message):
-        list_files(OWN, own)
+        loaded(OWN, own)
 
 
 def test_imagenet_and_imagenette_are_folders_of_known_counts(
@@ -261,10 +266,10 @@ def test_data_check_names_hostile_files_a_line_each(
 def test_data_check_says_that_a_process_was_killed(
     own_tier: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def killed(path: Path) -> None:
+    def killed(*file: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("attention_ablation.datasets.check.read_image", killed)
+    monkeypatch.setattr("attention_ablation.datasets.reading.check.read_image", killed)
     assert main(["data", "check", "--workers", "1"]) == 2
     assert capsys.readouterr().err == (
         "attention-ablation: folder: a process that decodes images was killed, as one is for want "
@@ -277,8 +282,8 @@ def test_data_check_makes_the_list_anew_and_leaves_those_of_others(
 ) -> None:
     lists = project / "results/data"
     assert main(["data", "check", "--workers", "1"]) == 0
-    (mine,) = lists.glob("*.files.json")
-    other = mine.with_name("other_0123456789.files.json")
+    (mine,) = lists.glob("*.files.npz")
+    other = mine.with_name("other_0123456789.files.npz")
     other.write_text("{}")
     before = capsys.readouterr().out
     victim = own_tier / "train/n01440764/n01440764_0.JPEG"
@@ -325,8 +330,9 @@ def test_the_workflow_trains_where_the_config_says_that_the_data_lie(
     done = snakemake(project)
     assert done.returncode == 0, done.stdout
     assert len(list(project.glob("results/own/runs/*/*/metrics.json"))) == 4
-    (kept,) = project.glob("results/data/own_*.files.json")  # one list for all four
-    assert json.loads(kept.read_text())["val"].keys() == set(CLASSES)
+    (kept,) = project.glob("results/data/own_*.files.npz")  # one list for all four
+    with np.load(kept) as listed:
+        assert listed["val_classes"].tolist() == [name.encode() for name in CLASSES]
     table = (project / "results/own/cbam/tables/table3.md").read_text()
     assert "n = 0" not in table
     remove(own_tier / "val")

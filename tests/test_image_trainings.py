@@ -15,10 +15,11 @@ import torch
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.files import list_files
 from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.images import EvaluationCrop, read_image
+from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.datasets.reading.decode import read_image
 from attention_ablation.evidence.explain import explain
+from attention_ablation.feed.crop import EvaluationCrop
 from attention_ablation.study.expand import Plan
 from tests.machines import ONE_CPU
 from tests.own_images import OWN, file_source, own_run
@@ -51,8 +52,9 @@ NOT_CLOSED = """
 import sys
 from pathlib import Path
 import torch
-from attention_ablation.feed.batches import FileSource, Part
-from attention_ablation.datasets.files import list_files
+from attention_ablation.feed.batches import FileSource
+from attention_ablation.feed.order import Part
+from attention_ablation.datasets.reading.class_folders import list_files
 from attention_ablation.spec.spec import Run
 
 recipe = Run.model_validate_json(sys.argv[1]).spec.recipe

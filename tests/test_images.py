@@ -18,16 +18,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets import images
-from attention_ablation.datasets.images import (
-    ATTEMPTS,
-    EvaluationCrop,
-    TrainingCrop,
-    crop_box,
-    decode,
-    draw,
-    read_image,
-)
+from attention_ablation.datasets.reading import decode as images
+from attention_ablation.datasets.reading.decode import decode, read_image
+from attention_ablation.feed.crop import ATTEMPTS, EvaluationCrop, TrainingCrop, crop_box, draw
 from tests.photos import encoded, photo, pixels
 
 ROTATED = Image.Exif()
@@ -260,4 +253,4 @@ def test_the_draws_of_an_image_are_its_own() -> None:
     numbers = {tuple(draw(s, e, i)) for s in range(3) for e in range(3) for i in range(30)}
     assert len(numbers) == 270
     assert draw(1, 2, 3) == draw(1, 2, 3)
-    assert len(draw(0, 0, 0)) == 2 * images.ATTEMPTS + 3
+    assert len(draw(0, 0, 0)) == 2 * ATTEMPTS + 3

@@ -20,9 +20,11 @@ from torch.nn.functional import cross_entropy
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.composed import prepare
-from attention_ablation.datasets.load import load
-from attention_ablation.feed.batches import Part, Source, source
+from attention_ablation.datasets.contract import load
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.composed import composed_arrays
+from attention_ablation.feed.batches import Source, source
+from attention_ablation.feed.order import Part
 from attention_ablation.runs.lock import lock_run
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config
@@ -113,7 +115,7 @@ def place(run: Run, root: Path) -> Path:
 def data(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the composed data set."""
     folder = tmp_path_factory.mktemp("data")
-    prepare(run.spec.recipe.dataset, folder)
+    composed_arrays(run.spec.recipe.dataset, folder)
     return folder
 
 
@@ -208,7 +210,7 @@ def test_without_batchnorm_two_processes_equal_one(
 @pytest.mark.parametrize("size", [2, 3])
 def test_parts_are_the_whole_and_each_image_is_in_one(run: Run, data: Path, size: int) -> None:
     whole = classification(run, data)
-    images = load(run.spec.recipe.dataset, data)
+    images = load(run.spec.recipe.dataset, Folders(data, data))
 
     def part(rank: int, size: int) -> Source:
         return source(images, Part(run.spec.recipe, run.seed, rank, size), CPU)
@@ -332,7 +334,7 @@ def test_a_process_that_fails_notes_why_and_one_that_is_gone_may_be_tried_again(
 
 
 def test_a_batch_that_processes_cannot_share_is_named(run: Run, data: Path) -> None:
-    images = load(run.spec.recipe.dataset, data)
+    images = load(run.spec.recipe.dataset, Folders(data, data))
     with pytest.raises(UserError, match="expected a multiple of the 3 processes, got 16; start"):
         Classification(run, images, Machine("cpu", processes=Processes(2, 3)))
     with pytest.raises(UserError, match=r"at least 2 images for each of the 16 proc.* got 16"):

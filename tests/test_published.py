@@ -15,7 +15,9 @@ from torchvision.models import ResNet50_Weights, resnet50, resnext50_32x4d
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.load import ImageData, load
+from attention_ablation.datasets.contract import load
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.data import ImageSet
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks import published
 from attention_ablation.networks.build import build
@@ -321,8 +323,9 @@ def test_a_row_evaluates_given_weights_beside_what_is_printed(
     assert main(command) == 0
     shown = capsys.readouterr().out
     tier = load_plan({"study": "cbam", "tier": "tiny", "tables": ["table3"]}).tier
-    data = load(tier.classification.recipe.dataset, project / "results/data")
-    assert isinstance(data, ImageData)
+    folder = project / "results/data"
+    data = load(tier.classification.recipe.dataset, Folders(folder, folder))
+    assert isinstance(data.validation, ImageSet)
     pixels = (data.validation.images.float() / 255 - data.mean) / data.std
     with torch.inference_mode():
         best = forward(state, pixels.expand(-1, 3, -1, -1)).topk(5).indices

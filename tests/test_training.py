@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.load import load
+from attention_ablation.datasets.contract import load
 from attention_ablation.runs.folder import read_outcome
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
@@ -32,7 +32,7 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 
 def classification(run: Run, folder: Path) -> Classification:
-    return Classification(run, load(run.spec.recipe.dataset, folder), ONE_CPU)
+    return Classification(run, load(run.spec.recipe.dataset, in_one(folder)), ONE_CPU)
 
 
 def small_run(tiny: Plan, key: str = "resnet50+cbam", **recipe: Any) -> Run:

@@ -11,10 +11,11 @@ import torch
 from torchvision.datasets import VOCDetection
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.check import check
-from attention_ablation.datasets.detection import DetectionData, load_detection
-from attention_ablation.datasets.records import Voc
-from attention_ablation.datasets.voc import CLASSES
+from attention_ablation.datasets.contract import load
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.check import check
+from attention_ablation.datasets.reading.data import DetectionData
+from attention_ablation.datasets.voc import CLASSES, Voc
 from attention_ablation.training.voc_map import voc_map
 from tests.boxed_images import Corners, cut, everything, jpeg
 
@@ -74,7 +75,8 @@ def voc(tmp_path: Path) -> Path:
 
 
 def load_voc(folder: Path) -> DetectionData:
-    return load_detection(Voc(name="voc07+12"), folder, folder)
+    data: DetectionData = load(Voc(name="voc07+12"), Folders(folder, folder))
+    return data
 
 
 def test_voc_is_read_as_it_lies(voc: Path) -> None:
@@ -258,12 +260,12 @@ def test_data_check_names_images_that_are_damaged_or_of_another_size(
     voc: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = Voc(name="voc07+12")
-    assert check(dataset, voc, voc, workers=1)
+    assert check(dataset, Folders(voc, voc), workers=1)
     images = voc / "VOCdevkit/VOC2007/JPEGImages"
     cut(images / "000005.jpg")
     jpeg(images / "000001.jpg", 40, 60)
     capsys.readouterr()
-    assert not check(dataset, voc, voc, workers=2)
+    assert not check(dataset, Folders(voc, voc), workers=2)
     first, second, summary, counted = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{images}/000005.jpg: expected an image, but it does not decode")
     assert second.startswith(f"{images}/000001.jpg: expected 60 x 40 px, as its annotation says")

@@ -3,8 +3,12 @@
 import argparse
 import os
 
+from attention_ablation.base.errors import UserError
 from attention_ablation.cli.options import add_choice, chosen_plan, count
-from attention_ablation.datasets.records import DOWNLOADS
+from attention_ablation.datasets.contract import Record, records
+from attention_ablation.datasets.folders import Folders
+
+DOWNLOADS = {name: record for record in records(Record) for name in record.downloads}
 
 
 def add_options(data: argparse.ArgumentParser) -> None:
@@ -35,20 +39,23 @@ def run(options: argparse.Namespace) -> int | None:
 
 
 def _download(options: argparse.Namespace) -> None:
-    plan = chosen_plan(options)
-    from attention_ablation.datasets.fetch import fetch
-
-    print(fetch(options.name, plan.datasets_folder))
+    name = options.name
+    folder = chosen_plan(options).datasets_folder / name.split("-")[0]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        DOWNLOADS[name].download(name, folder)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{folder}: {name} could not be fetched: {error}") from None
+    print(f"{folder}: {name} is there.")
 
 
 def _check(options: argparse.Namespace) -> int:
     plan = chosen_plan(options)
-    from attention_ablation.datasets.check import check
+    from attention_ablation.datasets.reading.check import check
 
-    datasets = {
-        run.spec.recipe.dataset.model_dump_json(): run.spec.recipe.dataset
-        for run in plan.runs.values()
-    }
+    runs = plan.runs.values()
+    datasets = {run.spec.recipe.dataset: None for run in runs}  # each once, in the plan's order
+    folders = Folders(plan.data_folder, plan.datasets_folder)
     workers = options.workers or len(os.sched_getaffinity(0))
-    found = [check(d, plan.data_folder, plan.datasets_folder, workers) for d in datasets.values()]
+    found = [check(dataset, folders, workers) for dataset in datasets]
     return int(not all(found))

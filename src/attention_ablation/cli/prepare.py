@@ -3,18 +3,16 @@
 import argparse
 from pathlib import Path
 
-from pydantic import Field
-
 from attention_ablation.base.io import parse_json
 from attention_ablation.base.model import Model
-from attention_ablation.datasets.records import ClutteredDigits, ClutteredScenes
+from attention_ablation.datasets import contract
 from attention_ablation.study.files import parse
 
 
 class Composed(Model):
     """The part of a recipe that is given."""
 
-    dataset: ClutteredDigits | ClutteredScenes = Field(discriminator="name")
+    dataset: contract.by_name(contract.Composed)  # type: ignore[valid-type]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     record = parse(Composed, {"dataset": parse_json(options.dataset, "prepare")}, "prepare")
-    from attention_ablation.datasets.composed import prepare
+    from attention_ablation.datasets.reading.composed import composed_arrays
 
-    print(prepare(record.dataset, options.folder))
+    composed_arrays(record.dataset, options.folder)
+    print(options.folder / record.dataset.prepared)

@@ -1,1 +1,1 @@
-"""Data sets: their records, what they require on disk, and how they load."""
+"""Data sets, one a file: record, what it requires on disk, how it loads. No torch on import."""

@@ -5,17 +5,22 @@ Faster R-CNN code behind the protocol does (Chen & Gupta 2017), which trains on 
 Evaluation has every annotation as it lies in the file, as COCO's own does.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.annotations import Annotation
-from attention_ablation.datasets.coco_file import Instances, Listed, read_instances
-from attention_ablation.datasets.files import required
-from attention_ablation.datasets.image_files import ImageRecord
+from attention_ablation.datasets.contract import DetectionDataset, required
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.boxes import Annotation, ImageRecord, boxed_data
+from attention_ablation.datasets.reading.coco_file import Instances, Listed, read_instances
+from attention_ablation.datasets.reading.data import DetectionData
 
 MINIVAL = 5_000
 # Files that say which images of val are minival. The images of val2017 are the same ones.
@@ -23,47 +28,61 @@ MINIVAL_LISTS = ("instances_minival2014.json", "instances_val2017.json")
 REST_LIST = "instances_valminusminival2014.json"
 
 
-class CocoRecords(NamedTuple):
-    """What a copy of COCO 2014 holds; labels count its categories by their ids, from 1."""
+class Coco(DetectionDataset):
+    """COCO 2014: train and 35k of val to train on, minival (5k) to evaluate; 80 classes."""
 
-    train: list[ImageRecord]
-    validation: list[ImageRecord]
-    classes: tuple[str, ...]
-    derived: bool  # whether minival was chosen by our rule, for want of the public list
-    notes: list[str]
-
-
-def read_coco(folder: Path) -> CocoRecords:
-    """Return the records to train on and to evaluate, and notes of what was left out or changed.
-
-    folder: holds annotations/, train2014/ and val2014/. Raises UserError for files that are
-    missing or broken, and for lists that do not fit the images.
-    """
-    annotations = folder / "annotations"
-    train_file = required(annotations / "instances_train2014.json")
-    val_file = required(annotations / "instances_val2014.json")
-    val = read_instances(val_file, Instances)
-    categories = sorted((category.id, category.name) for category in val.categories)
-    labels = {category: label for label, (category, _) in enumerate(categories, start=1)}
-    if len(labels) < len(categories):
-        raise UserError(f"{val_file}: expected categories with ids of their own. Fetch it again.")
-    notes: list[str] = []
-    val_ids = [image.id for image in val.images]
-    held_out, rest, derived = _minival(val_ids, annotations, notes)
-    images = folder / "val2014"
-    validation = _records(val, held_out, images, labels, val_file)
-    train = _records(val, rest, images, labels, val_file)
-    del val  # not beside the larger file
-    records = read_instances(train_file, Instances)
-    chosen = {image.id for image in records.images}
-    train = _records(records, chosen, folder / "train2014", labels, train_file) + train
-    return CocoRecords(
-        _trainable(train, notes),
-        validation,
-        tuple(name for _, name in categories),
-        derived,
-        notes,
+    in_memory: ClassVar = False
+    lists: ClassVar = (
+        "coco2014/annotations/instances_train2014.json",
+        "coco2014/annotations/instances_val2014.json",
     )
+    classes: ClassVar = 80
+    train_images: ClassVar = 82_783 + 35_504  # of train, of valminusminival
+    validation_images: ClassVar = MINIVAL
+
+    name: Literal["coco2014"]
+    image_size: int = Field(600, ge=32, description="Shorter side, px.")
+    longest: int = Field(1000, ge=32, description="Longer side at most, px.")
+
+    @property
+    def longest_side(self) -> int:
+        """At most so many px."""
+        return self.longest
+
+    def load(self, folders: Folders) -> DetectionData:
+        """Return the data set; labels count its categories by their ids, from 1.
+
+        Raises UserError for files that are missing or broken, and for lists that do not fit the
+        images.
+        """
+        root = self.place(folders)
+        annotations = root / "annotations"
+        train_file, val_file = (required(folders.datasets / name) for name in self.lists)
+        val = read_instances(val_file, Instances)
+        categories = sorted((category.id, category.name) for category in val.categories)
+        labels = {category: label for label, (category, _) in enumerate(categories, start=1)}
+        if len(labels) < len(categories):
+            raise UserError(
+                f"{val_file}: expected categories with ids of their own. Fetch it again."
+            )
+        notes: list[str] = []
+        val_ids = [image.id for image in val.images]
+        held_out, rest, derived = _minival(val_ids, annotations, notes)
+        validation = _records(val, held_out, root / "val2014", labels, val_file)
+        train = _records(val, rest, root / "val2014", labels, val_file)
+        del val  # not beside the larger file
+        records = read_instances(train_file, Instances)
+        chosen = {image.id for image in records.images}
+        train = _records(records, chosen, root / "train2014", labels, train_file) + train
+        return boxed_data(
+            self,
+            root,
+            _trainable(train, notes),
+            validation,
+            tuple(name for _, name in categories),
+            notes,
+            "-derived-minival" if derived else "",
+        )
 
 
 def derived_minival(image_ids: Iterable[int], count: int) -> set[int]:

@@ -6,25 +6,106 @@ split into training and validation before anything is composed, so no validation
 trained on. An image depends on (seed, split, index) only.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torch import from_numpy
-from torch.nn.functional import interpolate
+from pydantic import Field, model_validator
 
-from attention_ablation.datasets.records import ClutteredDigits
+from attention_ablation.base.model import Seed
+from attention_ablation.datasets.contract import Composed, Dataset, Split
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading import composed
+from attention_ablation.datasets.reading.data import ImageData, ImageSet
 
-Split = Literal["train", "validation"]
 VALIDATION_DIGITS = 500
-# Ink of at least this grey level (of 255) belongs to the target's mask.
+# Ink of at least this grey level (of 255) belongs to a digit.
 MASK_LEVEL = 64
 # A fragment's side over the digit's: Mnih et al. cut 8 px from digits of 28 px.
 FRAGMENT_SHARE = 0.3
+
+
+class ClutteredDigits(Composed, Dataset):
+    """One whole handwritten digit among fragments of others; composed, nothing is downloaded."""
+
+    no_others: ClassVar = "flips and crops change what a digit is"
+    classes: ClassVar = 10
+
+    name: Literal["cluttered-digits"]
+    version: Literal[1] = Field(
+        1, description="The way of composing; another one is another data set."
+    )
+    image_size: int = Field(ge=8, description="Side of the canvas, px.")
+    digit_size: int = Field(ge=8, description="Side to which the 8x8 px digit is enlarged, px.")
+    fragments: int = Field(ge=0, description="Fragments of other digits on each image.")
+    train_images: int = Field(ge=1)
+    validation_images: int = Field(ge=1)
+    seed: Seed = Field(0, description="Seed of the composition, apart from the runs' seeds.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.digit_size > self.image_size:
+            raise ValueError(
+                f"expected digit_size of at most image_size ({self.image_size}), "
+                f"got {self.digit_size}"
+            )
+        return self
+
+    def compose(self, split: Split, indices: range) -> DigitImages:
+        """Compose the images with these indices of a split.
+
+        Each has one whole digit anywhere on the canvas; fragments, square cuts of other digits,
+        fall anywhere, and where ink overlaps the stronger stays.
+        """
+        digits, digit_labels = base_digits(split, self.digit_size)
+        n, size, digit = len(indices), self.image_size, self.digit_size
+        cut = max(1, round(digit * FRAGMENT_SHARE))
+        images = np.zeros((n, size, size), np.uint8)
+        targets = np.zeros((n, size, size), np.uint8)
+        chosen = np.empty(n, np.int64)
+        # Columns: digit, x, y; and for each fragment digit, x and y in it, x and y on the canvas.
+        place = size - digit + 1
+        fragment = [len(digits), digit - cut + 1, digit - cut + 1, size - cut + 1, size - cut + 1]
+        bounds = np.array([len(digits), place, place, *fragment * self.fragments])
+        for i, index in enumerate(indices):
+            draws = image_generator(self.seed, split, index).integers(bounds).tolist()
+            chosen[i], x, y = draws[:3]
+            targets[i, y : y + digit, x : x + digit] = digits[chosen[i]]
+            for k in range(3, len(draws), 5):
+                other, from_x, from_y, x, y = draws[k : k + 5]
+                window = images[i, y : y + cut, x : x + cut]
+                piece = digits[other, from_y : from_y + cut, from_x : from_x + cut]
+                np.maximum(window, piece, out=window)
+        boxes = mask_boxes(targets >= MASK_LEVEL)
+        return DigitImages(np.maximum(images, targets), digit_labels[chosen], boxes)
+
+    def load(self, folders: Folders) -> ImageData:
+        """Return the data set, in memory."""
+        from torch import from_numpy
+
+        arrays = composed.composed_arrays(self, folders.composed)
+        mean, std = composed.spread(arrays)
+
+        def read(split: Split) -> ImageSet:
+            images, labels, boxes = (
+                from_numpy(arrays[f"{split}_{name}"]) for name in ("images", "labels", "boxes")
+            )
+            return ImageSet(images.unsqueeze(1), labels, boxes)
+
+        return ImageData(
+            read("train"),
+            read("validation"),
+            self.classes,
+            mean,
+            std,
+            # Not of the boxes, because no result of a training depends on them.
+            composed.composed_fingerprint(arrays, ["images", "labels"]),
+            str(arrays["composed_with"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -32,18 +113,23 @@ class DigitImages:
     """Composed images.
 
     images: (N, S, S) grey levels, uint8. labels: (N,) int64. boxes: (N, 4) x0, y0, x1, y1 around
-    the target's mask, in px, int16, x1 and y1 exclusive. masks: (N, S, S) bool, the target's ink.
+    the target's ink, in px, int16, x1 and y1 exclusive.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     boxes: NDArray[np.int16]
-    masks: NDArray[np.bool_]
 
 
 @cache
 def base_digits(split: Split, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return one split's digits, enlarged bicubically to (N, size, size), and their labels."""
+    # Imported here: scikit-learn costs a second, and only the first training composes.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+    from torch import from_numpy
+    from torch.nn.functional import interpolate
+
     pixels, labels = load_digits(return_X_y=True)
     train, validation = train_test_split(
         np.arange(len(labels)), test_size=VALIDATION_DIGITS, stratify=labels, random_state=0
@@ -52,35 +138,6 @@ def base_digits(split: Split, size: int) -> tuple[NDArray[np.uint8], NDArray[np.
     small = from_numpy(pixels[chosen].reshape(-1, 1, 8, 8) * (255 / 16))
     large = interpolate(small, size=(size, size), mode="bicubic", align_corners=False)
     return large.squeeze(1).round().clamp(0, 255).byte().numpy(), labels[chosen].astype(np.int64)
-
-
-def compose(dataset: ClutteredDigits, split: Split, indices: range) -> DigitImages:
-    """Compose the images with these indices of a split.
-
-    Each has one whole digit anywhere on the canvas; fragments, square cuts of other digits, fall
-    anywhere, and where ink overlaps the stronger stays.
-    """
-    digits, digit_labels = base_digits(split, dataset.digit_size)
-    n, size, digit = len(indices), dataset.image_size, dataset.digit_size
-    cut = max(1, round(digit * FRAGMENT_SHARE))
-    images = np.zeros((n, size, size), np.uint8)
-    targets = np.zeros((n, size, size), np.uint8)
-    chosen = np.empty(n, np.int64)
-    # Columns: digit, x, y; and for each fragment digit, x and y in it, x and y on the canvas.
-    place = size - digit + 1
-    fragment = [len(digits), digit - cut + 1, digit - cut + 1, size - cut + 1, size - cut + 1]
-    bounds = np.array([len(digits), place, place, *fragment * dataset.fragments])
-    for i, index in enumerate(indices):
-        draws = image_generator(dataset.seed, split, index).integers(bounds).tolist()
-        chosen[i], x, y = draws[:3]
-        targets[i, y : y + digit, x : x + digit] = digits[chosen[i]]
-        for k in range(3, len(draws), 5):
-            other, from_x, from_y, x, y = draws[k : k + 5]
-            window = images[i, y : y + cut, x : x + cut]
-            piece = digits[other, from_y : from_y + cut, from_x : from_x + cut]
-            np.maximum(window, piece, out=window)
-    masks = targets >= MASK_LEVEL
-    return DigitImages(np.maximum(images, targets), digit_labels[chosen], mask_boxes(masks), masks)
 
 
 def image_generator(seed: int, split: Split, index: int) -> np.random.Generator:

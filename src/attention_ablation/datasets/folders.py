@@ -1,4 +1,4 @@
-"""Where data lie."""
+"""Where data are on this machine; never part of a spec, because it changes no result."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Folders:
-    """composed: made data sets and lists of files. datasets: each other data set by its name."""
+    """composed: composed data sets and lists of files. datasets: the others, each by its name."""
 
     composed: Path
     datasets: Path

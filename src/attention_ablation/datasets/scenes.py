@@ -4,22 +4,29 @@ The digits of datasets/digits.py, split in the same way, so no validation stroke
 An image depends on (seed, split, index) only.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
+from attention_ablation.base.model import Seed
+from attention_ablation.datasets.contract import Composed, DetectionDataset, Split
 from attention_ablation.datasets.digits import (
     FRAGMENT_SHARE,
     MASK_LEVEL,
-    Split,
     base_digits,
     image_generator,
     mask_boxes,
 )
-from attention_ablation.datasets.records import ClutteredScenes
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading import composed
+from attention_ablation.datasets.reading.data import DetectionData
 
 CLASSES = tuple("0123456789")
 # Two digits share less than this much of the smaller one's box, so that both can be read.
@@ -28,6 +35,108 @@ OVERLAP = 0.3
 TRIES = 20
 
 Box = tuple[int, int, int, int]
+
+
+class ClutteredScenes(Composed, DetectionDataset):
+    """Several whole handwritten digits among fragments of others; composed, not downloaded."""
+
+    no_others: ClassVar = "flips and crops change what a digit is"
+    classes: ClassVar = len(CLASSES)
+
+    name: Literal["cluttered-scenes"]
+    version: Literal[1] = Field(
+        1, description="The way of composing; another one is another data set."
+    )
+    image_size: int = Field(ge=16, description="Side of the canvas, px.")
+    smallest: int = Field(ge=8, description="Least side to which an 8x8 px digit is enlarged, px.")
+    largest: int = Field(ge=8, description="Greatest such side, px.")
+    digits: int = Field(ge=1, description="Whole digits on an image, at most; at least one.")
+    fragments: int = Field(ge=0, description="Fragments of other digits on each image.")
+    train_images: int = Field(ge=1)
+    validation_images: int = Field(ge=1)
+    seed: Seed = Field(0, description="Seed of the composition, apart from the runs' seeds.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.smallest <= self.largest <= self.image_size:
+            raise ValueError(
+                f"expected smallest <= largest <= image_size, got {self.smallest}, "
+                f"{self.largest}, {self.image_size}"
+            )
+        return self
+
+    def compose(self, split: Split, indices: range) -> Scenes:
+        """Compose the scenes with these indices of a split.
+
+        Each has 1 to `digits` whole digits, each of a side of its own, at places where they hardly
+        overlap; fragments, square cuts of other digits, fall anywhere, and where ink overlaps the
+        stronger stays.
+        """
+        images = np.zeros((len(indices), self.image_size, self.image_size), np.uint8)
+        starts, boxes, labels = [0], [], []
+        for image, index in zip(images, indices, strict=True):
+            generator = image_generator(self.seed, split, index)
+            # Of each digit: which, how large, and x and y of every try. Of each fragment: which,
+            # how large, x and y in its digit, x and y on the canvas.
+            each = 2 + 2 * TRIES
+            draws = generator.random(1 + self.digits * each + 6 * self.fragments).tolist()
+            placed: list[Box] = []
+            for k in range(1 + int(draws[0] * self.digits)):
+                which, size, *places = draws[1 + k * each : 1 + (k + 1) * each]
+                side = self._side(size)
+                digits, digit_labels, ink = _digits(split, side)
+                chosen = int(which * len(digits))
+                place = _place(ink[chosen], places, self.image_size - side + 1, placed)
+                if place:
+                    _paint(image, digits[chosen], *place)
+                    placed.append(_moved(ink[chosen], *place))
+                    labels.append(digit_labels[chosen] + 1)
+            for k in range(1 + self.digits * each, len(draws), 6):
+                self._paint_fragment(image, split, draws[k : k + 6])
+            boxes += placed
+            starts.append(len(boxes))
+        return Scenes(
+            images, np.array(starts), np.array(boxes, np.int16), np.array(labels, np.int64)
+        )
+
+    def _side(self, share: float) -> int:
+        return self.smallest + int(share * (self.largest - self.smallest + 1))
+
+    def _paint_fragment(
+        self, image: NDArray[np.uint8], split: Split, draws: Sequence[float]
+    ) -> None:
+        which, size, *shares = draws
+        side = self._side(size)
+        digits = _digits(split, side)[0]
+        cut = max(1, round(side * FRAGMENT_SHARE))
+        within, room = side - cut + 1, self.image_size - cut + 1
+        from_x, from_y = int(shares[0] * within), int(shares[1] * within)
+        digit = digits[int(which * len(digits))]
+        piece = digit[from_y : from_y + cut, from_x : from_x + cut]
+        _paint(image, piece, int(shares[2] * room), int(shares[3] * room))
+
+    def load(self, folders: Folders) -> DetectionData:
+        """Return the data set, in memory."""
+        from torch import from_numpy
+
+        from attention_ablation.datasets.reading.boxed_images import SceneSet
+
+        names = ("images", "starts", "boxes", "labels")
+        arrays = composed.composed_arrays(self, folders.composed)
+        mean, std = composed.spread(arrays)
+
+        def read(split: Split) -> SceneSet:
+            return SceneSet.of(*(from_numpy(arrays[f"{split}_{name}"]) for name in names))
+
+        return DetectionData(
+            read("train"),
+            read("validation"),
+            CLASSES,
+            (mean, mean, mean),
+            (std, std, std),
+            composed.composed_fingerprint(arrays, names),
+            str(arrays["composed_with"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -44,49 +153,12 @@ class Scenes:
     labels: NDArray[np.int64]
 
 
-def compose_scenes(dataset: ClutteredScenes, split: Split, indices: range) -> Scenes:
-    """Compose the scenes with these indices of a split.
-
-    Each has 1 to dataset.digits whole digits, each of a side of its own, at places where they
-    hardly overlap; fragments, square cuts of other digits, fall anywhere, and where ink overlaps
-    the stronger stays.
-    """
-    images = np.zeros((len(indices), dataset.image_size, dataset.image_size), np.uint8)
-    starts, boxes, labels = [0], [], []
-    for image, index in zip(images, indices, strict=True):
-        generator = image_generator(dataset.seed, split, index)
-        # Of each digit: which, how large, and x and y of every try. Of each fragment: which, how
-        # large, x and y in its digit, x and y on the canvas.
-        each = 2 + 2 * TRIES
-        draws = generator.random(1 + dataset.digits * each + 6 * dataset.fragments).tolist()
-        placed: list[Box] = []
-        for k in range(1 + int(draws[0] * dataset.digits)):
-            which, size, *places = draws[1 + k * each : 1 + (k + 1) * each]
-            side = _side(dataset, size)
-            digits, digit_labels, ink = _digits(split, side)
-            chosen = int(which * len(digits))
-            place = _place(ink[chosen], places, dataset.image_size - side + 1, placed)
-            if place:
-                _paint(image, digits[chosen], *place)
-                placed.append(_moved(ink[chosen], *place))
-                labels.append(digit_labels[chosen] + 1)
-        for k in range(1 + dataset.digits * each, len(draws), 6):
-            _paint_fragment(image, dataset, split, draws[k : k + 6])
-        boxes += placed
-        starts.append(len(boxes))
-    return Scenes(images, np.array(starts), np.array(boxes, np.int16), np.array(labels, np.int64))
-
-
 @cache
 def _digits(split: Split, side: int) -> tuple[NDArray[np.uint8], list[int], list[Box]]:
     """Return a split's digits of one size, their labels, and the boxes around their ink."""
     digits, labels = base_digits(split, side)
     boxes = [tuple(box) for box in mask_boxes(digits >= MASK_LEVEL).tolist()]
     return digits, labels.tolist(), boxes
-
-
-def _side(dataset: ClutteredScenes, share: float) -> int:
-    return dataset.smallest + int(share * (dataset.largest - dataset.smallest + 1))
 
 
 def _place(
@@ -116,17 +188,3 @@ def _overlap(a: Box, b: Box) -> float:
 def _paint(image: NDArray[np.uint8], piece: NDArray[np.uint8], x: int, y: int) -> None:
     window = image[y : y + piece.shape[0], x : x + piece.shape[1]]
     np.maximum(window, piece, out=window)
-
-
-def _paint_fragment(
-    image: NDArray[np.uint8], dataset: ClutteredScenes, split: Split, draws: Sequence[float]
-) -> None:
-    which, size, *shares = draws
-    side = _side(dataset, size)
-    digits = _digits(split, side)[0]
-    cut = max(1, round(side * FRAGMENT_SHARE))
-    within, room = side - cut + 1, dataset.image_size - cut + 1
-    from_x, from_y = int(shares[0] * within), int(shares[1] * within)
-    digit = digits[int(which * len(digits))]
-    piece = digit[from_y : from_y + cut, from_x : from_x + cut]
-    _paint(image, piece, int(shares[2] * room), int(shares[3] * room))

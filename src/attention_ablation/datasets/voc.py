@@ -5,16 +5,22 @@ code, train_on_diff_gt) and the VOC07+12 recipe of Table 7's lineage have it. Ev
 2007, whose difficult objects count neither way.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from pathlib import Path
+from typing import ClassVar, Literal
 from xml.etree import ElementTree
+
+from pydantic import Field
 
 from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.io import read_bytes, read_text
-from attention_ablation.datasets.annotations import Annotation
-from attention_ablation.datasets.files import required
-from attention_ablation.datasets.image_files import ImageRecord
+from attention_ablation.datasets.contract import DetectionDataset, required
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.boxes import Annotation, ImageRecord, boxed_data
+from attention_ablation.datasets.reading.data import DetectionData
 
 # fmt: off
 CLASSES: tuple[str, ...] = (
@@ -28,20 +34,40 @@ MOST_BYTES = 10_000_000  # of an annotation; VOC's have thousands
 _LABELS = {name: label for label, name in enumerate(CLASSES, start=1)}
 
 
-def read_voc(folder: Path) -> tuple[list[ImageRecord], list[ImageRecord], list[str]]:
-    """Return the records to train on and to evaluate, and notes of what was changed.
+class Voc(DetectionDataset):
+    """VOC 2007 and 2012 trainval; VOC 2007 test: 20 classes (Everingham et al. 2010)."""
 
-    folder: holds VOCdevkit/. Raises UserError for files that are missing or broken, for unknown
-    classes, and for boxes without area or outside of their image, naming the file.
-    """
-    notes: list[str] = []
-    train = [
-        record
-        for year in ("2007", "2012")
-        for record in _split(folder / "VOCdevkit" / f"VOC{year}", "trainval", notes)
-    ]
-    validation = _split(folder / "VOCdevkit/VOC2007", "test", notes)
-    return train, validation, notes
+    in_memory: ClassVar = False
+    lists: ClassVar = (
+        "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt",
+        "VOCdevkit/VOC2007/ImageSets/Main/test.txt",
+        "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt",
+    )
+    classes: ClassVar = len(CLASSES)
+    train_images: ClassVar = 5_011 + 11_540  # of 2007, of 2012
+    validation_images: ClassVar = 4_952
+
+    name: Literal["voc07+12"]
+    image_size: int = Field(300, ge=32, description="Side to which every image is resized, px.")
+
+    def place(self, folders: Folders) -> Path:
+        """Return where it lies."""
+        return folders.datasets / "VOCdevkit"
+
+    def load(self, folders: Folders) -> DetectionData:
+        """Return the data set.
+
+        Raises UserError for files that are missing or broken, for unknown classes, and for boxes
+        without area or outside of their image, naming the file.
+        """
+        root, notes = self.place(folders), list[str]()
+        train = [
+            record
+            for year in ("2007", "2012")
+            for record in _split(root / f"VOC{year}", "trainval", notes)
+        ]
+        validation = _split(root / "VOC2007", "test", notes)
+        return boxed_data(self, root, train, validation, CLASSES, notes)
 
 
 def _split(year: Path, name: str, notes: list[str]) -> list[ImageRecord]:

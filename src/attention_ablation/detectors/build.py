@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from attention_ablation.datasets.records import IMAGENET_MEAN, IMAGENET_STD
+from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD
 from attention_ablation.detectors.faster_rcnn import LONGEST, FasterRCNN
 from attention_ablation.detectors.record import Detector
 from attention_ablation.detectors.shapes import check_detector

@@ -16,14 +16,13 @@ from torch import nn
 from attention_ablation.base.arrays import write_arrays
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, read_bytes, write_json, write_text
-from attention_ablation.datasets.files import ImageFiles
+from attention_ablation.datasets.contract import load
 from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.images import EvaluationCrop, read_image
-from attention_ablation.datasets.load import ImageData, load
-from attention_ablation.datasets.records import Images
+from attention_ablation.datasets.reading.data import ImageData, ImageSet
 from attention_ablation.evidence.gradcam import LEAST_MAP, Explained, choose, gradcam, layers
 from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou
-from attention_ablation.feed.batches import Part, source
+from attention_ablation.feed.batches import source
+from attention_ablation.feed.order import Part
 from attention_ablation.networks.build import build
 from attention_ablation.runs.folder import (
     GRADCAM,
@@ -83,7 +82,7 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
 
     labels: NDArray[np.int64] = np.asarray(data.validation.labels)
     boxes = None
-    if isinstance(data, ImageData) and data.validation.boxes is not None:
+    if isinstance(data.validation, ImageSet) and data.validation.boxes is not None:
         boxes = data.validation.boxes.numpy()
     first = np.unique(labels, return_index=True)[1][:SHOWN]
     frames, maps, empty, done = [], {}, 0, 0
@@ -103,12 +102,13 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
             for index in first[(first >= here.start) & (first < here.stop)]:
                 maps[index] = explained.maps[index - done].copy()
             done = here.stop
+        shown_pixels = batches.pixels(first.tolist()).numpy()
     frame = pd.concat(frames, ignore_index=True)
     frame.insert(0, "label", labels)
     shown = {
         "index": first,
         "label": labels[first],
-        "image": _images(data, run.spec, first),
+        "image": shown_pixels,
         "map": _shares(np.stack([maps[index] for index in first])),
         "probability": frame["probability"].to_numpy()[first].astype(np.float32),
     }
@@ -133,19 +133,15 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
     return _write(folder, metrics, facts)
 
 
-def _load_data(
-    spec: Spec, folder: Path, metrics: Metrics, folders: Folders
-) -> ImageData | ImageFiles:
+def _load_data(spec: Spec, folder: Path, metrics: Metrics, folders: Folders) -> ImageData:
     """Load the data that a run was trained on. Raises UserError where they are others."""
-    data = load(spec.recipe.dataset, folders.composed, folders.datasets)
+    dataset = spec.recipe.dataset
+    data: ImageData = load(dataset, folders)
     if data.fingerprint != metrics.dataset_fingerprint:
-        where = folders.composed / str(spec.recipe.dataset.prepared)
-        if not isinstance(data, ImageData):
-            where = data.root
         raise UserError(
-            f"{where}: expected the data set that {folder} was trained on, fingerprint "
-            f"{metrics.dataset_fingerprint}, got {data.fingerprint}; train the run again, in "
-            "another folder."
+            f"{dataset.place(folders)}: expected the data set that {folder} was trained on, "
+            f"fingerprint {metrics.dataset_fingerprint}, got {data.fingerprint}; train the run "
+            "again, in another folder."
         )
     return data
 
@@ -178,18 +174,6 @@ def _shares(maps: NDArray[Any]) -> NDArray[np.float16]:
     highest = maps.max(axis=(1, 2), keepdims=True)
     shares: NDArray[Any] = np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
     return shares.astype(np.float16)
-
-
-def _images(
-    data: ImageData | ImageFiles, spec: Spec, indices: NDArray[np.intp]
-) -> NDArray[np.uint8]:
-    """Return validation images as they are evaluated, (n, C, H, W)."""
-    if isinstance(data, ImageData):
-        return data.validation.images.numpy()[indices]
-    dataset = spec.recipe.dataset
-    assert isinstance(dataset, Images)
-    crop = EvaluationCrop(dataset.image_size, dataset.resize)
-    return torch.stack([crop(read_image(data.validation.path(i))) for i in indices]).numpy()
 
 
 def _load_weights(model: nn.Module, path: Path) -> str:

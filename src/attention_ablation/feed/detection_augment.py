@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from attention_ablation.datasets.annotations import Target
+from attention_ablation.datasets.reading.data import Target
 
 Augmentation = Literal["none", "flip", "ssd"]
 # ImageNet's mean, 0 to 255: what a zoomed-out image is surrounded with.

@@ -9,13 +9,12 @@ import mmap
 import os
 import signal
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import popen_fork
 from multiprocessing.context import ForkContext, ForkProcess
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -25,8 +24,6 @@ from attention_ablation.base.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 def worker_loader(
@@ -55,27 +52,6 @@ def worker_loader(
         multiprocessing_context=_Context() if workers else None,
         generator=torch.Generator(),  # the global one is the training's
     )
-
-
-def fetch(keys: list[K], read: Callable[[K], V], name: Callable[[K], object]) -> list[V] | str:
-    """Return what is read for the keys, or a sentence about the one where that fails.
-
-    An error raised in a worker would come without the file's name. The traceback of one that says
-    nothing to a user is printed.
-    """
-    found = []
-    for key in keys:
-        try:
-            found.append(read(key))
-        except UserError as error:
-            return str(error)
-        except MemoryError:
-            return f"{name(key)}: memory does not suffice to read it; give the job more."
-        except Exception as error:
-            traceback.print_exc()
-            reason = f"{type(error).__name__}: {error}".rstrip(" :.")
-            return f"{name(key)}: reading it failed with {reason}; the log has the traceback."
-    return found
 
 
 @contextmanager

@@ -1,12 +1,18 @@
 """Recipes: everything beside the network that changes a result."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from attention_ablation.base.model import Fraction, Model, Positive
-from attention_ablation.datasets.records import Dataset, DetectionDataset
+from attention_ablation.datasets import contract
+
+if TYPE_CHECKING:
+    from attention_ablation.datasets.contract import Dataset, DetectionDataset
+else:
+    Dataset = contract.by_name(contract.Dataset)
+    DetectionDataset = contract.by_name(contract.DetectionDataset)
 
 
 class StepSchedule(Model):
@@ -79,12 +85,7 @@ class Recipe(Model):
         warmup = getattr(self.schedule, "warmup_epochs", 0)
         if warmup >= self.epochs:
             raise ValueError(f"expected schedule.warmup_epochs below {self.epochs}, got {warmup}")
-        composed = self.dataset.name in ("cluttered-digits", "cluttered-scenes")
-        if self.augmentation != "none" and composed:
-            raise ValueError(
-                f"expected augmentation 'none' for {self.dataset.name}, got '{self.augmentation}': "
-                "flips and crops change what a digit is"
-            )
+        self.dataset.check_augmentation(self.augmentation)
         images = self.dataset.train_images
         if images < self.batch_size:
             raise ValueError(
@@ -127,11 +128,6 @@ class ClassificationRecipe(Recipe):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.augmentation not in self.dataset.augmentations:
-            valid = " or ".join(f"'{name}'" for name in self.dataset.augmentations)
-            raise ValueError(
-                f"expected augmentation {valid} for {self.dataset.name}, got '{self.augmentation}'"
-            )
         if self.batch_size < 2:
             raise ValueError(
                 "expected a batch_size of at least 2, because BatchNorm normalises over a step's "

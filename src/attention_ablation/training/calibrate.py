@@ -9,7 +9,7 @@ import torch
 
 from attention_ablation.base.io import write_json
 from attention_ablation.cost.rates import Calibration, Measured, load_calibration, network_key
-from attention_ablation.datasets.load import ImageData, ImageSet
+from attention_ablation.datasets.reading.data import ImageData, ImageSet
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop

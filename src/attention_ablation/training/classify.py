@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attention_ablation.datasets.files import ImageFiles
+from attention_ablation.datasets.contract import load
 from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.load import ImageData, load
-from attention_ablation.feed.batches import Batch, Part, source
+from attention_ablation.datasets.reading.data import ImageData
+from attention_ablation.feed.batches import Batch, source
+from attention_ablation.feed.order import Part
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.training.machine import Machine
@@ -23,7 +24,7 @@ class Classification:
 
     columns = ("loss", "top1_error", "top5_error")
 
-    def __init__(self, run: Run, data: ImageData | ImageFiles, machine: Machine) -> None:
+    def __init__(self, run: Run, data: ImageData, machine: Machine) -> None:
         assert isinstance(run.spec, Spec)
         self.recipe = run.spec.recipe
         self.seed = run.seed
@@ -35,7 +36,7 @@ class Classification:
         self.source = source(data, part, machine.device, machine.workers)
         self.fingerprint = data.fingerprint
         self.remarks = ""  # what is not as it should be is refused
-        self.composed_with = getattr(data, "composed_with", None)
+        self.composed_with = data.composed_with
         self.model = build(run.spec.backbone, run.spec.attention, data.classes)
         initialise(self.model, run.seed, zero_init_residual=self.recipe.zero_init_residual)
         # Tensors stay (N, C, H, W) and lie in memory as N, H, W, C, which convolutions prefer.
@@ -43,10 +44,10 @@ class Classification:
         self._trained = processes.wrap(self.model)
 
     @staticmethod
-    def load(run: Run, folder: Path, folders: Folders) -> ImageData | ImageFiles:
+    def load(run: Run, folder: Path, folders: Folders) -> ImageData:
         """Return the run's data set; see `Task`."""
-        assert isinstance(run.spec, Spec)
-        return load(run.spec.recipe.dataset, folders.composed, folders.datasets)
+        data: ImageData = load(run.spec.recipe.dataset, folders)
+        return data
 
     @property
     def steps_per_epoch(self) -> int:
@@ -70,7 +71,7 @@ class Classification:
         self.model.eval()
         sums = torch.zeros(4, device=self.device)
         source = self.source
-        batches = self.processes.in_step(source.validation(), source.validation_batches, stop)
+        batches = self.processes.in_step(source.validation(), len(source.evaluated), stop)
         for images, labels in batches:
             logits = self.model(images)
             sums += _sums(logits, labels, cross_entropy(logits, labels))

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from attention_ablation.base.arrays import write_arrays
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.annotations import Target
-from attention_ablation.datasets.detection import DetectionData, DetectionSet, load_detection
+from attention_ablation.datasets.contract import load
 from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.records import Coco
+from attention_ablation.datasets.reading.data import DetectionData, Target
 from attention_ablation.detectors.build import build_detector, initialise_detector
 from attention_ablation.detectors.ssd import SingleShot
-from attention_ablation.feed.detection_augment import Augmentation, augmented, sample_seed
-from attention_ablation.feed.workers import fetch, worker_loader
+from attention_ablation.feed.detection import Batch, DetectionSource, to_device
+from attention_ablation.feed.detection_augment import sample_seed
+from attention_ablation.feed.order import Part
 from attention_ablation.networks.published import read_state
 from attention_ablation.runs.folder import DETECTIONS, initial_weights, sha256
 from attention_ablation.spec.spec import DetectionSpec, Run
@@ -38,7 +37,6 @@ LOSSES = {
     "stairnet": SINGLE_SHOT_LOSSES,
 }
 SHOWN = 6  # validation images whose detections are kept for the figure
-Batch = tuple[list[Tensor], list[Target]]
 Weights = Mapping[str, Tensor]
 
 
@@ -63,11 +61,11 @@ class Detection:
         self.seed = run.seed
         self.device = machine.device
         self.processes = processes = machine.processes
-        # Scenes are in memory, and a worker would only copy them.
-        self.workers = 0 if spec.recipe.dataset.in_memory else machine.workers
-        self.share = processes.share(self.recipe.batch_size, spec.least_batch)
+        # Raises where they cannot share it.
+        processes.share(self.recipe.batch_size, spec.least_batch)
         self.data = data = material.data
-        self._turn, self._indices_of_turn = -1, torch.empty(0)
+        self.part = Part(self.recipe, self.seed, processes.rank, processes.size)
+        self.source = DetectionSource(data, self.part, machine.device, machine.workers)
         self.fingerprint, self.composed_with = data.fingerprint, data.composed_with
         self.remarks = data.skipped
         self.model = build_detector(
@@ -76,7 +74,7 @@ class Detection:
             spec.attention,
             len(data.classes),
             image_size=self.recipe.dataset.image_size,
-            longest=getattr(self.recipe.dataset, "longest", None),
+            longest=self.recipe.dataset.longest_side,
             mean=data.mean,
             std=data.std,
         )
@@ -94,7 +92,7 @@ class Detection:
     def load(run: Run, folder: Path, folders: Folders) -> Material:
         """Return the run's data, and the weights to start from, of a run beside its `folder`."""
         assert isinstance(run.spec, DetectionSpec)
-        data = load_detection(run.spec.recipe.dataset, folders.datasets, folders.composed)
+        data = load(run.spec.recipe.dataset, folders)
         if data.skipped:
             print(f"warning: {data.skipped}", flush=True)
         return Material(data, _initial(run, folder))
@@ -102,33 +100,18 @@ class Detection:
     @property
     def steps_per_epoch(self) -> int:
         """Steps in an epoch: the recipe's, or as many as there are full batches."""
-        return self.recipe.steps_per_epoch or self._steps_per_pass
-
-    @property
-    def _steps_per_pass(self) -> int:
-        return len(self.data.train) // self.recipe.batch_size
+        return len(self.part.steps(len(self.data.train), 1))
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield this process's parts of the epoch's batches, from the `first`, counted from 0.
 
-        An epoch goes on in the data where the one before ended; the order of each pass through
-        them depends on the seed and the pass only, and an image's augmentation on it, too. What
-        a step samples, such as regions, depends on the seed, the step and the process, so a
+        What a step samples, such as regions, depends on the seed, the step and the process, so a
         training that goes on in the middle of an epoch samples the same.
         """
-        begin = (epoch - 1) * self.steps_per_epoch
-        steps = range(begin + first, begin + self.steps_per_epoch)
-        pick = _Picked(self.data.train, self.recipe.augmentation, self.seed)
-        loader = worker_loader(pick, _Steps(steps, self._indices), _lists, self.workers)
-        for step, batch in zip(steps, loader, strict=True):
-            if isinstance(batch, str):
-                raise UserError(batch)
-            images, targets = batch
+        steps = self.part.steps(len(self.data.train), epoch, first)
+        for step, batch in zip(steps, self.source.training(steps), strict=True):
             torch.manual_seed(sample_seed(self.seed, step, self.processes.rank))
-            yield (
-                self._to_device(images),
-                [{k: v.to(self.device) for k, v in target.items()} for target in targets],
-            )
+            yield batch
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss to minimise, the sum of its parts, and the batch's sums."""
@@ -152,7 +135,7 @@ class Detection:
         begins = range(0, len(indices), EVALUATION_BATCH)
         for begin in self.processes.in_step(begins, len(begins), stop) if stop else begins:
             pairs = [self.data.validation[i] for i in indices[begin : begin + EVALUATION_BATCH]]
-            predictions = self.model(self._to_device([image for image, _ in pairs]))
+            predictions = self.model(to_device([image for image, _ in pairs], self.device))
             for prediction, (_, target) in zip(predictions, pairs, strict=True):
                 found.append(({k: v.cpu() for k, v in prediction.items()}, target))
         return found
@@ -190,47 +173,16 @@ class Detection:
         return {"detections_sha256": sha256(folder / DETECTIONS)}
 
     def close(self) -> None:
-        """Do nothing: worker processes end with the epoch."""
-
-    def _indices(self, step: int) -> list[tuple[int, int]]:
-        """Return this process's images of a step as (pass through the data, index)."""
-        turn, at = divmod(step, self._steps_per_pass)
-        begin = at * self.recipe.batch_size + self.processes.rank * self.share
-        return [(turn, int(i)) for i in self._order(turn)[begin : begin + self.share]]
-
-    def _order(self, turn: int) -> Tensor:
-        if turn != self._turn:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + turn + 1)
-            self._turn, self._indices_of_turn = (
-                turn,
-                torch.randperm(len(self.data.train), generator=generator),
-            )
-        return self._indices_of_turn
-
-    def _to_device(self, images: list[Tensor]) -> list[Tensor]:
-        return [image.to(self.device).float().div_(255) for image in images]
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """The indices of each step's images, found when its turn comes."""
-
-    steps: range
-    indices: Callable[[int], list[tuple[int, int]]]
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return map(self.indices, self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
+        """End the worker processes, if there are any."""
+        self.source.reader.close()
 
 
 def random_scenes(spec: DetectionSpec, images: int) -> DetectionData:
     """Return images of noise with a box on each, on which nothing but speed can be measured."""
     dataset = spec.recipe.dataset
     size = dataset.image_size
-    # COCO's images, which keep their proportion, are mostly of 4:3.
-    width = size * 4 // 3 if isinstance(dataset, Coco) else size
+    # Images that keep their proportion are mostly of 4:3.
+    width = size * 4 // 3 if dataset.longest_side else size
     noise = torch.randint(256, (images, 3, size, width), dtype=torch.uint8)
     box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * size
     target = {"boxes": box, "labels": torch.tensor([1]), "crowd": torch.tensor([False])}
@@ -239,31 +191,6 @@ def random_scenes(spec: DetectionSpec, images: int) -> DetectionData:
     classes = tuple(map(str, range(dataset.classes)))
     grey, spread = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     return DetectionData(scenes, scenes[:1], classes, grey, spread, fingerprint="random")
-
-
-class _Picked(Dataset[tuple[Tensor, Target]]):
-    """Training images by (pass, index), augmented; or a sentence about one that has no image."""
-
-    def __init__(self, images: DetectionSet, augmentation: Augmentation, seed: int) -> None:
-        self.images, self.augmentation, self.seed = images, augmentation, seed
-
-    def __getitems__(self, places: list[tuple[int, int]]) -> list[tuple[Tensor, Target]] | str:
-        return fetch(places, self.__getitem__, self._name)
-
-    def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, Target]:
-        turn, index = at
-        image, target = self.images[index]
-        return augmented(image, target, self.augmentation, sample_seed(self.seed, turn, index))
-
-    def _name(self, at: tuple[int, int]) -> str:
-        paths = getattr(self.images, "paths", None)
-        return str(paths[at[1]]) if paths else f"training image {at[1]}"
-
-
-def _lists(pairs: list[tuple[Tensor, Target]] | str) -> Batch | str:
-    if isinstance(pairs, str):
-        return pairs
-    return [image for image, _ in pairs], [target for _, target in pairs]
 
 
 def _initial(run: Run, folder: Path) -> Weights | None:

@@ -4,8 +4,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from attention_ablation.base.errors import UserError
+from attention_ablation.datasets.contract import load
 from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.load import load
 from attention_ablation.networks.published import Published, load_weights, read_weights
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.training.classify import Classification
@@ -40,7 +40,7 @@ def evaluate(run: Run, weights: str, folders: Folders, machine: Machine) -> Eval
     device = machine.device  # refused before any file is read
     state, published = read_weights(weights)
     seed_everything(run.seed, device)
-    data = load(run.spec.recipe.dataset, folders.composed, folders.datasets)
+    data = load(run.spec.recipe.dataset, folders)
     task = Classification(run, data, machine)
     load_weights(task.model, state, weights)
     with closing(task), autocast(device, run.spec.recipe):

@@ -1,0 +1,90 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), 32x32 px in colour, as torchvision reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from attention_ablation.base.errors import UserError
+from attention_ablation.datasets.contract import Dataset
+from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.reading.data import ImageData, ImageSet, fingerprint, of_channels
+
+
+class _Cifar(Dataset):
+    augmentations: ClassVar = ("none", "pad-crop-flip")
+    in_memory: ClassVar = True
+    torchvision: ClassVar[str]  # the name of its class there
+
+    image_size: ClassVar = 32
+    train_images: ClassVar = 50_000
+    validation_images: ClassVar = 10_000
+
+    @classmethod
+    def download(cls, name: str, folder: Path) -> None:
+        """Fetch the archive and unpack it."""
+        cls._torchvisions()(folder, download=True)
+
+    def load(self, folders: Folders) -> ImageData:
+        """Return the data set, in memory."""
+        root = self.place(folders)
+        train = self._read(root, True, self.train_images)
+        validation = self._read(root, False, self.validation_images)
+        pixels = train.images.numpy()
+        read = (t.numpy() for s in (train, validation) for t in (s.images, s.labels))
+        return ImageData(
+            train,
+            validation,
+            self.classes,
+            of_channels(pixels.mean(axis=(0, 2, 3)) / 255),
+            of_channels(pixels.std(axis=(0, 2, 3)) / 255),
+            fingerprint(*read),
+        )
+
+    def _read(self, root: Path, train: bool, expected: int) -> ImageSet:
+        from torch import from_numpy
+
+        theirs = self._torchvisions()
+        try:
+            found = theirs(root, train)  # it holds every file to its MD5 sum before it reads any
+        except RuntimeError as error:
+            raise UserError(
+                f"{root}: expected {theirs.base_folder} with the files of "
+                f"{theirs.filename}, unchanged; they are missing or damaged ({error}). "
+                f"attention-ablation data download {self.name} fetches them. {self.guide}"
+            ) from None
+        if len(found.data) != expected or len(found.classes) != self.classes:
+            raise UserError(
+                f"{root / theirs.base_folder}: expected {expected:,} images of {self.classes} "
+                f"classes, got {len(found.data):,} of {len(found.classes)}. {self.guide}"
+            )
+        images = np.ascontiguousarray(found.data.transpose(0, 3, 1, 2))
+        return ImageSet(from_numpy(images), from_numpy(np.array(found.targets, np.int64)))
+
+    @classmethod
+    def _torchvisions(cls) -> Any:
+        from torchvision import datasets
+
+        return getattr(datasets, cls.torchvision)
+
+
+class Cifar10(_Cifar):
+    """CIFAR-10: 10 classes."""
+
+    downloads: ClassVar = ("cifar10",)
+    torchvision: ClassVar = "CIFAR10"
+    classes: ClassVar = 10
+
+    name: Literal["cifar10"]
+
+
+class Cifar100(_Cifar):
+    """CIFAR-100: its 100 fine classes."""
+
+    downloads: ClassVar = ("cifar100",)
+    torchvision: ClassVar = "CIFAR100"
+    classes: ClassVar = 100
+
+    name: Literal["cifar100"]
