@@ -11,7 +11,7 @@
 # make benchmark-kills  kill 200 trainings and 50 renderings; all must end as if they never were
 # make lock     pin every package again, from pyproject.toml (needs uv)
 #
-# Choose with TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
+# Choose with STUDY=, TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
 #   make tables TABLES=table1,table3 SEEDS=0,1,2
 # What is not given stays as config.yaml has it. CORES= limits the trainings that run at a time.
 # PROFILE= is a folder of workflow/profiles: default, gpus, slurm. OPTIONS= goes to snakemake as it is.
@@ -25,12 +25,12 @@ SNAKEMAKE = snakemake --workflow-profile $(call quoted,workflow/profiles/$(PROFI
 quoted = '$(subst ','\'',$(1))'
 given = $(if $($(1)),$(2) $(call quoted,$(3)))
 # The choice as words for the shell, each after what is passed.
-choice = $(call given,TIER,$(1),tier=$(TIER)) $(call given,SEEDS,$(1),seeds=[$(SEEDS)]) \
+choice = $(call given,STUDY,$(1),study=$(STUDY)) $(call given,TIER,$(1),tier=$(TIER)) $(call given,SEEDS,$(1),seeds=[$(SEEDS)]) \
     $(call given,TABLES,$(1),tables=$(if $(filter all,$(TABLES)),all,[$(TABLES)]))
 # The lock ends with its holder, so a killed run leaves none behind; Snakemake's own would stay.
 LOCK := flock --close --nonblock --conflict-exit-code 75 results/.lock
 
-CHOOSABLE := TIER TABLES SEEDS CORES PROFILE OPTIONS GPUS PRICE PYTHON VENV
+CHOOSABLE := STUDY TIER TABLES SEEDS CORES PROFILE OPTIONS GPUS PRICE PYTHON VENV
 UNKNOWN := $(foreach name,$(filter-out $(CHOOSABLE),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
 $(if $(strip $(UNKNOWN)),$(error unknown $(strip $(UNKNOWN)); valid are: $(CHOOSABLE)))
 

@@ -53,6 +53,7 @@ SNAKEMAKE = ["--workflow-profile", "workflow/profiles/default", "--nolock"]
             [*SNAKEMAKE, "--cores", "3", "--config", "tier=quick", "seeds=[0]", "tables=all"],
         ),
         (["status", "TIER=ti'ny"], ["status", "--set", "tier=ti'ny"]),
+        (["status", "STUDY=my own"], ["status", "--set", "study=my own"]),
         (["verify", "SEEDS=a b,'$$(date)'"], ["verify", "--set", "seeds=[a b,'$(date)']"]),
         (["plan", "GPUS=tw'o", "PRICE=;x"], ["plan", "--gpus", "tw'o", "--price", ";x"]),
         (
@@ -73,8 +74,8 @@ def test_what_is_chosen_is_handed_on_as_it_is(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tables", "TABELS=table1"], "unknown TABELS; valid are: TIER TABLES SEEDS CORES"),
-        (["plan", "tier=quick"], "unknown tier; valid are: TIER TABLES SEEDS CORES"),
+        (["tables", "TABELS=table1"], "unknown TABELS; valid are: STUDY TIER TABLES SEEDS CORES"),
+        (["plan", "tier=quick"], "unknown tier; valid are: STUDY TIER TABLES SEEDS CORES"),
         (["tables", "PROFILE=ti'ny"], "PROFILE=ti'ny: expected one of default gpus slurm"),
         (["tables", "PROFILE="], "PROFILE=: expected one of default gpus slurm"),
     ],
