@@ -10,8 +10,7 @@ from attention_ablation.gates.build import Gates
 from attention_ablation.networks.families.resnet import ResNet
 from attention_ablation.networks.record import Backbone
 
-# The stem keeps its channels when the stages are widened (WideResNet18, Table 4).
-STEM_CHANNELS = 64
+STEM_CHANNELS = 64  # also where the stages are widened (WideResNet18, Table 4)
 
 
 class Block(nn.Module):
@@ -37,9 +36,8 @@ class Block(nn.Module):
         gated: Tensor = self.gate(maps[1:] if self.inside else maps[-1])
         return gated + (x if self.downsample is None else self.downsample(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.added(x))
-        return out
+    def forward(self, x: Tensor) -> Any:
+        return self.relu(self.added(x))
 
 
 class BasicBlock(Block, resnet.BasicBlock):  # type: ignore[misc]
@@ -67,17 +65,11 @@ class GatedStage(nn.Sequential):
 
 
 class GatedResNet(resnet.ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with widened stages, a scaled stem and gates.
+    """torchvision's ResNet with widened stages, a scaled stem and gates at any place.
 
-    Args:
-        network: depths, block type, groups and widening of the stages.
-        backbone: width is a factor on all channels, the stem's too; stride 'v1' strides in a
-            bottleneck's first 1x1 convolution, 'v1.5' in its 3x3; stem 'cifar' starts with a 3x3
-            convolution of stride 1 and does not pool after it.
-        gates: at the end of every block or inside it, over every stage or at its end.
-        classes: outputs.
-
-    Shape: (N, 3, H, W) -> (N, classes).
+    The backbone's width is a factor on all channels, the stem's too; its stride 'v1' strides in a
+    bottleneck's first 1x1 convolution, 'v1.5' in its 3x3; its stem 'cifar' starts with a 3x3
+    convolution of stride 1 and does not pool after it. Shape: (N, 3, H, W) -> (N, classes).
     """
 
     def __init__(self, network: ResNet, backbone: Backbone, gates: Gates, classes: int) -> None:
@@ -98,25 +90,19 @@ class GatedResNet(resnet.ResNet):  # type: ignore[misc]
             self.maxpool = nn.Identity()
         self.bn1 = nn.BatchNorm2d(self._stem)
         blocks: list[Any] = [m for m in self.modules() if isinstance(m, Block)]
-        inside = gates.attention.position == "inside-block"
-        ends = gates.at("inside-block" if inside else "block-end")
+        place = gates.attention.position
+        inside = place == "inside-block"
+        ends = gates.at(place if inside else "block-end")
         for block, gate in zip(blocks, ends, strict=True):
             block.gate, block.inside = gate, inside
             if network.bottleneck and backbone.stride == "v1":
                 block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-        self._add_stages_gates(network, gates)
+        if place in ("over-stage", "stage-end"):
+            for name, gate in zip(network.stages, gates.at(place), strict=False):
+                if place == "over-stage":
+                    setattr(self, name, GatedStage(*getattr(self, name)))
+                getattr(self, name).add_module("gate", gate)
         self.fc = nn.Linear(blocks[-1].last_norm.num_features, classes)
-
-    def _add_stages_gates(self, network: ResNet, gates: Gates) -> None:
-        place = gates.attention.position
-        if place not in ("over-stage", "stage-end"):
-            return
-        for name, gate in zip(network.stages, gates.at(place), strict=False):
-            stage = getattr(self, name)
-            if place == "over-stage":
-                stage = GatedStage(*stage)
-                setattr(self, name, stage)
-            stage.add_module("gate", gate)
 
     def _make_layer(
         self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False
