@@ -18,8 +18,7 @@ from attention_ablation.check.subject import Subject
 from attention_ablation.detectors.record import Detector
 from attention_ablation.detectors.shapes import check_fit
 from attention_ablation.gates.build import FileGate
-from attention_ablation.gates.modules import seal
-from attention_ablation.gates.record import Attention
+from attention_ablation.gates.record import Attention, seal
 from attention_ablation.gates.source import PLACES
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import BACKBONES, Backbone

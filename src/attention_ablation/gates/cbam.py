@@ -15,15 +15,14 @@ POOLS = {
     # gradient takes four passes over the map.
     "max": lambda x: x.flatten(2).max(dim=2).values,
 }
-# The authors' code sets this momentum for the BatchNorm that follows the spatial convolution.
-NORM_MOMENTUM = 0.01
+NORM_MOMENTUM = 0.01  # of the BatchNorm after the spatial convolution, in the authors' code
 
 
 class ChannelAttention(nn.Module):
     """Raw channel attention (eq. 2): sum over the pools p of MLP(p(F)), before the sigmoid.
 
-    `MLP = Linear(C, C/r), ReLU, Linear(C/r, C)`, with biases, is shared by the pools. Its hidden
-    layer has round(C / r) units: the paper's MobileNet counts need the rounding.
+    The pools share the MLP, whose hidden layer has round(C / r) units: the paper's MobileNet counts
+    need the rounding.
 
     Shape: (N, C, H, W) -> (N, C, 1, 1). Raises ValueError for a reduction above the channels.
     """
@@ -56,15 +55,9 @@ class ChannelPool(nn.Module):
 class SpatialAttention(nn.Module):
     """Raw spatial attention (eq. 3): BN(conv_kxk(descriptor(F))), before the sigmoid.
 
-    The convolution has no bias. The BatchNorm is in the authors' code and not in the paper's
-    formula; its weight starts at 0, so that the gate starts as the constant 0.5.
-
-    Args:
-        channels: C.
-        descriptor: 'pool' (maximum and mean over the channels) or 'conv1x1' (learned, Table 2; of
-            what follows it the paper says nothing: BatchNorm, as after every other convolution).
-        kernel: k, odd.
-        norm: False leaves the BatchNorm out, as in the paper's formula.
+    The BatchNorm (`norm`) is in the authors' code and not in the paper's formula; its weight starts
+    at 0, so that the gate starts as the constant 0.5. The descriptor is 'pool' or 'conv1x1'
+    (learned, Table 2), after which the paper says nothing: BatchNorm, as after every convolution.
 
     Shape: (N, C, H, W) -> (N, 1, H, W). Raises ValueError for an even kernel.
     """
@@ -107,10 +100,9 @@ class Gate(nn.Module):
 
 
 class ParallelGate(nn.Module):
-    """Both attentions see F; one sigmoid normalises their sum: F -> sigmoid(Ac(F) + As(F)) * F.
+    """Both attentions see F: F -> sigmoid(Ac(F) + As(F)) * F (section 4.1, 'Arrangement').
 
-    The raw outputs, (N, C, 1, 1) and (N, 1, H, W), are broadcast to a 3-D map for each image
-    (section 4.1, 'Arrangement'). Shape: (N, C, H, W) -> the same.
+    Shape: (N, C, H, W) -> the same.
     """
 
     def __init__(self, channel: nn.Module, spatial: nn.Module) -> None:
