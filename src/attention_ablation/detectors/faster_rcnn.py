@@ -32,13 +32,11 @@ from attention_ablation.detectors.proposals import (
     ProposalHead,
     Proposals,
 )
-from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import RPN_CHANNELS
+from attention_ablation.detectors.record import RPN_CHANNELS, Detector
 from attention_ablation.detectors.trunk import OnTrunk, Transform, build_trunk
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import stream
 from attention_ablation.networks.record import Backbone
-from attention_ablation.networks.resnet import Block
 
 CROP = 14  # samples on a side of a region, pooled to half as many
 LONGEST = 1000 / 600  # longest side at most, over the shorter
@@ -78,19 +76,16 @@ class RegionPool(nn.Module):
         self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: object
     ) -> Tensor:
         """Return the regions' features; boxes are x0, y0, x1, y1 in px of the network's input."""
-        pairs = zip(features["0"], boxes, strict=True)
-        crops = [_crop(x, on_image, self.crop) for x, on_image in pairs]
-        return F.max_pool2d(torch.cat(crops), 2)
-
-
-def _crop(x: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """Return samples of one image's map: (C, H, W), (R, 4) -> (R, C, side, side)."""
-    channels, height, width = x.shape
-    columns = x.permute(1, 2, 0).reshape(height, width * channels)
-    rows = _samples(boxes[:, 1], boxes[:, 3], height, side).view(-1, height) @ columns
-    across = _samples(boxes[:, 0], boxes[:, 2], width, side)[:, None]
-    crops = across @ rows.view(-1, side, width, channels)  # (R, side, side, C)
-    return crops.permute(0, 3, 1, 2)
+        crops = []
+        for x, on_image in zip(features["0"], boxes, strict=True):
+            channels, height, width = x.shape
+            x0, y0, x1, y1 = on_image.unbind(1)
+            columns = x.permute(1, 2, 0).reshape(height, width * channels)
+            rows = _samples(y0, y1, height, self.crop).view(-1, height) @ columns
+            across = _samples(x0, x1, width, self.crop)[:, None]
+            # (R, crop, crop, C)
+            crops.append(across @ rows.view(-1, self.crop, width, channels))
+        return F.max_pool2d(torch.cat(crops).permute(0, 3, 1, 2), 2)
 
 
 def _samples(low: Tensor, high: Tensor, size: int, count: int) -> Tensor:
@@ -170,13 +165,12 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
     ) -> None:
         trunk = build_trunk(backbone, attention)
         shared = nn.Sequential(OrderedDict((name, trunk[name]) for name in SHARED))
-        per_region = PerRegion(trunk["layer4"])
-        channels, vector = (_channels(trunk[name]) for name in ("layer3", "layer4"))
+        stages: Any = backbone.network.gated_channels(backbone.width, "over-stage")
         anchors = Anchors(transform.min_size[0])
         hidden = int(RPN_CHANNELS * detector.width)
         proposals = Proposals(
             anchors,
-            ProposalHead(channels, hidden, anchors.num_anchors_per_location()[0]),
+            ProposalHead(stages[2], hidden, anchors.num_anchors_per_location()[0]),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
@@ -187,8 +181,8 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
         )
         heads = RegionHeads(
             RegionPool(detector.crop or CROP),
-            per_region,
-            FastRCNNPredictor(vector, classes + 1),
+            PerRegion(trunk["layer4"]),
+            FastRCNNPredictor(stages[3], classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=detector.regions or 256,
@@ -249,9 +243,3 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
     def _norms(self) -> list[nn.Module]:
         # Only the backbone has any.
         return [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
-
-
-def _channels(stage: nn.Module) -> int:
-    """Return the channels of a residual stage's output."""
-    *_, last = (block for block in stage.children() if isinstance(block, Block))
-    return last.last_norm.num_features

@@ -43,13 +43,8 @@ class Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
         self, image: Tensor, target: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Return the image and its boxes at the network's size. Shape: (3, H, W), (n, 4) px."""
-        height, width = image.shape[-2:]
-        if self.fixed_size is not None:
-            fits = (width, height) == tuple(self.fixed_size)
-        else:
-            shorter, longer = sorted((height, width))
-            fits = shorter == self.min_size[0] and longer <= self.max_size
-        if fits:
+        shorter, longer = sorted(image.shape[-2:])
+        if shorter == self.min_size[0] and longer <= self.max_size:  # equal, where it is fixed
             return image, target
         resized: tuple[Tensor, dict[str, Tensor] | None] = super().resize(image, target)
         return resized
