@@ -1,7 +1,6 @@
 """What a GPU does with a module, found out on a machine that has none."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -70,21 +69,16 @@ def output_under_autocast(
         shapes, dtype: of its input, a list where it takes several maps.
         autocast: bfloat16 or float16.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), _cuda_autocast(autocast):
-        tensors = chain(module.named_parameters(), module.named_buffers())
-        state = {name: torch.empty_like(tensor, device="cuda") for name, tensor in tensors}
-        maps = each(shapes, lambda shape: torch.empty(*shape, dtype=dtype, device="cuda"))
-        return functional_call(module, state, (maps,))
-
-
-@contextmanager
-def _cuda_autocast(dtype: torch.dtype) -> Iterator[None]:
     # torch.autocast("cuda") turns itself off where there is no GPU.
     before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", True)
-    torch.set_autocast_dtype("cuda", dtype)
+    torch.set_autocast_dtype("cuda", autocast)
     try:
-        yield
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            tensors = chain(module.named_parameters(), module.named_buffers())
+            state = {name: torch.empty_like(tensor, device="cuda") for name, tensor in tensors}
+            maps = each(shapes, lambda shape: torch.empty(*shape, dtype=dtype, device="cuda"))
+            return functional_call(module, state, (maps,))
     finally:
         torch.set_autocast_enabled("cuda", before[0])
         torch.set_autocast_dtype("cuda", before[1])
