@@ -1,8 +1,7 @@
 """Faster R-CNN in its C4 form (Ren et al. 2015), by the protocol of Chen and Gupta 2017.
 
-torchvision has the proposals, the samplers, the box coding and the suppression; ours are the split
-of the residual network, the protocol's numbers, what trains the proposals and the regions, its
-crops and its losses. Not as in the protocol's code for residual networks (tf-faster-rcnn):
+On torchvision's classes; the split of the network, numbers, samples, crops and losses are the
+protocol's. Not as in the protocol's code for residual networks (tf-faster-rcnn):
 
 - A crop is max-pooled from twice as many samples, as its report has it for VGG16 and its code no
   longer does; a sample beyond the last cell has that cell's value, there 0.
@@ -16,7 +15,7 @@ crops and its losses. Not as in the protocol's code for residual networks (tf-fa
 
 from collections import OrderedDict
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +24,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import RoIHeads
 
-from attention_ablation.detectors.proposals import (
-    STRIDE,
-    Anchors,
-    Matcher,
-    ProposalHead,
-    Proposals,
-)
+from attention_ablation.detectors.proposals import STRIDE, Anchors, Matcher, ProposalHead, Proposals
 from attention_ablation.detectors.record import RPN_CHANNELS, Detector
 from attention_ablation.detectors.trunk import OnTrunk, Transform, build_trunk
 from attention_ablation.gates.record import Attention
@@ -63,9 +56,8 @@ class PerRegion(nn.Module):
 class RegionPool(nn.Module):
     """A crop of every region, max-pooled by two: (N, C, H, W), boxes -> (R, C, crop/2, crop/2).
 
-    The `crop` samples on a side reach from edge to edge of a region, as in the protocol, and are
-    bilinear. Because such a sample is separable in y and x, a crop is two matrix products, whose
-    gradient is deterministic on every device, which that of RoIAlign is not.
+    The `crop` samples on a side reach from edge to edge of a region and are bilinear, hence
+    separable: two matrix products, whose gradient is deterministic, which RoIAlign's is not.
     """
 
     def __init__(self, crop: int) -> None:
@@ -102,9 +94,8 @@ def _samples(low: Tensor, high: Tensor, size: int, count: int) -> Tensor:
 class RegionHeads(RoIHeads):  # type: ignore[misc]
     """torchvision's heads with the protocol's regions to train on and its box loss.
 
-    The true boxes are not among those regions. The box loss is smooth L1 with the bend at 1, where
-    torchvision's bends at 1/9. Each image's losses are means over its own regions, and a batch's
-    are the means of its images'; an image without a region has losses of 0.
+    The box loss is smooth L1 with the bend at 1, torchvision's at 1/9. Each image's losses are
+    means over its own regions, 0 where it has none, and a batch's are the means of its images'.
     """
 
     def __init__(self, *parts: nn.Module, **numbers: Any) -> None:
@@ -112,28 +103,23 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         self.proposal_matcher = Matcher(numbers["fg_iou_thresh"], numbers["bg_iou_thresh"])
 
     def add_gt_proposals(self, proposals: list[Tensor], gt_boxes: object) -> list[Tensor]:
-        """Return the proposals alone: torchvision would add the true boxes."""
+        # torchvision would add the true boxes.
         return list(proposals)
 
     def forward(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None = None,
+        self, features: dict[str, Tensor], proposals: list[Tensor], sizes: Any, targets: Any = None
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Return every image's detections, or the losses in training."""
         if self.training:
             proposals, _, labels, offsets = self.select_training_samples(proposals, targets)
-        pooled = self.box_roi_pool(features, proposals, image_shapes)
+        pooled = self.box_roi_pool(features, proposals, sizes)
         logits, regression = (out.float() for out in self.box_predictor(self.box_head(pooled)))
         if not self.training:
-            found = self.postprocess_detections(logits, regression, proposals, image_shapes)
+            found = self.postprocess_detections(logits, regression, proposals, sizes)
             names = ("boxes", "scores", "labels")
             return [dict(zip(names, image, strict=True)) for image in zip(*found, strict=True)], {}
-        counts = [max(1, len(label)) * len(labels) for label in labels]
-        weight = torch.cat(
-            [o.new_full((len(o),), 1 / n) for o, n in zip(offsets, counts, strict=True)]
-        )
+        shares = [o.new_full((len(o),), 1 / (max(1, len(o)) * len(labels))) for o in offsets]
+        weight = torch.cat(shares)
         label, offset = torch.cat(labels), torch.cat(offsets)
         matched = torch.where(label > 0)[0]
         own_class = regression.view(len(label), logits.shape[1], 4)[matched, label[matched]]
@@ -149,10 +135,9 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
     """Faster R-CNN C4 on a residual network with gates.
 
     Losses in training: 'loss_classifier', 'loss_box_reg', 'loss_objectness', 'loss_rpn_box_reg'.
-    Every BatchNorm of the backbone, those of the gates too, keeps the statistics and the factors
-    it was loaded with; conv1 and layer1 with their gates do not learn. Without loaded weights a
-    spatial gate's BatchNorm therefore stays 0 and its gate the constant 0.5. The proposals and the
-    samples come from torch's global random stream.
+    Every BatchNorm, those of the gates too, keeps the statistics and the factors it was loaded
+    with, and conv1 and layer1 with their gates do not learn: without loaded weights a spatial gate
+    stays the constant 0.5. Regions are sampled from torch's global random stream.
     """
 
     def __init__(
@@ -201,8 +186,7 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         """Return the losses or every image's detections, see `build_detector`.
 
-        Only images of one shape go through the network together: gates pool over whole maps, so
-        that what an image were padded with would change its own values.
+        Only images of one shape go together: gates pool over whole maps, padding included.
         """
         shapes: dict[torch.Size, list[int]] = {}
         for i, image in enumerate(images):
@@ -223,11 +207,11 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
         return [found[i] for i in range(len(images))]
 
     @property
-    def trunk(self) -> nn.Module:  # type: ignore[override]
+    def trunk(self) -> Any:
         parts = dict(self.backbone.named_children())
         return nn.ModuleDict(parts | {"layer4": self.roi_heads.box_head.layer4})
 
-    def train(self, mode: bool = True) -> "FasterRCNN":
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for norm in self._norms():
             norm.eval()

@@ -25,16 +25,12 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
         super().__init__((sides,), (RATIOS,))
 
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Move the anchors of a cell to `device`; autocast's precision would not do."""
+        # Not in autocast's precision.
         super().set_cell_anchors(torch.float32, device)
 
-    def grid_anchors(
-        self, grid_sizes: list[list[int]], strides: list[list[Tensor]]
-    ) -> list[Tensor]:
-        """Return the anchors of every cell: x0, y0, x1, y1 in px, (cells x 12, 4).
-
-        `strides` are torchvision's, too small where an image's last cell reaches over its edge.
-        """
+    def grid_anchors(self, grid_sizes: list[list[int]], strides: object) -> list[Tensor]:
+        """Return the anchors of every cell: x0, y0, x1, y1 in px, (cells x 12, 4)."""
+        # torchvision's strides are too small where an image's last cell reaches over its edge.
         return [a + STRIDE / 2 for a in super().grid_anchors(grid_sizes, [[STRIDE, STRIDE]])]
 
 
@@ -57,26 +53,21 @@ class ProposalHead(nn.Module):
 class Matcher(_utils.Matcher):  # type: ignore[misc]
     """torchvision's, where there may be nothing to match, or a true box that nothing overlaps."""
 
-    def __call__(self, overlaps: Tensor) -> Tensor:
+    def __call__(self, overlaps: Tensor) -> Any:
         """Return the true box of each candidate, negative where none: (boxes, n) -> (n,)."""
-        if not overlaps.shape[1]:
-            return overlaps.new_zeros(0, dtype=torch.int64)
-        matches: Tensor = super().__call__(overlaps)
-        return matches
+        none = overlaps.new_zeros(0, dtype=torch.int64)
+        return super().__call__(overlaps) if overlaps.shape[1] else none
 
-    def set_low_quality_matches_(
-        self, matches: Tensor, all_matches: Tensor, overlaps: Tensor
-    ) -> None:
+    def set_low_quality_matches_(self, matches: Tensor, every: Tensor, overlaps: Tensor) -> None:
         """Match the candidates that overlap a true box most, unless none overlaps it at all."""
-        super().set_low_quality_matches_(matches, all_matches, overlaps[overlaps.amax(1) > 0])
+        super().set_low_quality_matches_(matches, every, overlaps[overlaps.amax(1) > 0])
 
 
 class Proposals(RegionProposalNetwork):  # type: ignore[misc]
     """torchvision's proposals, which only anchors inside their image train, as in the protocol.
 
-    Each image's losses are means over its own sampled anchors, and a batch's are the means of its
-    images'; an image without an anchor inside has losses of 0. Without padding, all images of a
-    batch have one size.
+    Each image's losses are means over its own sampled anchors, 0 where it has none, and a batch's
+    are the means of its images'.
     """
 
     def __init__(self, *parts: nn.Module, **numbers: Any) -> None:
@@ -84,18 +75,12 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         thresholds = numbers["fg_iou_thresh"], numbers["bg_iou_thresh"]
         self.proposal_matcher = Matcher(*thresholds, allow_low_quality_matches=True)
 
-    def forward(
-        self,
-        images: ImageList,
-        features: dict[str, Tensor],
-        targets: Sequence[dict[str, Tensor]] | None = None,
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def forward(self, images: ImageList, features: dict[str, Tensor], targets: Any = None) -> Any:
         """Return every image's proposals, (n, 4) px each, and in training the two losses."""
         if targets is not None:
             sizes = images.image_sizes
             targets = [{**t, "size": size} for t, size in zip(targets, sizes, strict=True)]
-        found: tuple[list[Tensor], dict[str, Tensor]] = super().forward(images, features, targets)
-        return found
+        return super().forward(images, features, targets)
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: Sequence[dict[str, Tensor]]
@@ -109,18 +94,13 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
             height, width = target["size"]
             x0, y0, x1, y1 = every.unbind(1)
             inside = torch.where((x0 >= 0) & (y0 >= 0) & (x1 <= width) & (y1 <= height))[0]
-            found = super().assign_targets_to_anchors([every[inside]], [target])
-            (label,), (box,) = found
+            (label,), (box,) = super().assign_targets_to_anchors([every[inside]], [target])
             labels.append(every.new_full((len(every),), -1).index_copy(0, inside, label))
             boxes.append(every.index_copy(0, inside, box))
         return labels, boxes
 
     def compute_loss(
-        self,
-        objectness: Tensor,
-        pred_bbox_deltas: Tensor,
-        labels: list[Tensor],
-        regression_targets: list[Tensor],
+        self, objectness: Tensor, offsets: Tensor, labels: list[Tensor], expected: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Return the objectness and the box loss, means over the images."""
         positive, negative = (torch.stack(chosen).bool() for chosen in self.fg_bg_sampler(labels))
@@ -130,6 +110,6 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         loss = F.binary_cross_entropy_with_logits(
             objectness.flatten()[at], torch.cat(labels)[at], weight.flatten()[at], reduction="sum"
         )
-        offset, expected = pred_bbox_deltas[objects], torch.cat(regression_targets)[objects]
-        box_loss = F.smooth_l1_loss(offset, expected, beta=1 / 9, reduction="none").sum(1)
+        pair = offsets[objects], torch.cat(expected)[objects]
+        box_loss = F.smooth_l1_loss(*pair, beta=1 / 9, reduction="none").sum(1)
         return loss, (box_loss * weight.flatten()[objects]).sum()

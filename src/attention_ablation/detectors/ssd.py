@@ -1,7 +1,8 @@
 """SSD (Liu et al. 2016) on torchvision's class: matching, losses and suppression are its own."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -118,20 +119,16 @@ class DefaultBoxes(DefaultBoxGenerator):  # type: ignore[misc]
 class Heads(nn.Module):
     """The class and the box convolution of every map, with `boxes[i]` boxes a cell of map i."""
 
-    def __init__(
-        self, channels: Sequence[int], boxes: Sequence[int], classes: int, kernel: int
-    ) -> None:
+    def __init__(self, channels: list[int], boxes: list[int], classes: int, kernel: int) -> None:
         super().__init__()
-
-        def convolutions(outputs: int) -> nn.ModuleList:
-            return nn.ModuleList(
+        self.classes = classes
+        self.classification, self.regression = (
+            nn.ModuleList(
                 nn.Conv2d(c, n * outputs, kernel, padding=kernel // 2)
                 for c, n in zip(channels, boxes, strict=True)
             )
-
-        self.classes = classes
-        self.classification = convolutions(classes)
-        self.regression = convolutions(4)
+            for outputs in (classes, 4)
+        )
 
     def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
         """Return (N, boxes, classes) logits and (N, boxes, 4) offsets, cell by cell of each map."""
@@ -175,35 +172,29 @@ class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
     """
 
     def __init__(
-        self, features: nn.Module, backbone: Backbone, classes: int, transform: Transform
+        self, features: Any, backbone: Backbone, classes: int, transform: Transform
     ) -> None:
         shape = single_shot(backbone)
-        size = transform.fixed_size
-        boxes = DefaultBoxes(shape, size[0])
-        channels, counts = features.channels, boxes.num_anchors_per_location()
-        heads = Heads(channels, counts, classes + 1, shape.kernel)  # type: ignore[arg-type]
-        super().__init__(features, boxes, size, classes + 1, head=heads)
+        boxes = DefaultBoxes(shape, transform.max_size)
+        counts = boxes.num_anchors_per_location()
+        heads = Heads(features.channels, counts, classes + 1, shape.kernel)
+        super().__init__(features, boxes, transform.fixed_size, classes + 1, head=heads)
         self.mean_matches: Callable[[Tensor], Tensor] = lambda matches: matches
         self.transform = transform
 
     def compute_loss(
-        self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
+        self, targets: Any, head_outputs: Any, anchors: list[Tensor], matches: list[Tensor]
     ) -> dict[str, Tensor]:
         """Return torchvision's losses, which are over this process's own matches, over the mean."""
-        losses = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
-        own = (torch.stack(matched_idxs) >= 0).sum().float()
+        losses = super().compute_loss(targets, head_outputs, anchors, matches)
+        own = (torch.stack(matches) >= 0).sum().float()
         mean = self.mean_matches(own)
         share = own / torch.where(mean > 0, mean, 1)
         return {name: loss * share for name, loss in losses.items()}
 
     @property
-    def trunk(self) -> nn.Module:  # type: ignore[override]
-        sources: Sources = self.backbone.sources
-        return sources.trunk
+    def trunk(self) -> Any:
+        return self.backbone.sources.trunk
 
     def initialise_heads(self, seed: int) -> None:
         """Initialise the heads and the extra maps: Xavier uniform, as in Liu et al. 2016."""

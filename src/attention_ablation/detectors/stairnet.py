@@ -19,9 +19,7 @@ from attention_ablation.networks.record import Backbone
 class Stair(nn.Module):
     """One step down: a 3x3 transposed convolution to the size of the next finer map.
 
-    With the stride between the two maps and no padding its output is as large as the finer map or
-    larger; what is too much is cut off on both sides.
-
+    Unpadded, its output is at least as large; what is too much is cut off on both sides.
     Shape: (N, C, H, W), (H', W') -> (N, C, H', W').
     """
 

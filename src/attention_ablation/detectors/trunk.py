@@ -1,6 +1,7 @@
 """What every detector has: a classification network's trunk, its weights, and batches of images."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,10 @@ from attention_ablation.networks.record import Backbone
 class OnTrunk:
     """A detector's way to the weights of the classification network that it stands on."""
 
-    trunk: nn.Module
+    trunk: Any
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """Copy a classification network's weights and statistics; its classifier's are left out.
+        """Copy a classification network's weights and statistics without its classifier's.
 
         Raises UserError where weights are missing, unknown or of another shape, naming them.
         """
@@ -39,15 +40,12 @@ class Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
     An image that has the right size already is not resampled, which would only copy it.
     """
 
-    def resize(
-        self, image: Tensor, target: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> Any:
         """Return the image and its boxes at the network's size. Shape: (3, H, W), (n, 4) px."""
         shorter, longer = sorted(image.shape[-2:])
         if shorter == self.min_size[0] and longer <= self.max_size:  # equal, where it is fixed
             return image, target
-        resized: tuple[Tensor, dict[str, Tensor] | None] = super().resize(image, target)
-        return resized
+        return super().resize(image, target)
 
     def batch_images(self, images: list[Tensor], size_divisible: int = 1) -> Tensor:
         """Return images of one shape as one batch, none padded: (N, 3, H, W)."""
