@@ -53,7 +53,7 @@ class CtrlC(KeyboardInterrupt):
 def check_gate(subject: Subject) -> Iterator[Result]:
     """Yield the result of each check, in order, up to a failed one that the others build on.
 
-    They run in deterministic mode, as trainings do. It and torch's random states are then put back.
+    Deterministic mode, in which trainings run, and torch's random states are put back at the end.
     """
     with torch.random.fork_rng(), _as_in_training(subject.device):
         for name, check in CHECKS.items():

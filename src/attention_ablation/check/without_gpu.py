@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attention_ablation.base.errors import UserError
 from attention_ablation.check.subject import each
 
-# Operations on maps that CUDA is known to refuse in deterministic mode, by their names in
-# torch.ops.aten: of those in torch's documentation of use_deterministic_algorithms not NLLLoss,
-# CTCLoss and EmbeddingBag, and not the enlargements and paddings that torch.nn.functional replaces;
-# with max_pool3d, which torch 2.15 refuses as well. _refused adds two that depend on an argument.
+# Operations on maps that CUDA refuses in deterministic mode, by their names in torch.ops.aten: those
+# in torch's documentation of use_deterministic_algorithms but for losses, EmbeddingBag, and what
+# torch.nn.functional replaces; with max_pool3d, which torch 2.15 refuses as well. _refused adds two
+# that depend on an argument.
 REFUSED = {
     *("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward"),
     *("adaptive_max_pool2d_backward", "avg_pool3d_backward", "max_pool3d_with_indices_backward"),
@@ -33,7 +33,6 @@ class RefuseNondeterministic(TorchDispatchMode):
     """Within it what CUDA refuses in deterministic mode is a UserError, on a CPU too."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, forward or backward. Raises UserError instead of a refused one."""
         if refused := _refused(func, args):
             raise UserError(
                 f"a GPU refuses {refused} in deterministic mode, in which trainings run (see "
@@ -44,7 +43,6 @@ class RefuseNondeterministic(TorchDispatchMode):
 
 
 def _refused(func: Any, args: Sequence[Any]) -> str | None:
-    """Return what CUDA refuses of an operation, None where it runs it."""
     name = func.overloadpacket.__name__.rstrip("_")
     overload = f"{name}.{func._overloadname}"
     # The documentation has scatter_reduce in both lists; torch's code refuses the product alone.
@@ -63,11 +61,7 @@ def output_under_autocast(
 ) -> Any:
     """Return what a module gives on a GPU under autocast: tensors with a dtype and no numbers.
 
-    The module stays where it is, and may have forward hooks.
-
-    Args:
-        shapes, dtype: of its input, a list where it takes several maps.
-        autocast: bfloat16 or float16.
+    `shapes` is a list where it takes several maps of that dtype; `autocast` bfloat16 or float16.
     """
     # torch.autocast("cuda") turns itself off where there is no GPU.
     before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")

@@ -100,8 +100,6 @@ def build_gate(attention: Attention, channels: Channels) -> nn.Module:
 def load_class(attention: Attention) -> type[nn.Module]:
     """Return the class of a gate, its file run; a user's path counts from the working folder.
 
-    What runs is what was hashed, where Python's import might take an earlier version's bytecode.
-
     Raises UserError where the file cannot be read or run, is not the one with the hash, or has no
     such module class.
     """
@@ -114,7 +112,7 @@ def load_class(attention: Attention) -> type[nn.Module]:
     namespace = ModuleType(f"{path.stem}_{digest[:10]}")
     namespace.__file__ = str(path)
     sys.modules[namespace.__name__] = namespace  # dataclasses and torch.compile look it up
-    try:
+    try:  # not imported: that might take an earlier version's bytecode
         exec(compile(source, path, "exec"), namespace.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[namespace.__name__]

@@ -1,7 +1,6 @@
 """CBAM (Woo et al. 2018): channel attention, spatial attention, and their arrangements.
 
-With the average pooling alone the channel attention is the squeeze-and-excitation gate (Hu et al.
-2018).
+Channel attention with average pooling alone is squeeze-and-excitation (Hu et al. 2018).
 """
 
 import torch
@@ -94,8 +93,8 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weights: Tensor = self.attention(x).sigmoid()
-        # In this order the product keeps the memory layout of x. Autocast makes the sum over pools,
-        # and so the weights, single precision, which the product would hand on to all that follows.
+        # In this order the product keeps the memory layout of x. Autocast makes the sum over pools
+        # single precision, which the product would hand on to all that follows.
         return x * weights.to(x.dtype)
 
 

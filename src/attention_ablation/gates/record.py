@@ -22,8 +22,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 class Attention(Model):
     """A gate: channel attention, spatial attention, and how the two are arranged; or a class.
 
-    Keys without meaning for a gate (a kernel where there is no descriptor) are refused, and
-    those left out are filled in, so that equal gates are equal records.
+    Keys without meaning for it are refused, others filled in: equal gates are equal records.
     """
 
     pooling: Literal["avg", "max", "avg&max"] | None = Field(
@@ -153,7 +152,7 @@ class Attention(Model):
 
     @property
     def source(self) -> str | None:
-        """What names a class in a file, of whose inside the plan knows nothing."""
+        """What names a class in a file, of the package or a user."""
         return self.module or self.gate
 
     @property
@@ -180,11 +179,7 @@ class Attention(Model):
 
 
 def seal(attention: Attention, root: Path, where: object) -> Attention:
-    """Return a user's gate with its place and the hash of its file, which is not run.
-
-    Args:
-        root: the project's folder, from which the file's path counts.
-        where: what names the gate, for messages.
+    """Return a user's gate with its place and the hash of its file below `root`, which is not run.
 
     Raises UserError where there is no such file or class, the class does not take the options, or
     the file is not the one whose hash is given.

@@ -23,9 +23,8 @@ class Block(nn.Module):
     downsample: nn.Module | None
 
     @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        norm: nn.BatchNorm2d = getattr(self, f"bn{self.convolutions}")
-        return norm
+    def last_norm(self) -> Any:
+        return getattr(self, f"bn{self.convolutions}")
 
     def added(self, x: Tensor) -> Tensor:
         """Return the gated map with the shortcut added, before the last ReLU."""
@@ -106,10 +105,7 @@ class GatedResNet(resnet.ResNet):  # type: ignore[misc]
 
     def _make_layer(
         self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False
-    ) -> nn.Sequential:
+    ) -> Any:
         if planes == STEM_CHANNELS:  # the first stage
             self.inplanes = self._stem
-        layer: nn.Sequential = super()._make_layer(
-            block, next(self._planes), blocks, stride, dilate
-        )
-        return layer
+        return super()._make_layer(block, next(self._planes), blocks, stride, dilate)
