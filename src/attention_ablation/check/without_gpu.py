@@ -13,10 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attention_ablation.base.errors import UserError
 from attention_ablation.check.subject import each
 
-# Operations on maps that CUDA refuses in deterministic mode, by their names in torch.ops.aten: those
-# in torch's documentation of use_deterministic_algorithms but for losses, EmbeddingBag, and what
-# torch.nn.functional replaces; with max_pool3d, which torch 2.15 refuses as well. _refused adds two
-# that depend on an argument.
+# Operations on maps that CUDA refuses in deterministic mode, by their names in torch.ops.aten: of
+# torch's documentation of use_deterministic_algorithms not losses, EmbeddingBag and what
+# torch.nn.functional replaces; and max_pool3d, which torch 2.15 refuses as well. _refused adds two.
 REFUSED = {
     *("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward"),
     *("adaptive_max_pool2d_backward", "avg_pool3d_backward", "max_pool3d_with_indices_backward"),

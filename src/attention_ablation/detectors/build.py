@@ -30,9 +30,8 @@ def build_detector(
     """Return the detector, not yet initialised, with torchvision's interface.
 
     In training `model(images, targets)` returns the losses by part, in evaluation `model(images)`
-    the detections of each image: `boxes` (n, 4) px, `scores` (n,) and `labels` (n,) from 1.
-    Images are (3, H, W) from 0 to 1; targets have `boxes` (n, 4), float, as x0, y0, x1, y1 in px,
-    and `labels` (n,), int64, from 1; n may be 0.
+    each image's `boxes` (n, 4), `scores` (n,) and `labels` (n,). Images are (3, H, W) from 0 to 1;
+    targets have `boxes` (n, 4), float, as x0, y0, x1, y1 in px, and `labels` (n,), int64, from 1.
 
     Args:
         attention: the gate, in Faster R-CNN's backbone, before every classifier of the others.

@@ -85,8 +85,8 @@ LAYOUTS = {
         kernel=3,
         stair=256,
     ),
-    # The paper does not give the boxes on MobileNet. Equation 4 of Liu et al. with scales from 0.2
-    # to 0.95, as public MobileNet SSDs have it: 60, 105, 150, 195, 240, 285 and 300 px of 300.
+    # Of the boxes on MobileNet the paper says nothing. Equation 4 of Liu et al. with 0.2 to 0.95,
+    # as public MobileNet SSDs have it: 60, 105, 150, 195, 240, 285 and 300 px of 300.
     "mobilenet": SingleShotLayout(
         rescale=False,
         extras=((256, 512, 2), (128, 256, 2), (128, 256, 2), (64, 128, 2)),
@@ -177,7 +177,7 @@ def check_fit(
     fewest = min(channels if isinstance(channels, int) else channels[-1] for channels in gates)
     if attention.ratio is not None and attention.ratio > fewest:
         raise UserError(
-            f"{where}: expected a reduction of at most {fewest}, the fewest channels at a gate "
-            f"of {name} at width {width:g}, got {attention.ratio}; lower the "
-            "reduction or raise the width."
+            f"{where}: expected a reduction of at most {fewest}, the fewest channels at a gate of "
+            f"{name} at width {width:g}, got {attention.ratio}; lower the reduction or raise the "
+            "width."
         )

@@ -40,12 +40,15 @@ class Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
     An image that has the right size already is not resampled, which would only copy it.
     """
 
-    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> Any:
-        """Return the image and its boxes at the network's size. Shape: (3, H, W), (n, 4) px."""
+    def resize(self, image: Tensor, target: Any = None) -> Any:
+        """Return the image at the network's size, its boxes, and its new `size` (H, W) with them.
+
+        Shape: (3, H, W), (n, 4) px.
+        """
         shorter, longer = sorted(image.shape[-2:])
-        if shorter == self.min_size[0] and longer <= self.max_size:  # equal, where it is fixed
-            return image, target
-        return super().resize(image, target)
+        if shorter != self.min_size[0] or longer > self.max_size:
+            image, target = super().resize(image, target)
+        return image, target and {**target, "size": image.shape[-2:]}
 
     def batch_images(self, images: list[Tensor], size_divisible: int = 1) -> Tensor:
         """Return images of one shape as one batch, none padded: (N, 3, H, W)."""

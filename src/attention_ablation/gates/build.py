@@ -107,7 +107,8 @@ def load_class(attention: Attention) -> type[nn.Module]:
         module = import_module(f"{__package__}.{attention.gate}")
         own: type[nn.Module] = getattr(module, builtin_gates()[attention.gate].name)
         return own
-    path = Path(str(attention.module_file))
+    file, _, name = str(attention.module).partition(":")
+    path = Path(file)
     source, digest = read_module(attention, path, attention.module)
     namespace = ModuleType(f"{path.stem}_{digest[:10]}")
     namespace.__file__ = str(path)
@@ -117,7 +118,7 @@ def load_class(attention: Attention) -> type[nn.Module]:
     except (Exception, SystemExit) as error:
         del sys.modules[namespace.__name__]
         raise UserError(f"{path}: it does not run: {brief(error)}") from error
-    found = vars(namespace).get(str(attention.module_class))
+    found = vars(namespace).get(name)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise UserError(
             f"{attention.module}: expected a class derived from torch.nn.Module, got {found!r}."

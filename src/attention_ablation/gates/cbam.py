@@ -58,15 +58,13 @@ class SpatialAttention(nn.Module):
     at 0, so that the gate starts as the constant 0.5. The descriptor is 'pool' or 'conv1x1'
     (learned, Table 2), after which the paper says nothing: BatchNorm, as after every convolution.
 
-    Shape: (N, C, H, W) -> (N, 1, H, W). Raises ValueError for an even kernel.
+    Shape: (N, C, H, W) -> (N, 1, H, W).
     """
 
     def __init__(
         self, channels: int, *, descriptor: str = "pool", kernel: int = 7, norm: bool = True
     ) -> None:
         super().__init__()
-        if kernel % 2 == 0:
-            raise ValueError(f"expected an odd kernel so that the map keeps its size, got {kernel}")
         self.descriptor: nn.Module = ChannelPool()
         if descriptor == "conv1x1":
             self.descriptor = nn.Sequential(

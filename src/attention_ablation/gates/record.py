@@ -161,15 +161,10 @@ class Attention(Model):
         return self.module.partition(":")[0] if self.module else None
 
     @property
-    def module_class(self) -> str | None:
-        """The class of a user's own gate."""
-        return self.module.partition(":")[2] if self.module else None
-
-    @property
     def slug(self) -> str:
         """A short name derived from the gate itself, in the manner of the paper's row labels."""
         if self.source:
-            return (self.module_class or self.source).lower()
+            return self.source.rpartition(":")[2].lower()
         channel = {None: "", "avg&max": "channel", "avg": "se", "max": "channel-max"}[self.pooling]
         spatial = f"spatial-{self.descriptor}-k{self.kernel}" if self.descriptor else ""
         parts = [part for part in (channel, spatial) if part]
@@ -186,9 +181,9 @@ def seal(attention: Attention, root: Path, where: object) -> Attention:
     """
     if attention.module is None:
         return attention
-    path = root / str(attention.module_file)
-    source, digest = read_module(attention, path, where)
-    found = declared(source, str(attention.module_class), path)
+    file, _, name = attention.module.partition(":")
+    source, digest = read_module(attention, root / file, where)
+    found = declared(source, name, root / file)
     place = found.recorded_place(attention.options or {}, attention.place, where)
     return attention.model_copy(update={"module_sha256": digest, "place": place})
 

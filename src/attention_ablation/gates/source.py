@@ -21,19 +21,14 @@ PLACES: tuple[Place, ...] = get_args(Place)
 
 @dataclass(frozen=True)
 class Declared:
-    """A gate's class as its file declares it.
-
-    Args:
-        name, place: of the class; its class attribute `place`.
-        options: what it is made with beside the channels, with its default, `...` where that is
-            computed or there is none; None: not known.
-        required: the options without a default.
-    """
+    """A gate's class as its file declares it."""
 
     name: str
     place: Place = "block-end"
+    # What it is made with beside the channels, with its default, `...` where that is computed or
+    # there is none; None: not known.
     options: Mapping[str, Any] | None = None
-    required: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()  # the options without a default
 
     def recorded_place(
         self, options: Mapping[str, Any], place: str | None, where: object
