@@ -51,10 +51,7 @@ class CtrlC(KeyboardInterrupt):
 
 
 def check_gate(subject: Subject) -> Iterator[Result]:
-    """Yield the result of each check, in order, up to a failed one that the others build on.
-
-    Deterministic mode, in which trainings run, and torch's random states are put back at the end.
-    """
+    """Yield the result of each check, in order, up to a failed one that the others build on."""
     with torch.random.fork_rng(), _as_in_training(subject.device):
         for name, check in CHECKS.items():
             found = _result(name, partial(check, subject))
@@ -65,7 +62,7 @@ def check_gate(subject: Subject) -> Iterator[Result]:
 
 @contextmanager
 def _as_in_training(device: torch.device) -> Iterator[None]:
-    """Be deterministic, and make a SIGINT CtrlC."""
+    """Be deterministic, and make a SIGINT CtrlC; then as before."""
 
     def interrupt(*_: object) -> NoReturn:
         raise CtrlC

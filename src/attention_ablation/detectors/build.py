@@ -31,15 +31,14 @@ def build_detector(
 
     In training `model(images, targets)` returns the losses by part, in evaluation `model(images)`
     each image's `boxes` (n, 4), `scores` (n,) and `labels` (n,). Images are (3, H, W) from 0 to 1;
-    targets have `boxes` (n, 4), float, as x0, y0, x1, y1 in px, and `labels` (n,), int64, from 1.
+    targets have `boxes` (n, 4), float, as x0, y0, x1, y1 in px, and `labels` (n,), int64, from 1;
+    n may be 0.
 
     Args:
-        attention: the gate, in Faster R-CNN's backbone, before every classifier of the others.
         classes: without the background, which is class 0.
-        image_size: the side of the input, px; of Faster R-CNN's the shorter one, to which its
-            anchors keep their proportion.
-        longest: the longer side of Faster R-CNN's input at most, px; None: 5/3 of the shorter.
-        mean, std: of the images' three channels, for values from 0 to 1.
+        image_size: the side of the input, px; Faster R-CNN's shorter one.
+        longest: Faster R-CNN's longer side at most, px; None: 5/3 of the shorter.
+        mean, std: of the images' channels.
 
     Raises UserError where the detector does not stand on the backbone, and ValueError where a gate
     does not fit its channels.
@@ -57,10 +56,10 @@ def build_detector(
 
 @torch.no_grad()
 def initialise_detector(model: nn.Module, seed: int) -> None:
-    """Initialise every weight from a stream of its own, as `initialise` does.
+    """Initialise the backbone as the classification network of that seed, and the new layers.
 
-    The backbone starts as the classification network of that seed, the new layers as in their
-    papers; StairNet's, of which its paper does not say, and the gates as in the backbone.
+    Those start as in their papers; the gates, and StairNet's, of which its paper does not say, as
+    the backbone's.
     """
     initialise(model, seed)
     initialise(model.trunk, seed)  # type: ignore[arg-type]

@@ -94,17 +94,13 @@ class Matcher(_utils.Matcher):  # type: ignore[misc]
 class Proposals(RegionProposalNetwork):  # type: ignore[misc]
     """torchvision's proposals, which only anchors inside their image train, as in the protocol.
 
-    Each image's losses are means over its own sampled anchors, 0 where it has none, and a batch's
-    are the means of its images'.
+    A batch's losses are the means of its images', theirs means over their own samples or 0.
     """
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: Sequence[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Return each anchor's label and true box: 1 an object, 0 none, -1 not to train on.
-
-        A target's `size` is its image's height and width, px.
-        """
+        """Return each anchor's label and true box: 1 an object, 0 none, -1 not to train on."""
         labels, boxes = [], []
         for every, target in zip(anchors, targets, strict=True):
             height, width = target["size"]
@@ -168,10 +164,7 @@ class RegionPool(nn.Module):
 
 
 def _samples(low: Tensor, high: Tensor, size: int, count: int) -> Tensor:
-    """Return the weights of a map's cells in `count` samples from `low` to `high` px.
-
-    Outside the map the nearest cell counts. Shape: (R,), (R,) -> (R, count, size).
-    """
+    """Return the weights of cells in `count` samples from low to high px: (R, count, size)."""
     steps = torch.linspace(0, 1, count, dtype=low.dtype, device=low.device)
     at = (low[:, None] + (high - low)[:, None] * steps) / STRIDE
     cells = torch.arange(size, device=low.device)
@@ -181,8 +174,8 @@ def _samples(low: Tensor, high: Tensor, size: int, count: int) -> Tensor:
 class RegionHeads(RoIHeads):  # type: ignore[misc]
     """torchvision's heads with the protocol's regions to train on and its box loss.
 
-    The box loss is smooth L1 with the bend at 1, torchvision's at 1/9. Each image's losses are
-    means over its own regions, 0 where it has none, and a batch's are the means of its images'.
+    The box loss is smooth L1 with the bend at 1, torchvision's at 1/9. A batch's losses are the
+    means of its images', theirs means over their own regions or 0.
     """
 
     def add_gt_proposals(self, proposals: list[Tensor], gt_boxes: object) -> list[Tensor]:

@@ -103,14 +103,9 @@ def gates_in_backbone(detector: Detector) -> bool:
     return detector.name == "faster-rcnn"
 
 
-def single_shot(backbone: Backbone) -> SingleShotLayout:
-    """Return SSD's and StairNet's layers on a backbone that `check_detector` lets pass."""
-    return LAYOUTS[backbone.network.family]
-
-
 def source_channels(detector: Detector, backbone: Backbone) -> list[int]:
     """Return the channels of the six maps of SSD and StairNet, the finest first."""
-    extras = single_shot(backbone).extras
+    extras = LAYOUTS[backbone.network.family].extras
     taps = backbone.network.taps(backbone.width).values()
     return [*taps, *(int(outputs * detector.width) for _, outputs, _ in extras)]
 
@@ -119,7 +114,7 @@ def gated_channels(detector: Detector, backbone: Backbone) -> list[int]:
     """Return the channels at the gates of SSD and StairNet, one before each classifier."""
     if detector.name == "ssd":
         return source_channels(detector, backbone)
-    return [int(single_shot(backbone).stair * detector.width)] * 6
+    return [int(LAYOUTS[backbone.network.family].stair * detector.width)] * 6
 
 
 def check_detector(detector: Detector, backbone: Backbone, where: object) -> None:
@@ -133,7 +128,8 @@ def check_detector(detector: Detector, backbone: Backbone, where: object) -> Non
         )
     least = RPN_CHANNELS
     if detector.name != "faster-rcnn":
-        least = min(channels for extra in single_shot(backbone).extras for channels in extra[:2])
+        extras = LAYOUTS[backbone.network.family].extras
+        least = min(channels for extra in extras for channels in extra[:2])
     if int(least * detector.width) < 1:
         raise UserError(
             f"{where}: expected a detector width that leaves {detector.name} a channel everywhere, "
@@ -144,10 +140,7 @@ def check_detector(detector: Detector, backbone: Backbone, where: object) -> Non
 def check_fit(
     attention: Attention, backbone: Backbone, where: object, detector: Detector | None = None
 ) -> None:
-    """Raise UserError where a network has no channel somewhere, or no place for a gate.
-
-    The gates are the backbone's or, with a detector, where that one has them.
-    """
+    """Raise UserError where a network or detector has no channel somewhere, or no such place."""
     network, name, width = backbone.network, backbone.name, backbone.width
     if network.narrowest(width) < 1:
         raise UserError(

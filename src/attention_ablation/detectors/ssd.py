@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,12 +12,7 @@ from torchvision.models.detection import ssd
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from attention_ablation.detectors.record import (
-    Detector,
-    SingleShotLayout,
-    single_shot,
-    source_channels,
-)
+from attention_ablation.detectors.record import LAYOUTS, Detector, SingleShotLayout, source_channels
 from attention_ablation.detectors.trunk import OnTrunk, Transform, build_trunk
 from attention_ablation.gates.build import build_gate
 from attention_ablation.gates.record import Attention
@@ -30,10 +26,7 @@ RATIOS = [[2, 3]] * 4 + [[2]] * 2
 
 
 class L2Norm(nn.Module):
-    """Scale every position's channels to a learned length each, 20 at first (Liu et al., 3.1).
-
-    Shape: (N, C, H, W) -> the same.
-    """
+    """Scale every position's channels to a learned length, 20 at first (Liu et al. 2016, 3.1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -47,7 +40,6 @@ class Extra(nn.Module):
     """A 1x1 and a 3x3 convolution that halve a map (stride 2) or take its border off (stride 1).
 
     A smaller map than 3 px, of a small image, is padded to 3 px before its border is taken off.
-    Shape: (N, C, H, W) -> (N, C', H', W').
     """
 
     def __init__(self, inputs: int, hidden: int, outputs: int, stride: int) -> None:
@@ -73,16 +65,15 @@ class Sources(nn.Module):
 
     def __init__(self, detector: Detector, backbone: Backbone) -> None:
         super().__init__()
-        shape = single_shot(backbone)
+        shape = LAYOUTS[backbone.network.family]
         self.taps = backbone.network.taps(backbone.width)
         self.channels = source_channels(detector, backbone)
         self.trunk = build_trunk(backbone, Attention())
+        pairs = pairwise(self.channels[1:])
         self.rescale = L2Norm(self.channels[0]) if shape.rescale else nn.Identity()
         self.extras = nn.ModuleList(
             Extra(inputs, int(hidden * detector.width), outputs, stride)
-            for inputs, (hidden, _, stride), outputs in zip(
-                self.channels[1:], shape.extras, self.channels[2:], strict=False
-            )
+            for (inputs, outputs), (hidden, _, stride) in zip(pairs, shape.extras, strict=True)
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -166,15 +157,14 @@ class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
 
     Losses in training are 'bbox_regression' and 'classification', each over the number of matched
     default boxes. `mean_matches` returns the mean of that number over the processes that share a
-    batch; the mean of their losses is then the loss of the whole batch. torchvision's defaults for
-    matching, offsets, negatives and suppression are the paper's. An image without a box is all
-    background; it has no hard negatives.
+    batch; the mean of their losses is then the loss of the whole batch. torchvision's defaults are
+    the paper's. An image without a box has no hard negatives.
     """
 
     def __init__(
         self, features: Any, backbone: Backbone, classes: int, transform: Transform
     ) -> None:
-        shape = single_shot(backbone)
+        shape = LAYOUTS[backbone.network.family]
         boxes = DefaultBoxes(shape, transform.max_size)
         counts = boxes.num_anchors_per_location()
         heads = Heads(features.channels, counts, classes + 1, shape.kernel)
@@ -198,10 +188,9 @@ class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
 
     def initialise_heads(self, seed: int) -> None:
         """Initialise the heads and the extra maps: Xavier uniform, as in Liu et al. 2016."""
+        new = ("head.", "backbone.sources.extras.")
         for name, module in self.named_modules():
             if isinstance(module, nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, generator=stream(seed, name))
-            elif isinstance(module, nn.Conv2d) and name.startswith(
-                ("head.", "backbone.sources.extras.")
-            ):
+            elif isinstance(module, nn.Conv2d) and name.startswith(new):
                 nn.init.xavier_uniform_(module.weight, generator=stream(seed, name))

@@ -1,7 +1,7 @@
 """StairNet (Woo et al. 2018, arXiv 1709.05788): a top-down path over SSD's six maps.
 
-The paper of CBAM gives no more of it than the parameters in Table 7, which this layout meets: on
-VGG16 32,005,600 without a gate; on MobileNet, where several layouts would do, 5,981,600.
+CBAM's paper gives only the parameters in Table 7, which this layout meets: 32,005,600 on VGG16
+without a gate; 5,981,600 on MobileNet, where several layouts would do.
 """
 
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from attention_ablation.detectors.record import Detector, gated_channels, single_shot
+from attention_ablation.detectors.record import LAYOUTS, Detector, gated_channels
 from attention_ablation.detectors.ssd import Sources
 from attention_ablation.gates.build import build_gate
 from attention_ablation.gates.record import Attention
@@ -17,9 +17,8 @@ from attention_ablation.networks.record import Backbone
 
 
 class Stair(nn.Module):
-    """One step down: a 3x3 transposed convolution to the size of the next finer map.
+    """One step down: a 3x3 transposed convolution, its output cut on both sides to a finer map's.
 
-    Unpadded, its output is at least as large; what is too much is cut off on both sides.
     Shape: (N, C, H, W), (H', W') -> (N, C, H', W').
     """
 
@@ -50,7 +49,7 @@ class StairFeatures(nn.Module):
 
     def __init__(self, detector: Detector, backbone: Backbone, attention: Attention) -> None:
         super().__init__()
-        shape = single_shot(backbone)
+        shape = LAYOUTS[backbone.network.family]
         light = shape.kernel == 1
         norm = nn.Identity if light else nn.BatchNorm2d
         self.sources = Sources(detector, backbone)

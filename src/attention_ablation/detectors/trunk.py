@@ -19,10 +19,7 @@ class OnTrunk:
     trunk: Any
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """Copy a classification network's weights and statistics without its classifier's.
-
-        Raises UserError where weights are missing, unknown or of another shape, naming them.
-        """
+        """Copy a classification network's state but for its classifier's; see `load_weights`."""
         where = "the detector's backbone, a classification run's of the same attention and width"
         given = {k: value for k, value in state.items() if k.split(".")[0] not in CLASSIFIERS}
         load_weights(self.trunk, given, where)
@@ -35,17 +32,11 @@ def build_trunk(backbone: Backbone, attention: Attention) -> nn.ModuleDict:
 
 
 class Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """Normalise, resize and batch images, in the memory layout in which convolutions are fastest.
-
-    An image that has the right size already is not resampled, which would only copy it.
-    """
+    """Normalise, resize and batch images, in the memory layout of the fastest convolutions."""
 
     def resize(self, image: Tensor, target: Any = None) -> Any:
-        """Return the image at the network's size, its boxes, and its new `size` (H, W) with them.
-
-        Shape: (3, H, W), (n, 4) px.
-        """
-        shorter, longer = sorted(image.shape[-2:])
+        """Return the image at the network's size, and its boxes with that `size`, (H, W) px."""
+        shorter, longer = sorted(image.shape[-2:])  # resampling the right size would only copy
         if shorter != self.min_size[0] or longer > self.max_size:
             image, target = super().resize(image, target)
         return image, target and {**target, "size": image.shape[-2:]}

@@ -22,9 +22,8 @@ Maps = Tensor | list[Tensor]
 class FileGate(nn.Module):
     """A gate made by a class in a file: (N, C, H, W), or a list that ends with it -> (N, C, H, W).
 
-    Its output must have the shape and dtype of its input: the addition in a residual block would
-    broadcast an attention map alone, (N, C, 1, 1), and train another network than was meant; a map
-    of single precision under autocast would make all that follow single precision.
+    Its output must have the shape and dtype of its input: a residual block would broadcast an
+    attention map alone, and single precision under autocast would spread to all that follows.
     """
 
     def __init__(self, attention: Attention, channels: Channels) -> None:

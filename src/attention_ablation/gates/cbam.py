@@ -20,9 +20,7 @@ NORM_MOMENTUM = 0.01  # of the BatchNorm after the spatial convolution, in the a
 class ChannelAttention(nn.Module):
     """Raw channel attention (eq. 2): sum over the pools p of MLP(p(F)), before the sigmoid.
 
-    The pools share the MLP, whose hidden layer has round(C / r) units: the paper's MobileNet counts
-    need the rounding.
-
+    The hidden layer has round(C / r) units: the paper's MobileNet counts need the rounding.
     Shape: (N, C, H, W) -> (N, C, 1, 1). Raises ValueError for a reduction above the channels.
     """
 
@@ -57,7 +55,6 @@ class SpatialAttention(nn.Module):
     The BatchNorm (`norm`) is in the authors' code and not in the paper's formula; its weight starts
     at 0, so that the gate starts as the constant 0.5. The descriptor is 'pool' or 'conv1x1'
     (learned, Table 2), after which the paper says nothing: BatchNorm, as after every convolution.
-
     Shape: (N, C, H, W) -> (N, 1, H, W).
     """
 
@@ -97,10 +94,7 @@ class Gate(nn.Module):
 
 
 class ParallelGate(nn.Module):
-    """Both attentions see F: F -> sigmoid(Ac(F) + As(F)) * F (section 4.1, 'Arrangement').
-
-    Shape: (N, C, H, W) -> the same.
-    """
+    """Both attentions see F: F -> sigmoid(Ac(F) + As(F)) * F (section 4.1, 'Arrangement')."""
 
     def __init__(self, channel: nn.Module, spatial: nn.Module) -> None:
         super().__init__()

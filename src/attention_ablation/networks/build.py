@@ -42,7 +42,7 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
     every residual block at 0. A gate of a class in a file keeps what its constructor gives it.
 
     A stream depends on the seed and the weight's name only: two networks of one seed start equal
-    wherever their shapes agree, and their difference is the module's.
+    wherever their shapes agree.
     """
     gates = {name: part for name, part in model.named_modules() if isinstance(part, FileGate)}
     for name, gate in gates.items():

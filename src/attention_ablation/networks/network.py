@@ -42,10 +42,9 @@ class Network(ABC):
 
     @abstractmethod
     def build(self, backbone: Any, gates: Any, classes: int) -> Any:
-        """Return the module: (N, 3, H, W) -> (N, classes).
+        """Return the module, (N, 3, H, W) -> (N, classes), with `gates.at(place)` at its places.
 
-        It has those of `gates.at(place)` (`gates.build.Gates`) at each of its places; `backbone` is
-        the `Backbone` that names it.
+        `gates` are `gates.build.Gates`, `backbone` is the `Backbone` that names the network.
         """
 
     def gated_channels(self, width: float, place: Place = "block-end") -> Sequence[Channels]:

@@ -59,11 +59,8 @@ CBAM_RESNET50_SHAPES = {
 def read_weights(name: str) -> tuple[State, Published | None]:
     """Return weights in our names, and what is published for them where they are known.
 
-    Args:
-        name: a file (of a plain state or one in a wrapper), or torchvision's name of weights, such
-            as 'torchvision:ResNet50_Weights.IMAGENET1K_V1', which are downloaded once.
-
-    Raises UserError where there is no such file or name, or it holds no state of a network.
+    `name` is a file's or torchvision's, as 'torchvision:ResNet50_Weights.IMAGENET1K_V1', whose
+    weights are downloaded once. Raises UserError where there are none of a network.
     """
     if name.startswith(TORCHVISION):
         return _from_torchvision(name.removeprefix(TORCHVISION))
@@ -95,10 +92,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: object) -
 
 
 def read_state(path: Path) -> State:
-    """Return a network's tensors by name, from a file of its state or one in a wrapper.
-
-    Raises UserError where it cannot be read or holds no state.
-    """
+    """Return a network's tensors by name. Raises UserError where a file holds no state."""
     try:
         data = torch.load(path, weights_only=True, map_location="cpu")
     except OSError as error:

@@ -64,12 +64,7 @@ class GatedStage(nn.Sequential):
 
 
 class GatedResNet(resnet.ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with widened stages, a scaled stem and gates at any place.
-
-    The backbone's width is a factor on all channels, the stem's too; its stride 'v1' strides in a
-    bottleneck's first 1x1 convolution, 'v1.5' in its 3x3; its stem 'cifar' starts with a 3x3
-    convolution of stride 1 and does not pool after it. Shape: (N, 3, H, W) -> (N, classes).
-    """
+    """torchvision's ResNet with the backbone's width, stride and stem, and gates at any place."""
 
     def __init__(self, network: ResNet, backbone: Backbone, gates: Gates, classes: int) -> None:
         # Set before torchvision's constructor, which calls `_make_layer` below.

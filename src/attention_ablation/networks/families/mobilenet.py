@@ -18,8 +18,7 @@ BLOCKS = (
 class MobileNet(Network):
     """A stem and 13 depthwise separable blocks; a gate follows each of the 27 convolutions.
 
-    The gates' number follows from the parameters in the paper's Table 5. The stem 'cifar' gives the
-    first convolution a stride of 1.
+    The gates' number follows from the parameters in the paper's Table 5.
     """
 
     family = "mobilenet"

@@ -25,8 +25,7 @@ POOLED = {"conv1_2": "pool1", "conv2_2": "pool2", "conv3_3": "pool3", "conv4_3":
 class VGG(Network):
     """13 convolutions of VGG16, conv6 (3x3, dilated) and conv7 (1x1), without dropout.
 
-    With the backbone's `norm` a BatchNorm follows every convolution, in place of its bias: without
-    it and without pretrained weights the network hardly trains.
+    Without the backbone's `norm` and without pretrained weights it hardly trains.
     """
 
     family = "vgg"
