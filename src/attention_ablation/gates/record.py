@@ -22,7 +22,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 class Attention(Model):
     """A gate: channel attention, spatial attention, and how the two are arranged; or a class.
 
-    Keys without meaning for it are refused, others filled in: equal gates are equal records.
+    Keys without meaning for a gate (a kernel where there is no descriptor) are refused, and
+    those left out are filled in, so that equal gates are equal records.
     """
 
     pooling: Literal["avg", "max", "avg&max"] | None = Field(
