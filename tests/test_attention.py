@@ -164,7 +164,7 @@ def test_gradients_are_those_of_finite_differences(study: Study, name: str) -> N
 
 def test_parts_refuse_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="odd kernel"):
-        SpatialAttention(8, kernel=4)
+        Attention(descriptor="pool", kernel=4)
     with pytest.raises(ValueError, match="at most the 8 channels, got 16"):
         ChannelAttention(8, reduction=16)
 

@@ -11,8 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.detectors.build import build_detector
-from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import check_fit, gated_channels
+from attention_ablation.detectors.record import Detector, check_fit, gated_channels
 from attention_ablation.gates.cbam import ChannelAttention
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone

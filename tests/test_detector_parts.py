@@ -10,7 +10,7 @@ from torch import nn
 from attention_ablation.detectors.build import build_detector
 from attention_ablation.detectors.faster_rcnn import RegionPool
 from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.sources import L2Norm
+from attention_ablation.detectors.ssd import L2Norm
 from attention_ablation.networks.record import Backbone
 from tests.small_detectors import (
     NONE,

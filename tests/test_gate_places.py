@@ -15,11 +15,9 @@ from torch import Tensor
 from attention_ablation.base.errors import UserError
 from attention_ablation.check.gate import check_gate
 from attention_ablation.check.subject import Subject
-from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import check_fit
+from attention_ablation.detectors.record import Detector, check_fit
 from attention_ablation.gates.build import FileGate
-from attention_ablation.gates.modules import seal
-from attention_ablation.gates.record import Attention
+from attention_ablation.gates.record import Attention, seal
 from attention_ablation.gates.source import PLACES
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import BACKBONES, Backbone
@@ -255,7 +253,7 @@ def test_the_checks_run_on_what_the_place_gives(
 NEWCOMER = """
 import json, sys
 from attention_ablation.base.errors import UserError
-from attention_ablation.detectors.shapes import check_fit
+from attention_ablation.detectors.record import check_fit
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 from attention_ablation.study.config import StudyFile

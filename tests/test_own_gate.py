@@ -14,8 +14,7 @@ from attention_ablation.check.gate import check_gate
 from attention_ablation.check.subject import Subject
 from attention_ablation.cli.main import main
 from attention_ablation.evidence.complexity import measure
-from attention_ablation.gates.modules import seal
-from attention_ablation.gates.record import Attention
+from attention_ablation.gates.record import Attention, seal
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import Backbone
 from tests.conftest import plan_from

@@ -1,30 +1,27 @@
 """What a user's own gate must stand before networks are trained with it, one check at a time.
 
-A check returns what it looked at, or raises Failed with what is wrong and what to do.
+A check returns what it looked at, or raises UserError with what is wrong and what to do.
 """
 
 import io
 import logging
 import shutil
+import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from operator import itemgetter
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils.flop_counter import FlopCounterMode
 
-from attention_ablation.base.errors import UserError
-from attention_ablation.check.findings import (
-    Result,
-    failing,
-    interruptible,
-    require,
-    result,
-)
+from attention_ablation.base.errors import UserError, brief
 from attention_ablation.check.subject import BATCH, Subject, each, listed
 from attention_ablation.check.without_gpu import RefuseNondeterministic, output_under_autocast
 from attention_ablation.gates.build import build_gate
@@ -40,14 +37,24 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channel
 BF16_TOLERANCE = 0.1
 
 
-def check_gate(subject: Subject) -> Iterator[Result]:
-    """Yield the result of each check, in order, up to a failed one that the others build on.
+@dataclass(frozen=True)
+class Result:
+    """A check with what it looked at, or with what is wrong and what to do."""
 
-    They run in deterministic mode, as trainings do. It and torch's random states are then put back.
-    """
-    with torch.random.fork_rng(), _as_in_training(subject.device), interruptible():
+    name: str
+    ok: bool
+    text: str
+
+
+class CtrlC(KeyboardInterrupt):
+    """The user's, not one that the checked code raises."""
+
+
+def check_gate(subject: Subject) -> Iterator[Result]:
+    """Yield the result of each check, in order, up to a failed one that the others build on."""
+    with torch.random.fork_rng(), _as_in_training(subject.device):
         for name, check in CHECKS.items():
-            found = result(name, partial(check, subject))
+            found = _result(name, partial(check, subject))
             yield found
             if check in (made, shape) and not found.ok:
                 return
@@ -55,12 +62,48 @@ def check_gate(subject: Subject) -> Iterator[Result]:
 
 @contextmanager
 def _as_in_training(device: torch.device) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
+    """Be deterministic, and make a SIGINT CtrlC; then as before."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise CtrlC
+
+    deterministic = torch.are_deterministic_algorithms_enabled()
     seed_everything(0, device)
+    handler = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        signal.signal(signal.SIGINT, handler)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def _result(name: str, check: Callable[[], str]) -> Result:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch's about its own insides
+            return Result(name, True, check())
+    except CtrlC:
+        raise
+    except UserError as error:
+        return Result(name, False, str(error))
+    except BaseException as error:  # the user's code may call sys.exit
+        return Result(name, False, f"it fails: {brief(error)}. Mend that in the class.")
+
+
+def require(holds: object, advice: str) -> None:
+    """Raise UserError with the advice where something does not hold."""
+    if not holds:
+        raise UserError(advice)
+
+
+@contextmanager
+def failing(advice: str) -> Iterator[None]:
+    """Turn an exception within into a UserError; '{}' in the advice is the exception."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(advice.format(brief(error))) from error
 
 
 def made(subject: Subject) -> str:
@@ -87,13 +130,10 @@ def shape(subject: Subject) -> str:
             before = [x.clone() for x in listed(maps)]
             shapes = ", ".join(str(tuple(x.shape)) for x in before)
             advice = (
-                "Networks have maps of any size, channels last in memory: fix no size, and use "
-                "reshape or flatten, not view."
+                f"it fails on {shapes}, {layout}: {{}}. Networks have maps of any size, channels "
+                "last in memory: fix no size, and use reshape or flatten, not view."
             )
-            with (
-                RefuseNondeterministic(),
-                failing(f"it fails on {shapes}, {layout}: {{}}. {advice}"),
-            ):
+            with RefuseNondeterministic(), failing(advice):
                 out = gate(maps)
             there = before[-1].device
             require(out.device == there, f"expected a map on {there}, got one on {out.device}")
@@ -115,17 +155,16 @@ def gradient(subject: Subject) -> str:
             (out * torch.randn_like(out)).sum().backward()
         parameters = [(n, p) for n, p in gate.named_parameters() if p.requires_grad]
         for name, tensor in [*(("the input", x) for x in listed(maps)), *parameters]:
-            found = tensor.grad
+            if tensor.grad is None:
+                raise UserError(
+                    f"{name} gets no gradient; leave out what is not used, or set its "
+                    "requires_grad to False."
+                )
             require(
-                found is not None,
-                f"{name} gets no gradient; leave out what is not used, or set its requires_grad "
-                "to False.",
-            )
-            require(
-                found is None or found.isfinite().all(),
+                tensor.grad.isfinite().all(),
                 f"{name} has a gradient that is not finite on maps of {size}.",
             )
-    count = sum(1 for _ in gate.parameters())
+    count = len(list(gate.parameters()))
     tensors = f"{count} parameter tensor{'s' * (count != 1)}"
     return f"finite, of the input and of {tensors}; uses no operation known to be refused on a GPU"
 

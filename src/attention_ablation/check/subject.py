@@ -77,5 +77,4 @@ def each(maps: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def listed(maps: Maps) -> list[Tensor]:
-    """Return maps as a list."""
     return maps if isinstance(maps, list) else [maps]

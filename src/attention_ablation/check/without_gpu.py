@@ -1,7 +1,6 @@
 """What a GPU does with a module, found out on a machine that has none."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -14,10 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attention_ablation.base.errors import UserError
 from attention_ablation.check.subject import each
 
-# Operations on maps that CUDA is known to refuse in deterministic mode, by their names in
-# torch.ops.aten: of those in torch's documentation of use_deterministic_algorithms not NLLLoss,
-# CTCLoss and EmbeddingBag, and not the enlargements and paddings that torch.nn.functional replaces;
-# with max_pool3d, which torch 2.15 refuses as well. _refused adds two that depend on an argument.
+# Operations on maps that CUDA refuses in deterministic mode, by their names in torch.ops.aten: of
+# torch's documentation of use_deterministic_algorithms not losses, EmbeddingBag and what
+# torch.nn.functional replaces; and max_pool3d, which torch 2.15 refuses as well. _refused adds two.
 REFUSED = {
     *("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward"),
     *("adaptive_max_pool2d_backward", "avg_pool3d_backward", "max_pool3d_with_indices_backward"),
@@ -34,7 +32,6 @@ class RefuseNondeterministic(TorchDispatchMode):
     """Within it what CUDA refuses in deterministic mode is a UserError, on a CPU too."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, forward or backward. Raises UserError instead of a refused one."""
         if refused := _refused(func, args):
             raise UserError(
                 f"a GPU refuses {refused} in deterministic mode, in which trainings run (see "
@@ -45,7 +42,6 @@ class RefuseNondeterministic(TorchDispatchMode):
 
 
 def _refused(func: Any, args: Sequence[Any]) -> str | None:
-    """Return what CUDA refuses of an operation, None where it runs it."""
     name = func.overloadpacket.__name__.rstrip("_")
     overload = f"{name}.{func._overloadname}"
     # The documentation has scatter_reduce in both lists; torch's code refuses the product alone.
@@ -64,27 +60,18 @@ def output_under_autocast(
 ) -> Any:
     """Return what a module gives on a GPU under autocast: tensors with a dtype and no numbers.
 
-    The module stays where it is, and may have forward hooks.
-
-    Args:
-        shapes, dtype: of its input, a list where it takes several maps.
-        autocast: bfloat16 or float16.
+    `shapes` is a list where it takes several maps of that dtype; `autocast` bfloat16 or float16.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), _cuda_autocast(autocast):
-        tensors = chain(module.named_parameters(), module.named_buffers())
-        state = {name: torch.empty_like(tensor, device="cuda") for name, tensor in tensors}
-        maps = each(shapes, lambda shape: torch.empty(*shape, dtype=dtype, device="cuda"))
-        return functional_call(module, state, (maps,))
-
-
-@contextmanager
-def _cuda_autocast(dtype: torch.dtype) -> Iterator[None]:
     # torch.autocast("cuda") turns itself off where there is no GPU.
     before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", True)
-    torch.set_autocast_dtype("cuda", dtype)
+    torch.set_autocast_dtype("cuda", autocast)
     try:
-        yield
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            tensors = chain(module.named_parameters(), module.named_buffers())
+            state = {name: torch.empty_like(tensor, device="cuda") for name, tensor in tensors}
+            maps = each(shapes, lambda shape: torch.empty(*shape, dtype=dtype, device="cuda"))
+            return functional_call(module, state, (maps,))
     finally:
         torch.set_autocast_enabled("cuda", before[0])
         torch.set_autocast_dtype("cuda", before[1])

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from attention_ablation.base.io import parse_json
 from attention_ablation.cli.options import count
-from attention_ablation.gates.modules import seal
-from attention_ablation.gates.record import Attention
+from attention_ablation.gates.record import Attention, seal
 from attention_ablation.study.files import parse
 
 

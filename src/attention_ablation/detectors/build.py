@@ -7,8 +7,7 @@ from torch import nn
 
 from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD
 from attention_ablation.detectors.faster_rcnn import LONGEST, FasterRCNN
-from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import check_detector
+from attention_ablation.detectors.record import Detector, check_detector
 from attention_ablation.detectors.ssd import GatedSources, SingleShot
 from attention_ablation.detectors.stairnet import StairFeatures
 from attention_ablation.detectors.trunk import Transform
@@ -28,21 +27,18 @@ def build_detector(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> nn.Module:
-    """Return the detector, its weights not yet initialised; torchvision's contract holds for it.
+    """Return the detector, not yet initialised, with torchvision's interface.
 
     In training `model(images, targets)` returns the losses by part, in evaluation `model(images)`
-    the detections of each image: `boxes` (n, 4) px, `scores` (n,) and `labels` (n,) from 1.
-    Images are (3, H, W) from 0 to 1; targets have `boxes` (n, 4), float, as x0, y0, x1, y1 in px,
-    and `labels` (n,), int64, from 1; n may be 0. Build it under `torch.device("meta")` to count it.
-    Only the parameters that require a gradient are the optimizer's.
+    each image's `boxes` (n, 4), `scores` (n,) and `labels` (n,). Images are (3, H, W) from 0 to 1;
+    targets have `boxes` (n, 4), float, as x0, y0, x1, y1 in px, and `labels` (n,), int64, from 1;
+    n may be 0.
 
     Args:
-        attention: the gate, in Faster R-CNN's backbone, before every classifier of the others.
         classes: without the background, which is class 0.
-        image_size: the shorter side of Faster R-CNN's input, px, to which its anchors keep their
-            proportion; the side of the others'.
-        longest: the longer side of Faster R-CNN's input at most, px; None: 5/3 of the shorter.
-        mean, std: of the images' three channels, for values from 0 to 1.
+        image_size: the side of the input, px; Faster R-CNN's shorter one.
+        longest: Faster R-CNN's longer side at most, px; None: 5/3 of the shorter.
+        mean, std: of the images' channels.
 
     Raises UserError where the detector does not stand on the backbone, and ValueError where a gate
     does not fit its channels.
@@ -60,10 +56,10 @@ def build_detector(
 
 @torch.no_grad()
 def initialise_detector(model: nn.Module, seed: int) -> None:
-    """Initialise every weight from a stream of its own, as `initialise` does.
+    """Initialise the backbone as the classification network of that seed, and the new layers.
 
-    The backbone starts as the classification network of that seed, the new layers as in their
-    papers; StairNet's, of which its paper does not say, and the gates as in the backbone.
+    Those start as in their papers; the gates, and StairNet's, of which its paper does not say, as
+    the backbone's.
     """
     initialise(model, seed)
     initialise(model.trunk, seed)  # type: ignore[arg-type]

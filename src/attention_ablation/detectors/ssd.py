@@ -1,36 +1,99 @@
 """SSD (Liu et al. 2016) on torchvision's class: matching, losses and suppression are its own."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import ssd
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import RATIOS, SingleShotLayout, single_shot
-from attention_ablation.detectors.sources import Sources
-from attention_ablation.detectors.trunk import OnTrunk, Transform
+from attention_ablation.detectors.record import LAYOUTS, Detector, SingleShotLayout, source_channels
+from attention_ablation.detectors.trunk import OnTrunk, Transform, build_trunk
 from attention_ablation.gates.build import build_gate
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import stream
 from attention_ablation.networks.record import Backbone
 
 STEPS_AT = 300  # the image size, in px, that the published distances of the cells are for
+# Aspect ratios beside 1 on each of the six maps. Each ratio gives a wide and a tall box, and 1
+# gives two sizes: 6, 6, 6, 6, 4 and 4 boxes a cell.
+RATIOS = [[2, 3]] * 4 + [[2]] * 2
+
+
+class L2Norm(nn.Module):
+    """Scale every position's channels to a learned length, 20 at first (Liu et al. 2016, 3.1)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), 20.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1) * self.scale[:, None, None]
+
+
+class Extra(nn.Module):
+    """A 1x1 and a 3x3 convolution that halve a map (stride 2) or take its border off (stride 1).
+
+    A smaller map than 3 px, of a small image, is padded to 3 px before its border is taken off.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, hidden, 1)
+        self.conv2 = nn.Conv2d(hidden, outputs, 3, stride=stride, padding=stride // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv1(x))
+        if self.conv2.padding == (0, 0):
+            missing = [max(0, 3 - size) for size in (x.shape[3], x.shape[2])]
+            if any(missing):
+                x = F.pad(x, [part for m in missing for part in (m // 2, m - m // 2)])
+        return F.relu(self.conv2(x))
+
+
+class Sources(nn.Module):
+    """The backbone's two maps and four extra ones, the finest first (Liu et al. 2016, 2.1).
+
+    Shape: (N, 3, H, W) -> six of (N, channels[i], H_i, W_i); at 300 px their sides are 38, 19, 10,
+    5, 3, 1 on VGG16 and 19, 10, 5, 3, 2, 1 on MobileNet.
+    """
+
+    def __init__(self, detector: Detector, backbone: Backbone) -> None:
+        super().__init__()
+        shape = LAYOUTS[backbone.network.family]
+        self.taps = backbone.network.taps(backbone.width)
+        self.channels = source_channels(detector, backbone)
+        self.trunk = build_trunk(backbone, Attention())
+        pairs = pairwise(self.channels[1:])
+        self.rescale = L2Norm(self.channels[0]) if shape.rescale else nn.Identity()
+        self.extras = nn.ModuleList(
+            Extra(inputs, int(hidden * detector.width), outputs, stride)
+            for (inputs, outputs), (hidden, _, stride) in zip(pairs, shape.extras, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for name, layer in self.trunk["features"].named_children():
+            x = layer(x)
+            if name in self.taps:
+                maps.append(x)
+        maps[0] = self.rescale(maps[0])
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return maps
 
 
 class DefaultBoxes(DefaultBoxGenerator):  # type: ignore[misc]
-    """torchvision's default boxes, made once for a size of maps and in full precision.
-
-    Every box is a share of the image, whatever its size.
-    """
+    """torchvision's default boxes, made once for a size of maps and in full precision."""
 
     def __init__(self, shape: SingleShotLayout, image_size: int) -> None:
         steps = list(shape.steps) if shape.steps and image_size == STEPS_AT else None
-        ratios = [list(on_map) for on_map in RATIOS]
-        super().__init__(ratios, scales=list(shape.scales), steps=steps)
+        super().__init__(RATIOS, scales=list(shape.scales), steps=steps)
         self._made: dict[object, Tensor] = {}
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
@@ -45,25 +108,18 @@ class DefaultBoxes(DefaultBoxGenerator):  # type: ignore[misc]
 
 
 class Heads(nn.Module):
-    """The class and the box convolution of every map, with `boxes[i]` boxes a cell of map i.
+    """The class and the box convolution of every map, with `boxes[i]` boxes a cell of map i."""
 
-    `classes` has the background among them.
-    """
-
-    def __init__(
-        self, channels: Sequence[int], boxes: Sequence[int], classes: int, kernel: int
-    ) -> None:
+    def __init__(self, channels: list[int], boxes: list[int], classes: int, kernel: int) -> None:
         super().__init__()
-
-        def convolutions(outputs: int) -> nn.ModuleList:
-            return nn.ModuleList(
+        self.classes = classes
+        self.classification, self.regression = (
+            nn.ModuleList(
                 nn.Conv2d(c, n * outputs, kernel, padding=kernel // 2)
                 for c, n in zip(channels, boxes, strict=True)
             )
-
-        self.classes = classes
-        self.classification = convolutions(classes)
-        self.regression = convolutions(4)
+            for outputs in (classes, 4)
+        )
 
     def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
         """Return (N, boxes, classes) logits and (N, boxes, 4) offsets, cell by cell of each map."""
@@ -97,59 +153,44 @@ class GatedSources(nn.Module):
 
 
 class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
-    """A detector that classifies default boxes on six maps: SSD, and StairNet with other maps.
+    """A detector that classifies default boxes on the six maps of SSD's or StairNet's `features`.
 
     Losses in training are 'bbox_regression' and 'classification', each over the number of matched
     default boxes. `mean_matches` returns the mean of that number over the processes that share a
-    batch; the mean of their losses is then the loss of the whole batch. Matching at IoU 0.5, three
-    hardest negatives for each match, offsets over the variances 0.1 and 0.2, suppression at IoU
-    0.45 and at most 200 detections: torchvision's defaults are the paper's. An image without a box
-    is all background; it has no hard negatives.
-
-    Args:
-        features: a module with `sources` that returns six maps of `channels` channels.
-        backbone: whose layout the maps have.
-        classes: without the background.
-        transform: to the size of the images, a square.
+    batch; the mean of their losses is then the loss of the whole batch. torchvision's defaults are
+    the paper's. An image without a box has no hard negatives.
     """
 
     def __init__(
-        self, features: nn.Module, backbone: Backbone, classes: int, transform: Transform
+        self, features: Any, backbone: Backbone, classes: int, transform: Transform
     ) -> None:
-        shape = single_shot(backbone)
-        size = transform.fixed_size
-        boxes = DefaultBoxes(shape, size[0])
-        channels, counts = features.channels, boxes.num_anchors_per_location()
-        heads = Heads(channels, counts, classes + 1, shape.kernel)  # type: ignore[arg-type]
-        super().__init__(features, boxes, size, classes + 1, head=heads)
+        shape = LAYOUTS[backbone.network.family]
+        boxes = DefaultBoxes(shape, transform.max_size)
+        counts = boxes.num_anchors_per_location()
+        heads = Heads(features.channels, counts, classes + 1, shape.kernel)
+        super().__init__(features, boxes, transform.fixed_size, classes + 1, head=heads)
         self.mean_matches: Callable[[Tensor], Tensor] = lambda matches: matches
         self.transform = transform
 
     def compute_loss(
-        self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
+        self, targets: Any, head_outputs: Any, anchors: list[Tensor], matches: list[Tensor]
     ) -> dict[str, Tensor]:
         """Return torchvision's losses, which are over this process's own matches, over the mean."""
-        losses = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
-        own = (torch.stack(matched_idxs) >= 0).sum().float()
+        losses = super().compute_loss(targets, head_outputs, anchors, matches)
+        own = (torch.stack(matches) >= 0).sum().float()
         mean = self.mean_matches(own)
         share = own / torch.where(mean > 0, mean, 1)
         return {name: loss * share for name, loss in losses.items()}
 
     @property
-    def trunk(self) -> nn.Module:  # type: ignore[override]
-        sources: Sources = self.backbone.sources
-        return sources.trunk
+    def trunk(self) -> Any:
+        return self.backbone.sources.trunk
 
     def initialise_heads(self, seed: int) -> None:
         """Initialise the heads and the extra maps: Xavier uniform, as in Liu et al. 2016."""
+        new = ("head.", "backbone.sources.extras.")
         for name, module in self.named_modules():
             if isinstance(module, nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, generator=stream(seed, name))
-            elif isinstance(module, nn.Conv2d) and name.startswith(
-                ("head.", "backbone.sources.extras.")
-            ):
+            elif isinstance(module, nn.Conv2d) and name.startswith(new):
                 nn.init.xavier_uniform_(module.weight, generator=stream(seed, name))

@@ -1,6 +1,7 @@
 """What every detector has: a classification network's trunk, its weights, and batches of images."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,10 @@ from attention_ablation.networks.record import Backbone
 class OnTrunk:
     """A detector's way to the weights of the classification network that it stands on."""
 
-    trunk: nn.Module
+    trunk: Any
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """Copy a classification network's weights and statistics; its classifier's are left out.
-
-        Raises UserError where weights are missing, unknown or of another shape, naming them.
-        """
+        """Copy a classification network's state but for its classifier's; see `load_weights`."""
         where = "the detector's backbone, a classification run's of the same attention and width"
         given = {k: value for k, value in state.items() if k.split(".")[0] not in CLASSIFIERS}
         load_weights(self.trunk, given, where)
@@ -34,25 +32,14 @@ def build_trunk(backbone: Backbone, attention: Attention) -> nn.ModuleDict:
 
 
 class Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """Normalise, resize and batch images, in the memory layout in which convolutions are fastest.
+    """Normalise, resize and batch images, in the memory layout of the fastest convolutions."""
 
-    An image that has the right size already is not resampled, which would only copy it.
-    """
-
-    def resize(
-        self, image: Tensor, target: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Return the image and its boxes at the network's size. Shape: (3, H, W), (n, 4) px."""
-        height, width = image.shape[-2:]
-        if self.fixed_size is not None:
-            fits = (width, height) == tuple(self.fixed_size)
-        else:
-            shorter, longer = sorted((height, width))
-            fits = shorter == self.min_size[0] and longer <= self.max_size
-        if fits:
-            return image, target
-        resized: tuple[Tensor, dict[str, Tensor] | None] = super().resize(image, target)
-        return resized
+    def resize(self, image: Tensor, target: Any = None) -> Any:
+        """Return the image at the network's size, and its boxes with that `size`, (H, W) px."""
+        shorter, longer = sorted(image.shape[-2:])  # resampling the right size would only copy
+        if shorter != self.min_size[0] or longer > self.max_size:
+            image, target = super().resize(image, target)
+        return image, target and {**target, "size": image.shape[-2:]}
 
     def batch_images(self, images: list[Tensor], size_divisible: int = 1) -> Tensor:
         """Return images of one shape as one batch, none padded: (N, 3, H, W)."""

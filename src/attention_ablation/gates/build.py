@@ -1,8 +1,8 @@
 """From a study's gate to a module: CBAM's, or of a class in a file of the package or a user."""
 
-import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -13,21 +13,17 @@ from torch import Tensor, nn
 
 from attention_ablation.base.errors import UserError, brief
 from attention_ablation.gates.cbam import build_cbam
-from attention_ablation.gates.modules import read_module
-from attention_ablation.gates.record import Attention
+from attention_ablation.gates.record import Attention, read_module
 from attention_ablation.gates.source import Channels, Place, builtin_gates
 
 Maps = Tensor | list[Tensor]
 
 
 class FileGate(nn.Module):
-    """A gate made by a class in a file, its output held to the shape and dtype of its input.
+    """A gate made by a class in a file: (N, C, H, W), or a list that ends with it -> (N, C, H, W).
 
-    An attention map alone, (N, C, 1, 1), would be broadcast by the addition that follows in a
-    residual block, and the network would train as another one than was meant; and a map of single
-    precision under autocast would make all maps that follow single precision.
-
-    Shape: (N, C, H, W), or a list that ends with it -> (N, C, H, W).
+    Its output must have the shape and dtype of its input: a residual block would broadcast an
+    attention map alone, and single precision under autocast would spread to all that follows.
     """
 
     def __init__(self, attention: Attention, channels: Channels) -> None:
@@ -37,11 +33,7 @@ class FileGate(nn.Module):
         self.gate = self._make()
 
     def restart(self, stream: int) -> None:
-        """Make the gate anew on the CPU, its initial weights drawn from a stream of their own.
-
-        They are those that its constructor gives it: what the authors' code does to convolutions
-        and linear layers is for the gates of the paper.
-        """
+        """Make the gate anew on the CPU, its constructor drawing from a stream of its own."""
         # The stream of the training, from which dropout draws, stays where it was.
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would set the generators of GPUs as well.
@@ -68,7 +60,7 @@ class FileGate(nn.Module):
         options, channels = self.attention.options or {}, self.channels
         made = load_class(self.attention)
         try:
-            return made(list(channels) if isinstance(channels, list) else channels, **options)
+            return made(deepcopy(channels), **options)
         except (Exception, SystemExit) as error:
             given = "".join(f", {key}={value!r}" for key, value in options.items())
             raise UserError(
@@ -107,9 +99,6 @@ def build_gate(attention: Attention, channels: Channels) -> nn.Module:
 def load_class(attention: Attention) -> type[nn.Module]:
     """Return the class of a gate, its file run; a user's path counts from the working folder.
 
-    What runs is what was hashed: Python's import would take bytecode that it kept of an earlier
-    version, where size and second of both agree.
-
     Raises UserError where the file cannot be read or run, is not the one with the hash, or has no
     such module class.
     """
@@ -117,17 +106,18 @@ def load_class(attention: Attention) -> type[nn.Module]:
         module = import_module(f"{__package__}.{attention.gate}")
         own: type[nn.Module] = getattr(module, builtin_gates()[attention.gate].name)
         return own
-    path = Path(str(attention.module_file))
-    source = read_module(attention, path, attention.module)
-    namespace = ModuleType(f"{path.stem}_{hashlib.sha256(source).hexdigest()[:10]}")
+    file, _, name = str(attention.module).partition(":")
+    path = Path(file)
+    source, digest = read_module(attention, path, attention.module)
+    namespace = ModuleType(f"{path.stem}_{digest[:10]}")
     namespace.__file__ = str(path)
     sys.modules[namespace.__name__] = namespace  # dataclasses and torch.compile look it up
-    try:
+    try:  # not imported: that might take an earlier version's bytecode
         exec(compile(source, path, "exec"), namespace.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[namespace.__name__]
         raise UserError(f"{path}: it does not run: {brief(error)}") from error
-    found = vars(namespace).get(str(attention.module_class))
+    found = vars(namespace).get(name)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise UserError(
             f"{attention.module}: expected a class derived from torch.nn.Module, got {found!r}."

@@ -1,7 +1,6 @@
 """CBAM (Woo et al. 2018): channel attention, spatial attention, and their arrangements.
 
-With the average pooling alone the channel attention is the squeeze-and-excitation gate (Hu et al.
-2018).
+Channel attention with average pooling alone is squeeze-and-excitation (Hu et al. 2018).
 """
 
 import torch
@@ -15,16 +14,13 @@ POOLS = {
     # gradient takes four passes over the map.
     "max": lambda x: x.flatten(2).max(dim=2).values,
 }
-# The authors' code sets this momentum for the BatchNorm that follows the spatial convolution.
-NORM_MOMENTUM = 0.01
+NORM_MOMENTUM = 0.01  # of the BatchNorm after the spatial convolution, in the authors' code
 
 
 class ChannelAttention(nn.Module):
     """Raw channel attention (eq. 2): sum over the pools p of MLP(p(F)), before the sigmoid.
 
-    `MLP = Linear(C, C/r), ReLU, Linear(C/r, C)`, with biases, is shared by the pools. Its hidden
-    layer has round(C / r) units: the paper's MobileNet counts need the rounding.
-
+    The hidden layer has round(C / r) units: the paper's MobileNet counts need the rounding.
     Shape: (N, C, H, W) -> (N, C, 1, 1). Raises ValueError for a reduction above the channels.
     """
 
@@ -56,25 +52,16 @@ class ChannelPool(nn.Module):
 class SpatialAttention(nn.Module):
     """Raw spatial attention (eq. 3): BN(conv_kxk(descriptor(F))), before the sigmoid.
 
-    The convolution has no bias. The BatchNorm is in the authors' code and not in the paper's
-    formula; its weight starts at 0, so that the gate starts as the constant 0.5.
-
-    Args:
-        channels: C.
-        descriptor: 'pool' (maximum and mean over the channels) or 'conv1x1' (learned, Table 2; of
-            what follows it the paper says nothing: BatchNorm, as after every other convolution).
-        kernel: k, odd.
-        norm: False leaves the BatchNorm out, as in the paper's formula.
-
-    Shape: (N, C, H, W) -> (N, 1, H, W). Raises ValueError for an even kernel.
+    The BatchNorm (`norm`) is in the authors' code and not in the paper's formula; its weight starts
+    at 0, so that the gate starts as the constant 0.5. The descriptor is 'pool' or 'conv1x1'
+    (learned, Table 2), after which the paper says nothing: BatchNorm, as after every convolution.
+    Shape: (N, C, H, W) -> (N, 1, H, W).
     """
 
     def __init__(
         self, channels: int, *, descriptor: str = "pool", kernel: int = 7, norm: bool = True
     ) -> None:
         super().__init__()
-        if kernel % 2 == 0:
-            raise ValueError(f"expected an odd kernel so that the map keeps its size, got {kernel}")
         self.descriptor: nn.Module = ChannelPool()
         if descriptor == "conv1x1":
             self.descriptor = nn.Sequential(
@@ -101,17 +88,13 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weights: Tensor = self.attention(x).sigmoid()
-        # In this order the product keeps the memory layout of x. Autocast makes the sum over pools,
-        # and so the weights, single precision, which the product would hand on to all that follows.
+        # In this order the product keeps the memory layout of x. Autocast makes the sum over pools
+        # single precision, which the product would hand on to all that follows.
         return x * weights.to(x.dtype)
 
 
 class ParallelGate(nn.Module):
-    """Both attentions see F; one sigmoid normalises their sum: F -> sigmoid(Ac(F) + As(F)) * F.
-
-    The raw outputs, (N, C, 1, 1) and (N, 1, H, W), are broadcast to a 3-D map for each image
-    (section 4.1, 'Arrangement'). Shape: (N, C, H, W) -> the same.
-    """
+    """Both attentions see F: F -> sigmoid(Ac(F) + As(F)) * F (section 4.1, 'Arrangement')."""
 
     def __init__(self, channel: nn.Module, spatial: nn.Module) -> None:
         super().__init__()

@@ -1,14 +1,22 @@
 """A gate as a study names it: CBAM's parts and how they are arranged, or a class in a file."""
 
+import hashlib
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.model import Model
-from attention_ablation.gates.source import Place, with_defaults
+from attention_ablation.gates.source import Place, declared, with_defaults
+
+# What is filled in beside a key that is given.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "pooling": {"reduction": 16},
+    "descriptor": {"kernel": 7, "norm": True},
+    "module": {"options": {}},
+}
 
 
 class Attention(Model):
@@ -89,15 +97,9 @@ class Attention(Model):
         if not isinstance(given, dict):
             return given
         given = {key: value for key, value in given.items() if value is not None}
-        defaults: dict[str, Any] = {}
-        if "pooling" in given:
-            defaults |= {"reduction": 16}
-        if "descriptor" in given:
-            defaults |= {"kernel": 7, "norm": True}
+        defaults = {k: v for key in given for k, v in DEFAULTS.get(key, {}).items()}
         if "pooling" in given and "descriptor" in given:
-            defaults |= {"arrangement": "channel-first"}
-        if "module" in given:
-            defaults |= {"options": {}}
+            defaults["arrangement"] = "channel-first"
         gate, options = given.get("gate"), given.get("options", {})
         if isinstance(gate, str) and isinstance(options, dict):
             try:
@@ -122,24 +124,21 @@ class Attention(Model):
             if getattr(self, key) is not None and not present:
                 raise ValueError(f"'{key}' has no meaning without {needed}; remove it")
         beside = "module" if self.module else "gate"
-        for key in ("pooling", "descriptor", *(["gate"] if self.module else [])):
-            if named and getattr(self, key):
+        for key in ("pooling", "descriptor", "gate"):
+            if named and key != beside and getattr(self, key):
                 raise ValueError(
                     f"'{key}' has no meaning beside {beside}, a gate by itself; remove it"
                 )
         return self
 
     def reduced(self, reduction: int | None) -> Self:
-        """Return the gate with a tier's reduction, where it has one to replace.
-
-        A user's own options stay as they are.
-        """
+        """Return the gate with a tier's reduction, where it has one that is not a user's own."""
         if reduction is None or self.ratio is None:
             return self
-        if self.gate:
-            options = {**(self.options or {}), "reduction": reduction}
-            return self.model_copy(update={"options": options})
-        return self.model_copy(update={"reduction": reduction})
+        options = {**(self.options or {}), "reduction": reduction}
+        return self.model_copy(
+            update={"options": options} if self.gate else {"reduction": reduction}
+        )
 
     @property
     def ratio(self) -> int | None:
@@ -154,7 +153,7 @@ class Attention(Model):
 
     @property
     def source(self) -> str | None:
-        """What names a class in a file, of whose inside the plan knows nothing."""
+        """What names a class in a file, of the package or a user."""
         return self.module or self.gate
 
     @property
@@ -163,18 +162,47 @@ class Attention(Model):
         return self.module.partition(":")[0] if self.module else None
 
     @property
-    def module_class(self) -> str | None:
-        """The class of a user's own gate."""
-        return self.module.partition(":")[2] if self.module else None
-
-    @property
     def slug(self) -> str:
         """A short name derived from the gate itself, in the manner of the paper's row labels."""
         if self.source:
-            return (self.module_class or self.source).lower()
+            return self.source.rpartition(":")[2].lower()
         channel = {None: "", "avg&max": "channel", "avg": "se", "max": "channel-max"}[self.pooling]
         spatial = f"spatial-{self.descriptor}-k{self.kernel}" if self.descriptor else ""
         parts = [part for part in (channel, spatial) if part]
         if self.arrangement == "spatial-first":
             parts.reverse()
         return ("-parallel-" if self.arrangement == "parallel" else "+").join(parts) or "none"
+
+
+def seal(attention: Attention, root: Path, where: object) -> Attention:
+    """Return a user's gate with its place and the hash of its file below `root`, which is not run.
+
+    Raises UserError where there is no such file or class, the class does not take the options, or
+    the file is not the one whose hash is given.
+    """
+    if attention.module is None:
+        return attention
+    file, _, name = attention.module.partition(":")
+    source, digest = read_module(attention, root / file, where)
+    found = declared(source, name, root / file)
+    place = found.recorded_place(attention.options or {}, attention.place, where)
+    return attention.model_copy(update={"module_sha256": digest, "place": place})
+
+
+def read_module(attention: Attention, path: Path, where: object) -> tuple[bytes, str]:
+    """Return a file's content and SHA-256. Raises UserError if it cannot be read or was changed."""
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{where}: expected the gate's class in {path}, which cannot be read: "
+            f"{error.strerror}. Its path counts from the project's folder, where workflow/ is."
+        ) from None
+    expected, digest = attention.module_sha256, hashlib.sha256(source).hexdigest()
+    if expected not in (None, digest):
+        raise UserError(
+            f"{where}: expected {attention.module_file} with the SHA-256 {expected[:10]}..., got "
+            f"{digest[:10]}...; it was changed since. Plan the run again, which makes it another "
+            "run, or put the file back as it was."
+        )
+    return source, digest

@@ -21,26 +21,25 @@ PLACES: tuple[Place, ...] = get_args(Place)
 
 @dataclass(frozen=True)
 class Declared:
-    """A gate's class as its file declares it.
-
-    Args:
-        name: of the class.
-        place: its class attribute `place`.
-        options: what it is made with beside the channels, with its default, `...` where that is
-            computed or there is none; None: not known.
-        required: the options without a default.
-    """
+    """A gate's class as its file declares it."""
 
     name: str
     place: Place = "block-end"
+    # What it is made with beside the channels, with its default, `...` where that is computed or
+    # there is none; None: not known.
     options: Mapping[str, Any] | None = None
-    required: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()  # the options without a default
 
-    def check(self, options: Mapping[str, Any], place: str | None, where: object) -> None:
-        """Raise UserError for options that the class does not take, or another place than its."""
-        for option in options if self.options is not None else ():
-            if option not in self.options:  # type: ignore[operator]
-                raise unknown("option", option, self.options or (), where)
+    def recorded_place(
+        self, options: Mapping[str, Any], place: str | None, where: object
+    ) -> Place | None:
+        """Return its place as a record has it.
+
+        Raises UserError for options that the class does not take, or another place than its.
+        """
+        for option in options:
+            if self.options is not None and option not in self.options:
+                raise unknown("option", option, self.options, where)
         if missing := [option for option in self.required if option not in options]:
             raise UserError(f"{where}: {self.name} needs the option '{missing[0]}'; add it.")
         if place not in (None, self.place):
@@ -48,6 +47,7 @@ class Declared:
                 f"{where}: expected the place '{self.place}', which {self.name} declares, got "
                 f"'{place}'; leave it out."
             )
+        return None if self.place == "block-end" else self.place
 
 
 def declared(source: bytes, name: str, path: object) -> Declared:
@@ -82,18 +82,17 @@ def builtin_gates() -> dict[str, Declared]:
 
 
 def with_defaults(gate: str, options: Mapping[str, Any], place: str | None) -> dict[str, Any]:
-    """Return the options and the place of a gate of the package, the defaults filled in.
+    """Return the options of a gate of the package, defaults filled in, and its place.
 
-    Raises UserError for an unknown gate, and as `Declared.check`.
+    Raises UserError for an unknown gate, and as `Declared.recorded_place`.
     """
     if gate not in builtin_gates():
         raise unknown("gate", gate, builtin_gates(), "gates")
     found = builtin_gates()[gate]
-    found.check(options, place, gate)
+    place = found.recorded_place(options, place, gate)
     known = {name: value for name, value in (found.options or {}).items() if value is not ...}
     # By way of JSON, which has lists for tuples, as the run's file gives them back.
-    filled = json.loads(json.dumps({**known, **options}))
-    return {"options": filled, "place": None if found.place == "block-end" else found.place}
+    return {"options": json.loads(json.dumps({**known, **options})), "place": place}
 
 
 def _classes(source: bytes, path: object) -> dict[str, ast.ClassDef]:

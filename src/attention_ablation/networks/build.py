@@ -16,18 +16,16 @@ SHORTCUT = ".downsample.0"
 
 
 def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
-    """Return the network, its weights not yet initialised in the authors' way.
+    """Return the network, not yet initialised: (N, 3, H, W) -> (N, classes).
 
-    Its `stages` are the modules with feature maps, by name. Shape: (N, 3, H, W) -> (N, classes).
-    Build it under `torch.device("meta")` to count it.
-
-    Raises ValueError where a gate does not fit the backbone's channels or has no place in it.
+    Its `stages` are the modules with feature maps, by name. Raises ValueError where a gate does not
+    fit the backbone's channels or has no place in it.
     """
     network = backbone.network
     places = network.places(backbone.width)
     if attention != Attention() and attention.position not in places:
         raise ValueError(f"expected no attention in {backbone.name}, got '{attention.slug}'")
-    model = network.build(backbone, Gates(attention, places), classes)
+    model: nn.Module = network.build(backbone, Gates(attention, places), classes)
     # What Grad-CAM may explain; not a part of its state.
     model.stages = {name: model.get_submodule(name) for name in network.stages}  # type: ignore[assignment]
     return model
@@ -40,18 +38,17 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
     Convolutions: Kaiming normal, fan-out, but for those of shortcuts: the authors do so where a
     name has 'conv' in it, and a shortcut's is 'downsample.0'. These, and the linear layers of
     gates: Kaiming uniform with slope sqrt(5), torch's default. The classifier: Kaiming normal,
-    fan-in. BatchNorm keeps the 1 (the spatial gate's the 0) it was made with;
-    `zero_init_residual` starts the last one of every residual block at 0. Biases: 0.
+    fan-in. Biases: 0. BatchNorm stays as it was made; `zero_init_residual` starts the last one of
+    every residual block at 0. A gate of a class in a file keeps what its constructor gives it.
 
-    A weight's stream depends on the seed and on its name only, so two networks of one seed start
-    equal wherever their shapes agree, and their difference is the module's. A gate of a
-    class in a file keeps what its constructor gives it, drawn from such a stream.
+    A stream depends on the seed and the weight's name only: two networks of one seed start equal
+    wherever their shapes agree.
     """
     gates = {name: part for name, part in model.named_modules() if isinstance(part, FileGate)}
     for name, gate in gates.items():
         gate.restart(stream(seed, name).initial_seed())
-    theirs = {part for gate in gates.values() for part in gate.modules()}
-    for name, module in model.named_modules(theirs):  # all others
+    in_gates = {part for gate in gates.values() for part in gate.modules()}
+    for name, module in model.named_modules(in_gates):  # all others
         generator = stream(seed, name)
         if isinstance(module, nn.Conv2d) and not name.endswith(SHORTCUT):
             nn.init.kaiming_normal_(

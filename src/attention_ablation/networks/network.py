@@ -1,18 +1,11 @@
 """What a family says of each of its networks; planning and building read the same."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 from attention_ablation.gates.source import Channels, Place
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from attention_ablation.gates.build import Gates
-    from attention_ablation.networks.record import Backbone
 
 # The channels of every gate at each place; a gate inside a block gets a list of maps.
 Places = Mapping[Place, Sequence[Channels]]
@@ -25,7 +18,7 @@ class Network(ABC):
     last layer is called 'fc' or 'classifier', so that a detector and the initialisation find it.
     """
 
-    # What a detector's layout, and whoever else needs more than this class says, goes by.
+    # What a detector's layout goes by.
     family: ClassVar[str]
     # Of a backbone's keys 'norm' and 'stem' those that it takes.
     keys: ClassVar[frozenset[str]] = frozenset()
@@ -48,20 +41,29 @@ class Network(ABC):
         """Return the channels of every gate at each place that it has."""
 
     @abstractmethod
-    def build(self, backbone: Backbone, gates: Gates, classes: int) -> nn.Module:
-        """Return the network with the modules of `gates.at(place)` at each of its places.
+    def build(self, backbone: Any, gates: Any, classes: int) -> Any:
+        """Return the module, (N, 3, H, W) -> (N, classes), with `gates.at(place)` at its places.
 
-        Shape: (N, 3, H, W) -> (N, classes).
+        `gates` are `gates.build.Gates`, `backbone` is the `Backbone` that names the network.
         """
 
     def gated_channels(self, width: float, place: Place = "block-end") -> Sequence[Channels]:
         """Return the channels of every gate at a place; none where it has no such place."""
         return self.places(width).get(place, [])
 
-    def normalises(self, backbone: Backbone) -> bool:
+    def normalises(self, backbone: Any) -> bool:
         """Whether it has a BatchNorm."""
         return True
 
     def taps(self, width: float) -> dict[str, int]:
         """Return the children of `features` that a single-shot detector sees, with channels."""
         return {}
+
+
+def pooled(features: Any, channels: int, classes: int) -> Any:
+    """Return a network whose classifier is a linear layer on the mean of the last map."""
+    from torch import nn
+
+    ends = {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    classifier = nn.Linear(channels, classes)
+    return nn.Sequential(OrderedDict(features=features, **ends, classifier=classifier))

@@ -1,12 +1,11 @@
 """Published weights: read, their names translated to ours, and held to the network.
 
-Two namings are known: torchvision's, which our networks without a gate share, and that of the
-authors' CBAM code (github.com/Jongchan/attention-module), whose gate is `cbam`.
+Known are torchvision's names, which our networks without a gate share, and those of the authors'
+code (github.com/Jongchan/attention-module).
 """
 
 import hashlib
 import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +19,15 @@ from attention_ablation.base.errors import UserError, few
 
 State = dict[str, Tensor]
 TORCHVISION = "torchvision:"
-# Keys below which training scripts keep a network's state.
-WRAPPERS = ("state_dict", "model")
-# DataParallel's, in front of every name.
-PREFIX = "module."
+WRAPPERS = ("state_dict", "model")  # keys below which training scripts keep a network's state
 # The authors' names of a gate's parts, and ours.
 AUTHORS = {
-    r"\.cbam\.ChannelGate\.mlp\.1\.": ".gate.0.attention.mlp.0.",
-    r"\.cbam\.ChannelGate\.mlp\.3\.": ".gate.0.attention.mlp.2.",
-    r"\.cbam\.SpatialGate\.spatial\.conv\.": ".gate.1.attention.conv.",
-    r"\.cbam\.SpatialGate\.spatial\.bn\.": ".gate.1.attention.norm.",
+    ".cbam.ChannelGate.mlp.1.": ".gate.0.attention.mlp.0.",
+    ".cbam.ChannelGate.mlp.3.": ".gate.0.attention.mlp.2.",
+    ".cbam.SpatialGate.spatial.conv.": ".gate.1.attention.conv.",
+    ".cbam.SpatialGate.spatial.bn.": ".gate.1.attention.norm.",
 }
-# Counts batches where a BatchNorm has no momentum; torch before 0.4.1 did not save it.
-UNUSED = "num_batches_tracked"
+UNUSED = "num_batches_tracked"  # by our BatchNorms; torch before 0.4.1 did not save it
 
 
 @dataclass(frozen=True)
@@ -64,11 +59,8 @@ CBAM_RESNET50_SHAPES = {
 def read_weights(name: str) -> tuple[State, Published | None]:
     """Return weights in our names, and what is published for them where they are known.
 
-    Args:
-        name: a file (of a plain state or one in a wrapper), or torchvision's name of weights, such
-            as 'torchvision:ResNet50_Weights.IMAGENET1K_V1', which are downloaded once.
-
-    Raises UserError where there is no such file or name, or it holds no state of a network.
+    `name` is a file's or torchvision's, as 'torchvision:ResNet50_Weights.IMAGENET1K_V1', whose
+    weights are downloaded once. Raises UserError where there are none of a network.
     """
     if name.startswith(TORCHVISION):
         return _from_torchvision(name.removeprefix(TORCHVISION))
@@ -82,10 +74,7 @@ def read_weights(name: str) -> tuple[State, Published | None]:
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: object) -> None:
-    """Load weights into a network.
-
-    Raises UserError that names what is missing, left over or not of the network's shape.
-    """
+    """Load weights. Raises UserError that names what is missing, left over or of another shape."""
     expected = model.state_dict()
     faults = {
         "missing": [k for k in expected if k not in state and not k.endswith(UNUSED)],
@@ -103,24 +92,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: object) -
 
 
 def read_state(path: Path) -> State:
-    """Return a network's tensors by name, from a file of its state or one in a wrapper.
-
-    What else is in the file is not run. Raises UserError where it cannot be read or holds no state.
-    """
-    data = _read(path)
-    if isinstance(data, dict):
-        data = next((data[key] for key in WRAPPERS if isinstance(data.get(key), dict)), data)
-    if not isinstance(data, dict) or not all(isinstance(v, Tensor) for v in data.values()):
-        raise UserError(
-            f"{path}: expected a network's state, names with tensors, by itself or below "
-            f"{' or '.join(repr(key) for key in WRAPPERS)}; this file holds something else."
-        )
-    return {str(key).removeprefix(PREFIX): value for key, value in data.items()}
-
-
-def _read(path: Path) -> Any:
+    """Return a network's tensors by name. Raises UserError where a file holds no state."""
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        data = torch.load(path, weights_only=True, map_location="cpu")
     except OSError as error:
         raise UserError(f"{path}: it cannot be read: {error.strerror}.") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -129,13 +103,21 @@ def _read(path: Path) -> Any:
             f"{path}: expected tensors saved by torch.save, which are read without running what "
             f"else is in the file, got: {reason}"
         ) from None
+    if isinstance(data, dict):
+        data = next((data[key] for key in WRAPPERS if isinstance(data.get(key), dict)), data)
+    if not isinstance(data, dict) or not all(isinstance(v, Tensor) for v in data.values()):
+        raise UserError(
+            f"{path}: expected a network's state, names with tensors, by itself or below "
+            f"{' or '.join(repr(key) for key in WRAPPERS)}; this file holds something else."
+        )
+    # DataParallel puts 'module.' in front of every name.
+    return {str(key).removeprefix("module."): value for key, value in data.items()}
 
 
 def _ours(state: State) -> State:
-    names = {key: key for key in state}
     for theirs, ours in AUTHORS.items():
-        names = {key: re.sub(theirs, ours, name) for key, name in names.items()}
-    return {name: state[key] for key, name in names.items()}
+        state = {key.replace(theirs, ours): value for key, value in state.items()}
+    return state
 
 
 def _from_torchvision(name: str) -> tuple[State, Published]:
@@ -167,12 +149,11 @@ def _published(weights: Any) -> Published:
 
 
 def _recognised(path: Path) -> Published | None:
-    """Return what is published for a file of torchvision's, known by the digest in its name."""
+    # torchvision's files have the start of their digest in their names.
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     for name in list_models(include=["resnet*", "resnext*", "wide_resnet*"]):
         for weights in get_model_weights(name):
-            stem = str(weights.url).rsplit("/", 1)[-1].removesuffix(".pth")
-            if digest.startswith(stem.rsplit("-", 1)[-1]):
+            if digest.startswith(Path(weights.url).stem.rsplit("-", 1)[-1]):
                 return _published(weights)
     return None

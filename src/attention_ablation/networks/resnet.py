@@ -10,8 +10,7 @@ from attention_ablation.gates.build import Gates
 from attention_ablation.networks.families.resnet import ResNet
 from attention_ablation.networks.record import Backbone
 
-# The stem keeps its channels when the stages are widened (WideResNet18, Table 4).
-STEM_CHANNELS = 64
+STEM_CHANNELS = 64  # also where the stages are widened (WideResNet18, Table 4)
 
 
 class Block(nn.Module):
@@ -24,9 +23,8 @@ class Block(nn.Module):
     downsample: nn.Module | None
 
     @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        norm: nn.BatchNorm2d = getattr(self, f"bn{self.convolutions}")
-        return norm
+    def last_norm(self) -> Any:
+        return getattr(self, f"bn{self.convolutions}")
 
     def added(self, x: Tensor) -> Tensor:
         """Return the gated map with the shortcut added, before the last ReLU."""
@@ -37,9 +35,8 @@ class Block(nn.Module):
         gated: Tensor = self.gate(maps[1:] if self.inside else maps[-1])
         return gated + (x if self.downsample is None else self.downsample(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.added(x))
-        return out
+    def forward(self, x: Tensor) -> Any:
+        return self.relu(self.added(x))
 
 
 class BasicBlock(Block, resnet.BasicBlock):  # type: ignore[misc]
@@ -67,18 +64,7 @@ class GatedStage(nn.Sequential):
 
 
 class GatedResNet(resnet.ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with widened stages, a scaled stem and gates.
-
-    Args:
-        network: depths, block type, groups and widening of the stages.
-        backbone: width is a factor on all channels, the stem's too; stride 'v1' strides in a
-            bottleneck's first 1x1 convolution, 'v1.5' in its 3x3; stem 'cifar' starts with a 3x3
-            convolution of stride 1 and does not pool after it.
-        gates: at the end of every block or inside it, over every stage or at its end.
-        classes: outputs.
-
-    Shape: (N, 3, H, W) -> (N, classes).
-    """
+    """torchvision's ResNet with the backbone's width, stride and stem, and gates at any place."""
 
     def __init__(self, network: ResNet, backbone: Backbone, gates: Gates, classes: int) -> None:
         # Set before torchvision's constructor, which calls `_make_layer` below.
@@ -98,32 +84,23 @@ class GatedResNet(resnet.ResNet):  # type: ignore[misc]
             self.maxpool = nn.Identity()
         self.bn1 = nn.BatchNorm2d(self._stem)
         blocks: list[Any] = [m for m in self.modules() if isinstance(m, Block)]
-        inside = gates.attention.position == "inside-block"
-        ends = gates.at("inside-block" if inside else "block-end")
+        place = gates.attention.position
+        inside = place == "inside-block"
+        ends = gates.at(place if inside else "block-end")
         for block, gate in zip(blocks, ends, strict=True):
             block.gate, block.inside = gate, inside
             if network.bottleneck and backbone.stride == "v1":
                 block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-        self._add_stages_gates(network, gates)
+        if place in ("over-stage", "stage-end"):
+            for name, gate in zip(network.stages, gates.at(place), strict=False):
+                if place == "over-stage":
+                    setattr(self, name, GatedStage(*getattr(self, name)))
+                getattr(self, name).add_module("gate", gate)
         self.fc = nn.Linear(blocks[-1].last_norm.num_features, classes)
-
-    def _add_stages_gates(self, network: ResNet, gates: Gates) -> None:
-        place = gates.attention.position
-        if place not in ("over-stage", "stage-end"):
-            return
-        for name, gate in zip(network.stages, gates.at(place), strict=False):
-            stage = getattr(self, name)
-            if place == "over-stage":
-                stage = GatedStage(*stage)
-                setattr(self, name, stage)
-            stage.add_module("gate", gate)
 
     def _make_layer(
         self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False
-    ) -> nn.Sequential:
+    ) -> Any:
         if planes == STEM_CHANNELS:  # the first stage
             self.inplanes = self._stem
-        layer: nn.Sequential = super()._make_layer(
-            block, next(self._planes), blocks, stride, dilate
-        )
-        return layer
+        return super()._make_layer(block, next(self._planes), blocks, stride, dilate)

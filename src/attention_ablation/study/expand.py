@@ -8,8 +8,7 @@ from typing import Any
 
 from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.model import Model
-from attention_ablation.detectors.record import Detector, DetectorSize
-from attention_ablation.detectors.shapes import check_fit, gates_in_backbone
+from attention_ablation.detectors.record import Detector, DetectorSize, check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone, BackboneSize
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec

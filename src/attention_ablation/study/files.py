@@ -11,9 +11,8 @@ from attention_ablation.base.errors import UserError, invalid, shortened, unknow
 from attention_ablation.base.io import read_csv
 from attention_ablation.base.model import Model
 from attention_ablation.base.yaml import read_yaml
-from attention_ablation.detectors.record import Detector
-from attention_ablation.detectors.shapes import check_fit
-from attention_ablation.gates.modules import seal
+from attention_ablation.detectors.record import Detector, check_fit
+from attention_ablation.gates.record import seal
 from attention_ablation.networks.record import BACKBONES, Backbone
 from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
 from attention_ablation.study.config import Row, Study, StudyFile, Tier

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from attention_ablation.networks.network import Network, Places
+from attention_ablation.networks.network import Network, Places, pooled
 
 STEM = 32
 # Output channels and stride of the 13 depthwise separable blocks (Table 1).
@@ -16,7 +16,7 @@ BLOCKS = (
 
 @dataclass(frozen=True, kw_only=True)
 class MobileNet(Network):
-    """A stem and 13 depthwise separable blocks, 27 convolutions and as many gates.
+    """A stem and 13 depthwise separable blocks; a gate follows each of the 27 convolutions.
 
     The gates' number follows from the parameters in the paper's Table 5.
     """
@@ -25,7 +25,6 @@ class MobileNet(Network):
     keys = frozenset({"stem"})
     # The gates of the pointwise convolutions.
     stages = tuple(f"features.{2 * i}" for i in range(1, len(BLOCKS) + 1))
-    strides = tuple(stride for _, stride in BLOCKS)
     convolutions = 1 + 2 * len(BLOCKS)
 
     alpha: float = 1.0
@@ -47,9 +46,19 @@ class MobileNet(Network):
         return {f"{2 * block}": self.channels(width)[block] for block in (11, 13)}
 
     def build(self, backbone: Any, gates: Any, classes: int) -> Any:
-        from attention_ablation.networks.mobilenet import GatedMobileNet
+        from torch import nn
+        from torchvision.ops import Conv2dNormActivation
 
-        return GatedMobileNet(self, backbone, gates, classes)
+        ends = gates.at("block-end")
+        inputs, *blocks = self.channels(backbone.width)
+        stem = Conv2dNormActivation(3, inputs, stride=1 if backbone.stem == "cifar" else 2)
+        layers = [stem.append(next(ends))]
+        for outputs, (_, stride) in zip(blocks, BLOCKS, strict=True):
+            depthwise = Conv2dNormActivation(inputs, inputs, stride=stride, groups=inputs)
+            layers.append(depthwise.append(next(ends)))
+            layers.append(Conv2dNormActivation(inputs, outputs, 1).append(next(ends)))
+            inputs = outputs
+        return pooled(nn.Sequential(*layers), inputs, classes)
 
 
 NETWORKS = {"mobilenet": MobileNet(), "mobilenet-0.7": MobileNet(alpha=0.7)}

@@ -39,7 +39,10 @@ class ResNet(Network):
         return min(self.planes(width))
 
     def places(self, width: float) -> Places:
-        stages = [self._maps(planes) for planes in self.planes(width)]
+        stages = []  # the channels of a block's convolutions
+        for planes in self.planes(width):
+            inner = int(planes * self.width_per_group / 64) * self.groups
+            stages.append([inner, inner, 4 * planes] if self.bottleneck else [planes, planes])
         blocks = [*chain(*([maps] * n for maps, n in zip(stages, self.depths, strict=True)))]
         outputs = [maps[-1] for maps in stages]
         return {
@@ -48,13 +51,6 @@ class ResNet(Network):
             "over-stage": outputs,
             "stage-end": outputs[:-1],
         }
-
-    def _maps(self, planes: int) -> list[int]:
-        """Return the channels of a block's convolutions."""
-        if not self.bottleneck:
-            return [planes, planes]
-        inner = int(planes * self.width_per_group / 64) * self.groups
-        return [inner, inner, 4 * planes]
 
     def build(self, backbone: Any, gates: Any, classes: int) -> Any:
         from attention_ablation.networks.resnet import GatedResNet

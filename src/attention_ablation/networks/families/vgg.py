@@ -1,9 +1,10 @@
 """The reduced VGG16 that detectors stand on; Table 7 gives it no gate of its own."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from attention_ablation.networks.network import Network, Places
+from attention_ablation.networks.network import Network, Places, pooled
 
 # Channels of VGG16's convolutions, stage by stage (Simonyan and Zisserman 2015, Table 1, D), and
 # of the two that stand for its fully connected layers (Chen et al. 2015; Liu et al. 2016).
@@ -14,11 +15,18 @@ CONVOLUTIONS = {
     **{"conv5_1": 512, "conv5_2": 512, "conv5_3": 512},
     **{"conv6": 1024, "conv7": 1024},
 }
+# The pooling that follows a convolution. It rounds up, as in Caffe, which the published weights
+# come from: a 300 px image gives maps of 150, 75, 38 and 19 px. The fifth keeps the map's size, and
+# the dilation of conv6 makes good for it (Chen et al. 2015).
+POOLED = {"conv1_2": "pool1", "conv2_2": "pool2", "conv3_3": "pool3", "conv4_3": "pool4"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class VGG(Network):
-    """13 convolutions of VGG16, conv6 and conv7."""
+    """13 convolutions of VGG16, conv6 (3x3, dilated) and conv7 (1x1), without dropout.
+
+    Without the backbone's `norm` and without pretrained weights it hardly trains.
+    """
 
     family = "vgg"
     keys = frozenset({"norm"})
@@ -43,9 +51,23 @@ class VGG(Network):
         return {name: self.channels(width)[name] for name in ("conv4_3", "conv7")}
 
     def build(self, backbone: Any, gates: Any, classes: int) -> Any:
-        from attention_ablation.networks.vgg import ReducedVGG
+        from torch import nn
+        from torchvision.ops import Conv2dNormActivation
 
-        return ReducedVGG(self, backbone, classes)
+        norm = nn.BatchNorm2d if backbone.norm else None
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        inputs = 3
+        for name, outputs in self.channels(backbone.width).items():
+            kernel, dilation = 1 if name == "conv7" else 3, 6 if name == "conv6" else 1
+            layers[name] = Conv2dNormActivation(
+                inputs, outputs, kernel, dilation=dilation, norm_layer=norm
+            )
+            if name in POOLED:
+                layers[POOLED[name]] = nn.MaxPool2d(2, ceil_mode=True)
+            elif name == "conv5_3":
+                layers["pool5"] = nn.MaxPool2d(3, stride=1, padding=1)
+            inputs = outputs
+        return pooled(nn.Sequential(layers), inputs, classes)
 
 
 NETWORKS = {"vgg16": VGG()}
