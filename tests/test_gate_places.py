@@ -268,6 +268,8 @@ assert end.options == {"reduction": 4, "times": 1.0}, end
 assert end == Attention(gate="toy_end", options={"times": 1.0, "reduction": 4})
 assert Attention.model_validate_json(end.model_dump_json()) == end
 assert end.reduced(8).options["reduction"] == 8 and end.reduced(None) is end
+chosen = Attention(gate="toy_end", options={"reduction": 2})
+assert chosen.reduced(8) is chosen  # a tier replaces the default alone
 refused = []
 for entry in ({"gate": "toy_ends"}, {"gate": "toy_end", "options": {"tims": 2.0}},
               {"gate": "toy_end", "pooling": "avg"}):

@@ -124,6 +124,12 @@ def test_an_attention_map_alone_is_refused_and_not_broadcast(folder: Path) -> No
         ({"module": "../a.py:A"}, "expected a path from the project's folder"),
         ({"module": "a.py:A", "pooling": "avg"}, "'pooling' has no meaning beside module"),
         ({"module": "a.py:A", "kernel": 3}, "'kernel' has no meaning without descriptor"),
+        ({"module": "a.py:A", "reduction": 3}, "expected 'reduction' below 'options' of a module"),
+        ({"gate": "a", "dilation": 2}, "expected 'dilation' below 'options' of a gate; put it"),
+        (
+            {"gate": "build"},
+            "gates/build.py: expected one class whose __init__ begins with self, ch",
+        ),
         ({"pooling": "avg", "options": {}}, "'options' has no meaning without module"),
     ],
 )

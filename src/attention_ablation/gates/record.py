@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
@@ -9,7 +10,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.model import Model
-from attention_ablation.gates.source import Place, declared, with_defaults
+from attention_ablation.gates.source import Place, builtin_gates, declared, with_defaults
 
 # What is filled in beside a key that is given.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -97,6 +98,11 @@ class Attention(Model):
         if not isinstance(given, dict):
             return given
         given = {key: value for key, value in given.items() if value is not None}
+        named = "gate" if "gate" in given else "module"
+        fields = [name for name in cls.model_fields if name != "reduction"]
+        others = [key for key in given if not get_close_matches(key, fields, 1)]
+        if named in given and others:
+            raise ValueError(f"expected '{others[0]}' below 'options' of a {named}; put it there")
         defaults = {k: v for key in given for k, v in DEFAULTS.get(key, {}).items()}
         if "pooling" in given and "descriptor" in given:
             defaults["arrangement"] = "channel-first"
@@ -132,8 +138,11 @@ class Attention(Model):
         return self
 
     def reduced(self, reduction: int | None) -> Self:
-        """Return the gate with a tier's reduction, where it has one that is not a user's own."""
-        if reduction is None or self.ratio is None:
+        """Return the gate with a tier's reduction, in place of the default and of no other."""
+        default = DEFAULTS["pooling"]["reduction"]
+        if self.gate:
+            default = (builtin_gates()[self.gate].options or {}).get("reduction")
+        if reduction is None or self.ratio is None or self.ratio != default:
             return self
         options = {**(self.options or {}), "reduction": reduction}
         return self.model_copy(

@@ -65,7 +65,10 @@ def declared(source: bytes, name: str, path: object) -> Declared:
 
 @cache
 def builtin_gates() -> dict[str, Declared]:
-    """Return the gates of the package by name: the files here with one class made with channels."""
+    """Return the gates of the package by name: the files here with one class made with channels.
+
+    Of several it is the one that is called like its file.
+    """
     gates = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         classes = _classes(path.read_bytes(), path)
@@ -76,8 +79,9 @@ def builtin_gates() -> dict[str, Declared]:
             if isinstance(part, ast.FunctionDef) and part.name == "__init__"
             if ast.unparse(part.args).startswith("self, channels")
         ]
-        if len(made) == 1:
-            gates[path.stem] = _describe(made[0], classes, path)
+        called = [node for node in made if node.name.lower() == path.stem.replace("_", "")]
+        if len(called or made) == 1:
+            gates[path.stem] = _describe((called or made)[0], classes, path)
     return gates
 
 
@@ -87,6 +91,12 @@ def with_defaults(gate: str, options: Mapping[str, Any], place: str | None) -> d
     Raises UserError for an unknown gate, and as `Declared.recorded_place`.
     """
     if gate not in builtin_gates():
+        if (path := Path(__file__).with_name(f"{gate}.py")).is_file():
+            there = ", ".join(_classes(path.read_bytes(), path)) or "none"
+            raise UserError(
+                f"{path}: expected one class whose __init__ begins with self, channels; of several "
+                f"one that is called like the file. Its classes are: {there}."
+            )
         raise unknown("gate", gate, builtin_gates(), "gates")
     found = builtin_gates()[gate]
     place = found.recorded_place(options, place, gate)
