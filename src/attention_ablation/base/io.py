@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,17 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
 def write_json(path: Path, data: Any, *, durable: bool = False) -> None:
     """Write JSON for people, too; see `write_bytes`. Raises ValueError for NaN."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n", durable=durable)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays as a compressed `.npz`; see `write_bytes`."""
+    write_bytes(path, packed(arrays))
+
+
+def packed(arrays: Mapping[str, Any]) -> bytes:
+    """Return the content of a compressed `.npz`."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()

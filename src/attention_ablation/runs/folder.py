@@ -11,17 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, read_json, read_text, write_json, write_text
 from attention_ablation.runs.lock import read_lock
-from attention_ablation.runs.records import (
-    Failure,
-    GradCam,
-    Metrics,
-    Result,
-    check_history,
-    read_record,
-)
+from attention_ablation.runs.records import Failure, GradCam, Metrics, Result, read_record
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.files import parse
 
@@ -125,22 +120,16 @@ def restore(folder: Path) -> bool:
     History and metrics are written again from `result.json`. Where that is missing or damaged, it
     is written from them, if they agree. What a killed training left behind is removed.
     """
-    came_out = _came_out(folder)
-    if came_out:
-        finish(folder, *came_out)
-    return came_out is not None
-
-
-def _came_out(folder: Path) -> tuple[dict[str, Any], str] | None:
-    """Return metrics and history, of whichever files agree; None where none do."""
-    with suppress(UserError):
-        result = read_result(folder)
-        return read_json(folder / RESULT)["metrics"], result.history
-    with suppress(UserError):
-        history = read_text(folder / HISTORY)
-        check_history(history, read_record(folder / METRICS, Metrics))
-        return read_json(folder / METRICS), history
-    return None
+    try:
+        result = read_record(folder / RESULT, Result)
+    except UserError:
+        try:
+            metrics = read_record(folder / METRICS, Metrics)
+            result = Result(metrics=metrics, history=read_text(folder / HISTORY))
+        except (UserError, ValidationError):
+            return False
+    finish(folder, result.metrics.recorded, result.history)
+    return True
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -169,19 +158,6 @@ def _written(folder: Path) -> Outcome:
         metrics = found.metrics if isinstance(found, Result) else found
         return Outcome(metrics.status, metrics=metrics, file=name)
     return Outcome("missing")
-
-
-def read_result(folder: Path) -> Result:
-    """Return what a finished run came to.
-
-    Raises Missing, and UserError, in one line, where it is damaged or disagrees with itself.
-    """
-    result = read_record(folder / RESULT, Result)
-    try:
-        check_history(result.history, result.metrics)
-    except UserError as error:
-        raise UserError(f"{RESULT}: {error}") from None
-    return result
 
 
 def read_gradcam(folder: Path) -> GradCam | None:

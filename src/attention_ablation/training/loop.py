@@ -1,7 +1,7 @@
 """Optimiser, schedule, precision and progress around a task, as one state that can be resumed."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -141,7 +141,7 @@ class Loop:
             torch.cuda.synchronize(self.device)
         self.seconds = time.perf_counter() - start
 
-    def _evaluate(self, asked_to_stop: Callable[[], bool]) -> Mapping[str, float]:
+    def _evaluate(self, asked_to_stop: Callable[[], bool]) -> dict[str, float]:
         def stop() -> None:
             if asked_to_stop():
                 raise Stopped
