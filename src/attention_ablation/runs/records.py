@@ -1,15 +1,15 @@
-"""What the files of a run's folder hold, as records, and how they are read."""
+"""What the files of a run's folder hold, as records."""
 
 import csv
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.base.io import Missing, read_bytes, read_text
+from attention_ablation.base.io import read_bytes
 from attention_ablation.base.model import Fraction, Model, one_line
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -25,7 +25,6 @@ GRADCAM_MEANS = {
     "iou": "iou",
     "probability": "target_probability",
 }
-LONGEST_REASON = 200
 
 
 class Metrics(Model):
@@ -143,33 +142,6 @@ class GradCam(Model):
     def means(self) -> dict[str, float | None]:
         """The means over all images, None without boxes or maps."""
         return {name: getattr(self, name) for name in GRADCAM_MEANS.values()}
-
-
-R = TypeVar("R", bound=Model)
-
-
-def read_record(path: Path, model: type[R]) -> R:
-    """Read a JSON file of a run's folder.
-
-    Raises Missing, and UserError where it does not fit, in one line: `<file's name>: <why>`.
-    """
-    try:
-        return model.model_validate_json(read_text(path))
-    except Missing:
-        raise
-    except UserError as error:
-        raise UserError(str(error).replace(str(path), path.name, 1)) from None
-    except ValidationError as error:
-        raise UserError(f"{path.name}: {reason(error)}") from None
-
-
-def reason(error: ValidationError) -> str:
-    """Return the first thing that is wrong with a record, in one short line."""
-    found = error.errors(include_url=False)[0]
-    why = found["msg"][0].lower() + found["msg"][1:]
-    if key := ".".join(map(str, found["loc"])):
-        why = f"{key}: {why}"
-    return one_line(why.removeprefix("value error, "))[:LONGEST_REASON]
 
 
 def read_sealed(path: Path, digest: str | None) -> bytes:

@@ -15,16 +15,8 @@ from pydantic import ValidationError
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, read_text
 from attention_ablation.runs import folder as files
-from attention_ablation.runs.folder import GRADCAM, HISTORY, METRICS, RESULT, SPEC
-from attention_ablation.runs.records import (
-    GRADCAM_MEANS,
-    GradCam,
-    Metrics,
-    Result,
-    read_record,
-    read_sealed,
-    reason,
-)
+from attention_ablation.runs.folder import GRADCAM, HISTORY, METRICS, RESULT, SPEC, read_record
+from attention_ablation.runs.records import GRADCAM_MEANS, GradCam, Metrics, Result, read_sealed
 
 # From bad to harmless. 'wrong': the number is not to be trusted. 'warning' and 'note': worth
 # knowing before it is published.
@@ -114,7 +106,7 @@ def _wrong(
     except UserError:
         yield f"{HISTORY} is missing or not text", again if result else RETRAIN
     except ValidationError as error:
-        yield reason(error), RETRAIN
+        yield files.reason(error), RETRAIN
     remedy = f"`attention-ablation gradcam {folder / SPEC}` writes it again"
     for text in _gradcam(folder, kept):
         yield text.replace(f"{folder}/", ""), remedy

@@ -20,11 +20,8 @@ from attention_ablation.training.processes import local_rank
 def attempt(spec: Path, folders: Folders, machine: Machine, number: int = 1) -> None:
     """Train a run, resume it, or find it finished; under torchrun together with the others.
 
-    Args:
-        spec: the run's `spec.json`, in its folder.
-        number: 1, or more where the workflow tries again what it believes to be a lost machine.
-
-    Raises UserError for a mistake, and where an attempt before this one failed by itself.
+    spec: the run's `spec.json`, in its folder. number: 1, or more where the workflow tries again
+    what it believes to be a lost machine; UserError is raised then if it failed by itself before.
     """
     folder = spec.parent
     begin(spec, number)

@@ -16,7 +16,7 @@ from attention_ablation.detectors.ssd import SingleShot
 from attention_ablation.feed.detection import Batch, DetectionSource, to_device
 from attention_ablation.feed.detection_augment import sample_seed
 from attention_ablation.networks.published import read_state
-from attention_ablation.runs.folder import DETECTIONS, sha256
+from attention_ablation.runs.folder import DETECTIONS
 from attention_ablation.spec.recipes import DetectionRecipe
 from attention_ablation.spec.spec import DetectionSpec, Run
 from attention_ablation.training.detection_metrics import coco_map, voc_map
@@ -142,8 +142,7 @@ class Detection(Task):
             arrays[f"image_{i}"] = self.data.validation[i][0].numpy()
             arrays |= {f"found_{k}_{i}": v.numpy() for k, v in prediction.items()}
             arrays |= {f"true_{k}_{i}": target[k].numpy() for k in ("boxes", "labels")}
-        write_arrays(folder / DETECTIONS, arrays)
-        return {"detections_sha256": sha256(folder / DETECTIONS)}
+        return {"detections_sha256": write_arrays(folder / DETECTIONS, arrays)}
 
     def close(self) -> None:
         self.source.reader.close()

@@ -18,13 +18,9 @@ def evaluate(
 ) -> tuple[dict[str, float], int, Published | None]:
     """Evaluate weights in a run's network, with its precision, on its recipe's validation set.
 
-    Returns loss and errors (%), of how many images, and what is published for the weights.
-
-    Args:
-        weights: a file or a name, see `read_weights`; of a finished run's own weights this gives
-            the numbers that it recorded, on its machine.
-
-    Raises UserError where the weights cannot be read or are not of this network, and for detectors.
+    Returns loss and errors (%), of how many images, and what is published for the weights: a file
+    or a name, see `read_weights`. A finished run's own give the numbers that it recorded, on its
+    machine. Raises UserError where they cannot be read or are another network's, and for detectors.
     """
     if not isinstance(run.spec, Spec):
         raise UserError(f"{run.path}: expected a classification run; this evaluates no detector.")

@@ -81,15 +81,11 @@ class Machine:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of this process.
+    """Return the device of this process; under torchrun it takes the GPU of its number on the node.
 
-    Args:
-        name: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1' ... Under torchrun a
-            process takes the GPU of its number on the node.
-
-    Raises UserError for another name and for a GPU that torch does not find; with 'auto' where one
-    was granted, because a training of days would take months on the CPU; and where torchrun's
-    processes do not have a GPU each.
+    name: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1' ... Raises UserError for
+    another one and for a GPU that torch does not find; with 'auto' where one was granted, because a
+    training of days would take months on the CPU; and where processes do not have a GPU each.
     """
     import torch
 

@@ -17,7 +17,7 @@ import torch
 
 from attention_ablation import STARTED
 from attention_ablation.base.io import read_bytes, write_bytes, write_text
-from attention_ablation.datasets.contract import load
+from attention_ablation.datasets.contract import load as load_data
 from attention_ablation.datasets.folders import Folders
 from attention_ablation.feed.workers import deaths_as_errors
 from attention_ablation.runs.folder import HISTORY, finish, initial_weights, sha256
@@ -40,19 +40,17 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
     on from it, with the numbers of one that was never interrupted. At the end the weights alone
     are kept, in weights.pt.
 
-    Several processes call this together, each with its device. A signal to any of them stops all
-    at the same step; images_per_second counts the images of all, and seconds, waiting and the
-    facts about the machine are the main process's. How many there are changes the numbers,
-    because BatchNorm's statistics are of each one's part of the batch.
+    Several processes call this together; a signal to any of them stops all at the same step. How
+    many there are changes the numbers: BatchNorm's statistics are of each one's part of the batch.
 
     A loss that is not finite ends the run; its status is then 'diverged', which is a result.
     Equal runs give equal numbers on one machine with as many threads, apart from the times.
-    results/README.md says what the columns of the history and the metrics are.
+    results/README.md says what the history and the metrics hold, and of which process.
     """
     processes, device = machine.processes, machine.device  # refused before any data are read
     task_of = task_class(run)
     with processes.main_first():  # it composes the data set where that was not done
-        data = load(run.spec.recipe.dataset, folders)
+        data = load_data(run.spec.recipe.dataset, folders)
     if remarks := getattr(data, "skipped", ""):  # what classification would skip is refused
         print(f"warning: {remarks}", flush=True)
     ready = time.perf_counter()
@@ -61,6 +59,7 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
     task = task_of(run, data, machine)
     if initial := initial_weights(run, folder):
         task.start_from(initial)
+        facts = {"initial_sha256": sha256(initial)} | facts
     module = run.spec.attention.module_file
     if module and processes.is_main:  # it may be in no commit
         write_bytes(folder / Path(module).name, read_bytes(Path(module)))
@@ -80,7 +79,6 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
         "dataset_fingerprint": data.fingerprint,
         "dataset_composed_with": data.composed_with,
         **({"dataset_remarks": remarks} if remarks else {}),
-        **({"initial_sha256": sha256(initial)} if initial else {}),
         "processes": processes.size,
         **facts,
     }
