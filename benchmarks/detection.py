@@ -35,7 +35,7 @@ from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 from attention_ablation.spec.recipes import DetectionRecipe
 from attention_ablation.spec.spec import DetectionSpec, Run
-from attention_ablation.training.detect import Detection, Material
+from attention_ablation.training.detect import Detection
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.machine import Machine
 from attention_ablation.training.run import seed_everything
@@ -155,7 +155,7 @@ def compare(detector: str) -> list[dict[str, Any]]:
     models = {name: theirs(name, size).train() for name in others}
     loops = {name: reference(model, data.train, batch) for name, model in models.items()}
     seed_everything(0, CPU)
-    task = Detection(own, Material(data, None), Machine("cpu"))
+    task = Detection(own, data, Machine("cpu"))
     loop = Loop(task)
     rates: dict[str, Callable[[], float]] = {"ours": lambda: loop.epoch()["images_per_second"]}
     rates |= loops

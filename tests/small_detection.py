@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from attention_ablation.datasets.contract import load
+from attention_ablation.runs.folder import initial_weights
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
@@ -34,8 +36,11 @@ def alone(plan: Plan, table: str, key: str) -> Run:
 
 
 def task(plan: Plan, run: Run) -> Detection:
-    material = Detection.load(run, plan.runs_folder / run.path, in_one(plan.data_folder))
-    return Detection(run, material, ONE_CPU)
+    data = load(run.spec.recipe.dataset, in_one(plan.data_folder))
+    made = Detection(run, data, ONE_CPU)
+    if initial := initial_weights(run, plan.runs_folder / run.path):
+        made.start_from(initial)
+    return made
 
 
 def folder_of(plan: Plan, run: Run) -> Path:

@@ -18,7 +18,7 @@ from attention_ablation.datasets.coco import Coco, derived_minival
 from attention_ablation.datasets.contract import load
 from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.reading.data import DetectionData
-from attention_ablation.training.coco_map import coco_map
+from attention_ablation.training.detection_metrics import coco_map
 from tests.boxed_images import cut, everything, jpeg
 
 CATEGORIES = [

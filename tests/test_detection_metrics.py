@@ -16,8 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from attention_ablation.datasets.scenes import CLASSES, ClutteredScenes
 from attention_ablation.study.expand import load_plan
-from attention_ablation.training.coco_map import coco_map
-from attention_ablation.training.voc_map import voc_map
+from attention_ablation.training.detection_metrics import coco_map, voc_map
 from tests.conftest import ROOT
 
 Boxes = list[tuple[float, float, float, float]]

@@ -10,7 +10,7 @@ import torch
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.training.device import choose_device
+from attention_ablation.training.machine import choose_device
 from tests.conftest import plan_from, shrink_study, write_yaml
 
 SPEC = "results/tiny/runs/x/seed-0/spec.json"

@@ -30,8 +30,7 @@ from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import load_plan
 from attention_ablation.training.classify import Classification
-from attention_ablation.training.device import choose_device
-from attention_ablation.training.machine import Machine
+from attention_ablation.training.machine import Machine, choose_device
 from attention_ablation.training.processes import Processes
 from attention_ablation.training.run import train
 from attention_ablation.training.schedule import learning_rate

@@ -305,9 +305,9 @@ def test_a_finished_run_evaluates_to_its_own_numbers(
         value = metrics[f"validation_{name.replace('-', '')}_error"]
         assert ours == recorded == f"{value:.3f}"
     assert f"loss {metrics['validation_loss']:.4f}" in shown
-    found = evaluate(run, str(folder / "weights.pt"), in_one(Path("results/data")), ONE_CPU)
+    found, _, _ = evaluate(run, str(folder / "weights.pt"), in_one(Path("results/data")), ONE_CPU)
     for name in ("loss", "top1_error", "top5_error"):
-        assert getattr(found, name) == metrics[f"validation_{name}"]
+        assert found[name] == metrics[f"validation_{name}"]
     (folder / "weights.pt").unlink()
     assert main(["evaluate", str(folder / "spec.json")]) == 2
     assert "weights.pt: it cannot be read" in capsys.readouterr().err

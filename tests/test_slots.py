@@ -17,7 +17,7 @@ import torch
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
 from attention_ablation.study.expand import Plan
-from attention_ablation.training.device import choose_device
+from attention_ablation.training.machine import choose_device
 from attention_ablation.training.slots import VISIBLE, gpu_slot, granted, visible_gpus
 from tests.test_training import small_run, spec_file
 

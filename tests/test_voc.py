@@ -16,7 +16,7 @@ from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.reading.check import check
 from attention_ablation.datasets.reading.data import DetectionData
 from attention_ablation.datasets.voc import CLASSES, Voc
-from attention_ablation.training.voc_map import voc_map
+from attention_ablation.training.detection_metrics import voc_map
 from tests.boxed_images import Corners, cut, everything, jpeg
 
 

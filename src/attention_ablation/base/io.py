@@ -2,10 +2,12 @@
 
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,8 @@ class Missing(UserError):  # noqa: N818  (a user's mistake, too)
 def read_bytes(path: Path, most: int | None = None) -> bytes:
     """Return a regular file's content.
 
-    Args:
-        most: bytes that it may have; None: any number.
-
-    Raises Missing where there is none, and UserError where it cannot be read, is larger, or is no
-    regular file: a pipe or a device, also behind a link, may never end.
+    Raises Missing where there is none, and UserError where it cannot be read, has more than `most`
+    bytes, or is no regular file: a pipe or a device, also behind a link, may never end.
     """
     try:
         # Without O_NONBLOCK the opening of a pipe waits for its writer.
@@ -94,16 +93,12 @@ def write_bytes(
 ) -> None:
     """Write a file so that a reader sees the old content or the whole new one, never a part.
 
-    It is written beside, under one name for every attempt, so that a killed writer leaves nothing
-    that the next one does not replace, and moved into place: a link that has the file's name is
-    replaced and not followed.
+    It is written beside, under one name for every attempt (`part`, where each attempt has another
+    `path`), so that a killed writer leaves nothing that the next one does not replace, and moved
+    into place: a link of that name is replaced and not followed.
 
-    Args:
-        durable: it is on the disk before it has its name.
-        part: the name under which it is written first, where every attempt has another `path`.
-
-    Raises UserError where the folder cannot be written or the disk is full; what was there before
-    is then intact.
+    durable: it is on the disk before it has its name. Raises UserError where the folder cannot be
+    written or the disk is full; what was there before is then intact.
     """
     beside = path.with_name(part or f".{path.name}.part")
     try:
@@ -146,3 +141,19 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
 def write_json(path: Path, data: Any, *, durable: bool = False) -> None:
     """Write JSON for people, too; see `write_bytes`. Raises ValueError for NaN."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n", durable=durable)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> str:
+    """Write arrays as a compressed `.npz`; see `write_bytes`. Returns its SHA-256."""
+    content = packed(arrays)
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def packed(arrays: Mapping[str, Any]) -> bytes:
+    """Return the content of a compressed `.npz`."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     attention = seal(attention, Path(), "check")
     from attention_ablation.check.gate import CHANNELS, check_gate
     from attention_ablation.check.subject import Subject
-    from attention_ablation.training.device import choose_device
+    from attention_ablation.training.machine import choose_device
 
     subject = Subject(attention, options.channels or CHANNELS, choose_device(options.device))
     failed = 0

@@ -18,12 +18,10 @@ from attention_ablation.runs.folder import METRICS, WEIGHTS, read_outcome, read_
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.study.files import load_tier
 
-Columns = dict[str, dict[Any, Any]]  # of the table, beside ours: numbers or texts by name
 ERRORS = {"top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the weights, their network, the validation set and the device."""
     option = parser.add_argument
     option("what", help="a finished run's spec.json, or a row of the study, e.g. resnet50+cbam")
     option(
@@ -51,58 +49,57 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the errors beside those that are published."""
-    finished = options.what.endswith(".json")
-    if finished and options.weights:
+    """Print the errors beside those that are recorded, published or printed."""
+    what, weights = options.what, options.weights
+    if finished := what.endswith(".json"):
+        if weights:
+            raise UserError(
+                "--weights: a finished run has its own; name a row to evaluate other weights."
+            )
+        run, weights = read_run(Path(what)), str(Path(what).parent / WEIGHTS)
+        metrics = read_outcome(Path(what).parent).metrics
+        numbers = metrics.numbers if metrics else {}
+        beside: Any = {METRICS: {name: numbers.get(f"validation_{name}") for name in ERRORS}}
+    elif weights:
+        run, printed = _row(options)
+        beside = {"the paper's table": printed}
+    else:
         raise UserError(
-            "--weights: a finished run has its own; name a row to evaluate other weights."
-        )
-    if not finished and not options.weights:
-        raise UserError(
-            f"{options.what}: expected --weights with a row, a file or "
+            f"{what}: expected --weights with a row, a file or "
             "torchvision:ResNet50_Weights.IMAGENET1K_V1; a finished run is named by its spec.json."
         )
-    run, weights, beside = _finished(Path(options.what)) if finished else _full_size(options)
 
     from tabulate import tabulate
 
     from attention_ablation.training.evaluate import evaluate
 
-    found = evaluate(run, weights, folders(options), machine(options))
-    columns, notes = {"ours": vars(found)} | beside, []
-    published, dataset = found.published, run.spec.recipe.dataset
+    found, images, published = evaluate(run, weights, folders(options), machine(options))
+    notes = []
     if published and not finished:
-        columns = {"ours": vars(found), "published": vars(published)} | beside
+        beside = {"published": vars(published)} | beside
         notes.append(f"published: {published.title}; {published.source}.")
+    dataset = run.spec.recipe.dataset
     resize = getattr(dataset, "resize", None)
     if published and published.resize not in (None, resize):
         notes.append(
             f"published with images resized to {published.resize} px before the crop, and "
             f"not to {resize} px; evaluate on a tier with that size to compare."
         )
+    columns = {"ours": found} | beside
     lines = [
         [title, *(_text(values.get(name)) for values in columns.values())]
         for name, title in ERRORS.items()
     ]
     print(
-        f"{options.what} on {dataset.name}, {dataset.image_size} px: {found.images:,} validation "
-        f"images, loss {found.loss:.4f}",
+        f"{what} on {dataset.name}, {dataset.image_size} px: {images:,} validation "
+        f"images, loss {found['loss']:.4f}",
         tabulate(lines, ["", *columns], disable_numparse=True, stralign="right"),
         *notes,
         sep="\n",
     )
 
 
-def _finished(spec: Path) -> tuple[Run, str, Columns]:
-    """Return a run, its own weights, and the errors that it recorded."""
-    run = read_run(spec)
-    metrics = read_outcome(spec.parent).metrics
-    numbers = metrics.numbers if metrics else {}
-    recorded = {name: numbers.get(f"validation_{name}") for name in ERRORS}
-    return run, str(spec.parent / WEIGHTS), {METRICS: recorded}
-
-
-def _full_size(options: argparse.Namespace) -> tuple[Run, str, Columns]:
+def _row(options: argparse.Namespace) -> tuple[Run, dict[str, str]]:
     """Return a row's network at full size with a tier's data set, and what the paper prints."""
     study = chosen_study(options)
     same = [row for row in study.rows if row.key == options.what]
@@ -116,7 +113,7 @@ def _full_size(options: argparse.Namespace) -> tuple[Run, str, Columns]:
         attention=study.attentions[row.attention],
         recipe=tier.sizing(row.backbone).recipe,
     )
-    return Run(seed=0, spec=spec), options.weights, {"the paper's table": dict(row.printed)}
+    return Run(seed=0, spec=spec), dict(row.printed)
 
 
 def _text(value: Any) -> str:

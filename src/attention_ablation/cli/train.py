@@ -19,4 +19,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from attention_ablation.training.attempt import attempt
 
-    attempt(options.spec, folders(options), machine(options), options.attempt)
+    where, computes = folders(options), machine(options)
+    attempt(options.spec, where, computes, options.attempt)

@@ -13,9 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from attention_ablation.base.arrays import write_arrays
 from attention_ablation.base.errors import UserError
-from attention_ablation.base.io import Missing, read_bytes, write_json, write_text
+from attention_ablation.base.io import (
+    Missing,
+    read_bytes,
+    write_arrays,
+    write_json,
+    write_text,
+)
 from attention_ablation.datasets.contract import load
 from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.reading.data import ImageData, ImageSet

@@ -9,19 +9,15 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, read_json, read_text, write_json, write_text
+from attention_ablation.base.model import Model, one_line
 from attention_ablation.runs.lock import read_lock
-from attention_ablation.runs.records import (
-    Failure,
-    GradCam,
-    Metrics,
-    Result,
-    check_history,
-    read_record,
-)
+from attention_ablation.runs.records import Failure, GradCam, Metrics, Result
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.files import parse
 
@@ -49,6 +45,8 @@ ENDINGS: dict[str, type[Metrics | Result | Failure]] = {
 }
 STATES = ("completed", "diverged", "running", "failed", "damaged", "interrupted", "missing")
 ENDED_FROM_OUTSIDE = "its process was ended from outside, by a signal or for want of memory"
+LONGEST_REASON = 200
+R = TypeVar("R", bound=Model)
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,8 @@ def _no_spec(path: Path) -> UserError:
 def begin(spec: Path, attempt: int = 1) -> None:
     """Clear the way for an attempt at a run; see `training.attempt`.
 
-    Raises UserError where there is no spec; where a training could not write a file, because a
-    folder has its name; and where the attempt before failed by itself.
+    Raises UserError where there is no spec, where a folder has the name of a file that a training
+    writes, and where the attempt before failed by itself.
     """
     folder = spec.parent
     if not spec.exists():
@@ -99,7 +97,7 @@ def begin(spec: Path, attempt: int = 1) -> None:
     for name in WRITTEN:
         if (folder / name).is_dir() and not (folder / name).is_symlink():
             raise UserError(f"{folder / name}: expected a file, got a folder; remove it.")
-    if attempt > 1 and (outcome := read_outcome(folder)).status == "failed":
+    if attempt > 1 and (outcome := _written(folder)).status == "failed":
         raise UserError(
             f"{folder}: it failed in the attempt before: {outcome.reason} "
             "Mend that and start the workflow again; what fails by itself is not tried again."
@@ -125,22 +123,40 @@ def restore(folder: Path) -> bool:
     History and metrics are written again from `result.json`. Where that is missing or damaged, it
     is written from them, if they agree. What a killed training left behind is removed.
     """
-    came_out = _came_out(folder)
-    if came_out:
-        finish(folder, *came_out)
-    return came_out is not None
+    try:
+        result = read_record(folder / RESULT, Result)
+    except UserError:
+        try:
+            metrics = read_record(folder / METRICS, Metrics)
+            result = Result(metrics=metrics, history=read_text(folder / HISTORY))
+        except (UserError, ValidationError):
+            return False
+    finish(folder, result.metrics.recorded, result.history)
+    return True
 
 
-def _came_out(folder: Path) -> tuple[dict[str, Any], str] | None:
-    """Return metrics and history, of whichever files agree; None where none do."""
-    with suppress(UserError):
-        result = read_result(folder)
-        return read_json(folder / RESULT)["metrics"], result.history
-    with suppress(UserError):
-        history = read_text(folder / HISTORY)
-        check_history(history, read_record(folder / METRICS, Metrics))
-        return read_json(folder / METRICS), history
-    return None
+def read_record(path: Path, model: type[R]) -> R:
+    """Read a JSON file of a run's folder.
+
+    Raises Missing, and UserError where it does not fit, in one line: `<file's name>: <why>`.
+    """
+    try:
+        return model.model_validate_json(read_text(path))
+    except Missing:
+        raise
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), path.name, 1)) from None
+    except ValidationError as error:
+        raise UserError(f"{path.name}: {reason(error)}") from None
+
+
+def reason(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a record, in one short line."""
+    found = error.errors(include_url=False)[0]
+    why = found["msg"][0].lower() + found["msg"][1:]
+    if key := ".".join(map(str, found["loc"])):
+        why = f"{key}: {why}"
+    return one_line(why.removeprefix("value error, "))[:LONGEST_REASON]
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -169,19 +185,6 @@ def _written(folder: Path) -> Outcome:
         metrics = found.metrics if isinstance(found, Result) else found
         return Outcome(metrics.status, metrics=metrics, file=name)
     return Outcome("missing")
-
-
-def read_result(folder: Path) -> Result:
-    """Return what a finished run came to.
-
-    Raises Missing, and UserError, in one line, where it is damaged or disagrees with itself.
-    """
-    result = read_record(folder / RESULT, Result)
-    try:
-        check_history(result.history, result.metrics)
-    except UserError as error:
-        raise UserError(f"{RESULT}: {error}") from None
-    return result
 
 
 def read_gradcam(folder: Path) -> GradCam | None:

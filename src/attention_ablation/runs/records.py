@@ -1,15 +1,15 @@
-"""What the files of a run's folder hold, as records, and the one way in which they are read."""
+"""What the files of a run's folder hold, as records."""
 
 import csv
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.base.io import Missing, read_bytes, read_text
+from attention_ablation.base.io import read_bytes
 from attention_ablation.base.model import Fraction, Model, one_line
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -25,7 +25,6 @@ GRADCAM_MEANS = {
     "iou": "iou",
     "probability": "target_probability",
 }
-LONGEST_REASON = 200
 
 
 class Metrics(Model):
@@ -75,16 +74,37 @@ class Metrics(Model):
 
     @property
     def recorded(self) -> dict[str, str | float | bool | None]:
-        """All that was recorded: status, epochs, the last epoch's numbers, and the other facts."""
+        """All that was recorded, in the order in which a training writes it."""
         known = self.model_dump(exclude_unset=True)
         return {k: known[k] for k in ("status", "epochs")} | self.numbers | known
 
 
 class Result(Model):
-    """`result.json`: what a finished run came to, from which its other files are restored."""
+    """`result.json`: what a finished run came to, from which its other files are restored.
+
+    The last epoch of `history`, the text of history.csv, has the numbers of the metrics.
+    """
 
     metrics: Metrics
     history: str
+
+    @model_validator(mode="after")
+    def _history_is_that_of_the_metrics(self) -> Self:
+        metrics = self.metrics
+        if hashlib.sha256(self.history.encode()).hexdigest() != metrics.history_sha256:
+            raise ValueError("history.csv has not the digest that was recorded")
+        try:
+            rows = parse_history(self.history)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        last = rows[-1] if rows else {}
+        same = metrics.epochs == len(rows) and all(
+            value == last.get(name) if value is not None else not math.isfinite(last.get(name, 0))
+            for name, value in metrics.numbers.items()
+        )
+        if not same:
+            raise ValueError("the last epoch in history.csv has other numbers than the metrics")
+        return self
 
 
 class Failure(Model):
@@ -124,31 +144,6 @@ class GradCam(Model):
         return {name: getattr(self, name) for name in GRADCAM_MEANS.values()}
 
 
-R = TypeVar("R", bound=Model)
-
-
-def read_record(path: Path, model: type[R]) -> R:
-    """Read a JSON file of a run's folder.
-
-    Raises Missing, and UserError where it does not fit, in one line: `<file's name>: <why>`.
-    """
-    try:
-        return model.model_validate_json(read_text(path))
-    except Missing:
-        raise
-    except UserError as error:
-        raise UserError(str(error).replace(str(path), path.name, 1)) from None
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        why = found["msg"][0].lower() + found["msg"][1:]
-        if key := ".".join(map(str, found["loc"])):
-            why = f"{key}: {why}"
-        why = why.removeprefix("value error, ")
-        # A key may be anything.
-        printable = "".join(c if c.isprintable() else " " for c in why)
-        raise UserError(f"{path.name}: {printable[:LONGEST_REASON]}") from None
-
-
 def read_sealed(path: Path, digest: str | None) -> bytes:
     """Return a file's content. Raises as `read_bytes`, and UserError where its SHA-256 is another.
 
@@ -176,17 +171,3 @@ def parse_history(text: str) -> list[dict[str, float]]:
     except (csv.Error, KeyError, TypeError, ValueError):
         pass
     raise UserError("history.csv: expected a row of numbers for each epoch")
-
-
-def check_history(text: str, metrics: Metrics) -> None:
-    """Raise UserError where a history's text is not that of the metrics."""
-    if hashlib.sha256(text.encode()).hexdigest() != metrics.history_sha256:
-        raise UserError("history.csv has not the digest that was recorded")
-    rows = parse_history(text)
-    last = rows[-1] if rows else {}
-    same = metrics.epochs == len(rows) and all(
-        value == last.get(name) if value is not None else not math.isfinite(last.get(name, 0))
-        for name, value in metrics.numbers.items()
-    )
-    if not same:
-        raise UserError("the last epoch in history.csv has other numbers than the metrics")

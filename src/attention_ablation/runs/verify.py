@@ -6,24 +6,17 @@ step is found by nothing but training the run again.
 
 import csv
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from pydantic import ValidationError
+
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, read_text
 from attention_ablation.runs import folder as files
-from attention_ablation.runs.folder import GRADCAM, HISTORY, METRICS, RESULT, SPEC
-from attention_ablation.runs.records import (
-    GRADCAM_MEANS,
-    GradCam,
-    Metrics,
-    Result,
-    check_history,
-    read_record,
-    read_sealed,
-)
+from attention_ablation.runs.folder import GRADCAM, HISTORY, METRICS, RESULT, SPEC, read_record
+from attention_ablation.runs.records import GRADCAM_MEANS, GradCam, Metrics, Result, read_sealed
 
 # From bad to harmless. 'wrong': the number is not to be trusted. 'warning' and 'note': worth
 # knowing before it is published.
@@ -60,13 +53,12 @@ def check_run(folder: Path, *, weights: bool = False) -> list[Finding]:
     if facts is None:
         return []
     found = [Finding(WRONG, where, *wrong) for wrong in _wrong(folder, outcome, facts, weights)]
+    text = ""
     if facts.git_dirty:
         text = "trained with changes that were not committed, so that its code cannot be found"
-        found.append(Finding(WARNING, where, text))
     elif facts.git_commit is None:
         text = "trained outside of a git repository, so that its code is known by version alone"
-        found.append(Finding(WARNING, where, text))
-    return found
+    return [*found, Finding(WARNING, where, text)] if text else found
 
 
 def verdict(findings: list[Finding]) -> str:
@@ -77,63 +69,51 @@ def verdict(findings: list[Finding]) -> str:
 
 def _wrong(
     folder: Path, outcome: files.Outcome, facts: Metrics, weights: bool
-) -> list[tuple[str, str]]:
-    """Return what is wrong with a finished run's folder, and what to do about each."""
-    found: list[tuple[str, str]] = []
+) -> Iterator[tuple[str, ...]]:
+    """Yield what is wrong with a finished run's folder, and what to do about each."""
     again = f"{_again(folder)} from {RESULT}"
     rebuilt = f"{_again(folder)} from {METRICS} and {HISTORY}"
-    result = None
-    with _noted(found, f"{rebuilt}, or trains the run again", "damaged: "), suppress(Missing):
-        result = files.read_result(folder)
-    if found:
-        return found
+    try:
+        result = read_record(folder / RESULT, Result)
+    except Missing:
+        result = None
+    except UserError as error:
+        yield f"damaged: {error}", f"{rebuilt}, or trains the run again"
+        return
     kept = result.metrics if result else facts
-    with _noted(found):
+    try:
         first = files.read_run(folder / SPEC).initial
         start = files.read_outcome(folder.parents[1] / first.path).metrics if first else None
         if first and start and start.weights_sha256 != kept.initial_sha256:
-            found.append((f"it started from other weights than {first.path} has now", RETRAIN))
+            yield f"it started from other weights than {first.path} has now", RETRAIN
+    except UserError as error:
+        yield (str(error),)
     if outcome.file != METRICS:
-        found.append((f"{METRICS} is missing", again))
+        yield f"{METRICS} is missing", again
     elif result is None:
-        found.append((f"{RESULT}, which keeps what came out, is missing", rebuilt))
+        yield f"{RESULT}, which keeps what came out, is missing", rebuilt
     ours, theirs = facts.recorded, kept.recorded
     for key in dict.fromkeys([*theirs, *ours]):
         if ours.get(key) != theirs.get(key):
             values = f"{ours.get(key)} in {METRICS} and {theirs.get(key)} in {RESULT}"
-            found.append((f"{key} is {values}", again))
-    found += _history(folder, kept, result, again)
-    remedy = f"`attention-ablation gradcam {folder / SPEC}` writes it again"
-    found += [(text.replace(f"{folder}/", ""), remedy) for text in _gradcam(folder, kept)]
-    if weights:
-        sealed = {files.WEIGHTS: kept.weights_sha256, files.DETECTIONS: kept.detections_sha256}
-        found += [(text, RETRAIN) for text in _whole(folder, sealed)]
-    return found
-
-
-@contextmanager
-def _noted(found: list[tuple[str, str]], remedy: str = "", said: str = "") -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        found.append((f"{said}{error}", remedy))
-
-
-def _history(
-    folder: Path, kept: Metrics, result: Result | None, again: str
-) -> Iterator[tuple[str, str]]:
+            yield f"{key} is {values}", again
     try:
         history = read_text(folder / HISTORY)
+        if result and history != result.history:
+            yield f"{HISTORY} is not the one in {RESULT}", again
+        elif not result:
+            Result(metrics=kept, history=history)
     except UserError:
         yield f"{HISTORY} is missing or not text", again if result else RETRAIN
-        return
-    if result and history != result.history:
-        yield f"{HISTORY} is not the one in {RESULT}", again
-        return
-    try:
-        check_history(history, kept)
-    except UserError as error:
-        yield str(error), RETRAIN
+    except ValidationError as error:
+        yield files.reason(error), RETRAIN
+    remedy = f"`attention-ablation gradcam {folder / SPEC}` writes it again"
+    for text in _gradcam(folder, kept):
+        yield text.replace(f"{folder}/", ""), remedy
+    if weights:
+        sealed = {files.WEIGHTS: kept.weights_sha256, files.DETECTIONS: kept.detections_sha256}
+        for text in _whole(folder, sealed):
+            yield text, RETRAIN
 
 
 def _gradcam(folder: Path, kept: Metrics) -> Iterator[str]:
@@ -154,11 +134,11 @@ def _gradcam(folder: Path, kept: Metrics) -> Iterator[str]:
         rows = list(csv.DictReader(content.splitlines()))
         for column, name in GRADCAM_MEANS.items():
             values = [float(row[column]) for row in rows if column in row]
-            said = found.means[name]
-            if said is None or not values:
-                agree = said is None and not values
+            mean, said = fmean(values) if values else None, found.means[name]
+            if mean is None or said is None:
+                agree = mean is said
             else:
-                agree = abs(fmean(values) - said) <= MEANS_AGREE
+                agree = abs(mean - said) <= MEANS_AGREE
             if not agree:
                 yield f"{name} in {GRADCAM} is not the mean of {images}"
     except UserError as error:

@@ -9,14 +9,12 @@ import torch
 
 from attention_ablation.base.io import write_json
 from attention_ablation.cost.rates import Calibration, Measured, load_calibration, network_key
-from attention_ablation.datasets.reading.data import ImageData, ImageSet
-from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
-from attention_ablation.training.classify import Classification
+from attention_ablation.datasets.reading.data import DetectionData, ImageData, ImageSet
+from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.machine import Machine
 from attention_ablation.training.provenance import device_name
-from attention_ablation.training.run import seed_everything
-from attention_ablation.training.task import Task
+from attention_ablation.training.run import seed_everything, task_class
 
 STEPS, LEAST_SECONDS = 4, 1.0
 # A CPU's rate hardly depends on the batch, and the paper's takes it a minute a step.
@@ -31,12 +29,17 @@ def calibrate(specs: Iterable[AnySpec], folder: Path, machine: Machine) -> Path:
     after each network.
     """
     device = machine.device
-    path = folder / f"{_slug(_title(device))}.json"
+    title = device_name(device)
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        title += f", {threads} thread{'s' * (threads > 1)}"
+    slug = "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+    path = folder / f"{slug}.json"
     if path.exists():
         calibration = load_calibration(path)
     else:
         calibration = Calibration(
-            title=f"{_title(device)}, measured with torch {torch.__version__}",
+            title=f"{title}, measured with torch {torch.__version__}",
             unit="CPU-hours" if device.type == "cpu" else "GPU-hours",
         )
     seed_everything(0, device)
@@ -61,7 +64,13 @@ def calibrate(specs: Iterable[AnySpec], folder: Path, machine: Machine) -> Path:
 def measured_loop(spec: AnySpec, machine: Machine) -> tuple[Loop, float]:
     """Return a loop that trained on random images, and its rate, images/s."""
     batch = _batch(spec, machine.device)
-    loop = Loop(_task(spec, batch, machine))
+    changes: dict[str, Any] = {"batch_size": batch}
+    if isinstance(spec, DetectionSpec):
+        changes |= {"steps_per_epoch": STEPS, "augmentation": "none"}
+    recipe = spec.recipe.model_copy(update=changes)
+    run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe}))
+    random = _random_scenes if isinstance(spec, DetectionSpec) else _random_images
+    loop = Loop(task_class(run)(run, random(spec.recipe.dataset, STEPS * batch), machine))
     loop.epoch()
     seconds = images = 0.0
     while seconds < LEAST_SECONDS:
@@ -93,22 +102,7 @@ def _batch(spec: AnySpec, device: torch.device) -> int:
     return min(spec.recipe.batch_size, CPU_BATCH if large else spec.recipe.batch_size)
 
 
-def _task(spec: AnySpec, batch: int, machine: Machine) -> Task:
-    if isinstance(spec, DetectionSpec):
-        from attention_ablation.training.detect import Detection, Material, random_scenes
-
-        changes = {"batch_size": batch, "steps_per_epoch": STEPS, "augmentation": "none"}
-        recipe: Any = spec.recipe.model_copy(update=changes)
-        run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe, "initial": None}))
-        return Detection(run, Material(random_scenes(spec, STEPS * batch), None), machine)
-    recipe = spec.recipe.model_copy(update={"batch_size": batch})
-    run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe}))
-    return Classification(run, _random_data(spec, STEPS * batch), machine)
-
-
-def _random_data(spec: Spec, images: int) -> ImageData:
-    dataset = spec.recipe.dataset
-
+def _random_images(dataset: Any, images: int) -> ImageData:
     def split(count: int) -> ImageSet:
         size = (count, 3, dataset.image_size, dataset.image_size)
         pixels = torch.randint(256, size, dtype=torch.uint8)
@@ -117,11 +111,16 @@ def _random_data(spec: Spec, images: int) -> ImageData:
     return ImageData(split(images), split(1), dataset.classes, 0.5, 0.25, "random")
 
 
-def _title(device: torch.device) -> str:
-    threads = torch.get_num_threads()
-    on = f", {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else ""
-    return device_name(device) + on
-
-
-def _slug(title: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+def _random_scenes(dataset: Any, images: int) -> DetectionData:
+    """Return images of noise with a box on each, on which nothing but speed can be measured."""
+    size = dataset.image_size
+    # Images that keep their proportion are mostly of 4:3.
+    width = size * 4 // 3 if dataset.longest_side else size
+    noise = torch.randint(256, (images, 3, size, width), dtype=torch.uint8)
+    box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * size
+    target = {"boxes": box, "labels": torch.tensor([1]), "crowd": torch.tensor([False])}
+    target["difficult"] = target["crowd"]
+    scenes = [(image, target) for image in noise]
+    classes = tuple(map(str, range(dataset.classes)))
+    grey, spread = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    return DetectionData(scenes, scenes[:1], classes, grey, spread, fingerprint="random")

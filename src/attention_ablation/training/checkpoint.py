@@ -35,10 +35,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
 
 
 def save_weights(folder: Path, weights: dict[str, Any]) -> str:
-    """Write a finished run's weights, which the checkpoints are then no longer needed for.
-
-    Returns the SHA-256 of what was meant to be written, in hexadecimal digits.
-    """
+    """Write a finished run's weights; return the SHA-256 of what was meant to be written."""
     content, digest = _packed(weights)
     write_bytes(folder / WEIGHTS, content, durable=True, part=PART)
     return digest
@@ -51,8 +48,8 @@ def load(folder: Path) -> dict[str, Any] | None:
     """
     paths = checkpoints(folder)
     for path in reversed(paths):
-        state = _read(path)
-        if state is not None:
+        state = None if path.is_dir() else _read(path)
+        if isinstance(state, dict):
             return state
         print(f"warning: {path} is damaged; falling back to the checkpoint before it.", flush=True)
     if paths:
@@ -67,21 +64,19 @@ def _packed(state: dict[str, Any]) -> tuple[memoryview, str]:
     return content, hashlib.sha256(content).hexdigest()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    if path.is_dir():
-        return None
+def _read(path: Path) -> Any:
+    """Return what a checkpoint holds, None for what is none."""
     try:
         content = read_bytes(path)
         if hashlib.sha256(content).hexdigest()[:16] != path.stem.split("-")[-1]:
             return None
-        state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except UserError:
         raise
-    except Exception as error:  # any of the many that torch raises for what is no checkpoint
+    except Exception as error:  # any of the many that torch raises
         if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
             raise UserError(
                 f"{path}: memory does not suffice to read it; give the job more, then start it "
                 "again: it resumes."
             ) from None
         return None
-    return state if isinstance(state, dict) else None

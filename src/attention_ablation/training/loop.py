@@ -1,7 +1,7 @@
 """Optimiser, schedule, precision and progress around a task, as one state that can be resumed."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class Stopped(Exception):  # noqa: N818  (a request that was met, not an error)
-    """The loop was asked to stop and did so between two batches; its state is saved."""
+    """The loop was asked to stop and did so between two batches, with its state saved."""
 
 
 class Loop:
@@ -87,10 +87,7 @@ class Loop:
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the rest of the training depends on, as tensors and plain values.
-
-        Of several processes all call it; the main one's is the state to save.
-        """
+        """Return all that the rest depends on; all processes call it, the main one's counts."""
         # Of this device alone: how many others there are may change before it goes on.
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         return {
@@ -108,7 +105,7 @@ class Loop:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict` was called, in as many processes or in others."""
+        """Go back to where `state_dict` was called, in any number of processes."""
         self.task.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -141,7 +138,7 @@ class Loop:
             torch.cuda.synchronize(self.device)
         self.seconds = time.perf_counter() - start
 
-    def _evaluate(self, asked_to_stop: Callable[[], bool]) -> Mapping[str, float]:
+    def _evaluate(self, asked_to_stop: Callable[[], bool]) -> dict[str, float]:
         def stop() -> None:
             if asked_to_stop():
                 raise Stopped
@@ -179,19 +176,15 @@ def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
 
 def _parameters(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Return the optimiser's groups of parameters: two where norms or biases do not decay."""
-
-    def decays(module: nn.Module, name: str) -> bool:
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            return recipe.decay_norms is not False
-        return name != "bias" or recipe.decay_biases is not False
-
-    kept = {
-        parameter
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if not decays(module, name)
-    }
-    decayed = [p for p in model.parameters() if p not in kept]
-    others = [p for p in model.parameters() if p in kept]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    return groups if others else groups[:1]
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    norms = {n for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    for path, parameter in model.named_parameters():
+        module, _, name = path.rpartition(".")
+        if module in norms:
+            decays = recipe.decay_norms is not False
+        else:
+            decays = name != "bias" or recipe.decay_biases is not False
+        (decayed if decays else others).append(parameter)
+    kept = [{"params": others, "weight_decay": 0.0}] if others else []
+    return [{"params": decayed}, *kept]

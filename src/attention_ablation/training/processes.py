@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,22 +35,15 @@ class Processes:
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
         self.size = size
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this is the process that prints and writes."""
-        return self.rank == 0
+        self.is_main = rank == 0
 
     def print(self, text: str) -> None:
         """Print a line at once, by the main process."""
         if self.is_main:
             print(text, flush=True)
 
-    def share(self, batch_size: int, least: int = 1) -> int:
-        """Return the images of a batch that each process takes.
-
-        Raises UserError where they cannot all take as many, or take fewer than `least`.
-        """
+    def check_shared(self, batch_size: int, least: int) -> None:
+        """Raise UserError where they cannot all take as many images, or take less than `least`."""
         if batch_size % self.size:
             raise UserError(
                 f"recipe.batch_size: expected a multiple of the {self.size} processes, got "
@@ -61,7 +54,6 @@ class Processes:
                 f"recipe.batch_size: expected at least {least} images for each of the {self.size} "
                 f"processes, over which BatchNorm normalises, got {batch_size}; start fewer."
             )
-        return batch_size // self.size
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return `model` so that its backward pass averages the gradients over the processes.
@@ -151,6 +143,23 @@ class Processes:
         yield
         if self.is_main:
             self.broadcast(None)
+
+    @contextmanager
+    def behind(
+        self, lock: Callable[[Callable[[], object]], AbstractContextManager[None]]
+    ) -> Iterator[None]:
+        """Run a block while the main process has a lock.
+
+        `lock` gets what it is to call again and again while it waits, or the others would give up.
+        """
+        if not self.is_main:
+            while self.broadcast(False) is False:
+                pass
+            yield
+            return
+        with lock(lambda: self.broadcast(False)):
+            self.broadcast(True)
+            yield
 
 
 ALONE = Processes()

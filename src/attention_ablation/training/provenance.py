@@ -32,11 +32,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Return the most memory, MB (2**20 bytes), that this process has held until now.
-
-    `peak_memory_mb` is resident host memory; `peak_device_memory_mb`, on a GPU only, is what torch
-    allocated there.
-    """
+    """Return the most memory so far, MB (2**20 bytes): resident, and torch's on a GPU."""
     peak = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
     if device.type == "cuda":
         peak["peak_device_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
@@ -55,7 +51,7 @@ def device_name(device: torch.device) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git says of the code's own repository, None where it is not in one."""
+    """Return what git says of the code's repository, None where it is in none."""
     try:
         return subprocess.run(
             ["git", *arguments],

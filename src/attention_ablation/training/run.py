@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
+from attention_ablation import STARTED
 from attention_ablation.base.io import read_bytes, write_bytes, write_text
+from attention_ablation.datasets.contract import load as load_data
 from attention_ablation.datasets.folders import Folders
 from attention_ablation.feed.workers import deaths_as_errors
 from attention_ablation.runs.folder import HISTORY, finish, initial_weights, sha256
@@ -29,9 +31,7 @@ from attention_ablation.training.task import Task
 History = list[dict[str, float]]
 
 
-def train(
-    run: Run, folder: Path, folders: Folders, machine: Machine, started: float | None = None
-) -> dict[str, Any]:
+def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[str, Any]:
     """Train a run, write its history and metrics into `folder`, and return the metrics.
 
     A checkpoint is written when an epoch's steps are done, before their evaluation. On SIGINT,
@@ -40,60 +40,61 @@ def train(
     on from it, with the numbers of one that was never interrupted. At the end the weights alone
     are kept, in weights.pt.
 
-    Several processes call this together, each with its device. A signal to any of them stops all
-    at the same step; images_per_second counts the images of all, and seconds, waiting and the
-    facts about the machine are the main process's. How many there are changes the numbers,
-    because BatchNorm's statistics are of each one's part of the batch.
+    Several processes call this together; a signal to any of them stops all at the same step. How
+    many there are changes the numbers: BatchNorm's statistics are of each one's part of the batch.
 
     A loss that is not finite ends the run; its status is then 'diverged', which is a result.
     Equal runs give equal numbers on one machine with as many threads, apart from the times.
-    results/README.md says what the columns of the history and the metrics are; `started` is the
-    `perf_counter` at which the process began, from which they count seconds.
+    results/README.md says what the history and the metrics hold, and of which process.
     """
-    begin = time.perf_counter() if started is None else started
     processes, device = machine.processes, machine.device  # refused before any data are read
     task_of = task_class(run)
     with processes.main_first():  # it composes the data set where that was not done
-        data = task_of.load(run, folder, folders)
+        data = load_data(run.spec.recipe.dataset, folders)
+    if remarks := getattr(data, "skipped", ""):  # what classification would skip is refused
+        print(f"warning: {remarks}", flush=True)
     ready = time.perf_counter()
     seed_everything(run.seed, device)
     facts = provenance(device)
     task = task_of(run, data, machine)
+    if initial := initial_weights(run, folder):
+        task.start_from(initial)
+        facts = {"initial_sha256": sha256(initial)} | facts
     module = run.spec.attention.module_file
     if module and processes.is_main:  # it may be in no commit
         write_bytes(folder / Path(module).name, read_bytes(Path(module)))
     loop = Loop(task)
     with stop_signal() as received, closing(task), deaths_as_errors():
         _go_on(loop, folder, lambda: processes.largest(received() or 0))
-    initial = initial_weights(run, folder)
+    seconds = time.perf_counter() - STARTED
     metrics = {
         **_results(loop.history),
-        "started": round(time.time() - (time.perf_counter() - begin), 3),
+        "started": round(time.time() - seconds, 3),
         "finished": round(time.time(), 3),
-        "startup_seconds": round(ready - begin, 3),
-        "seconds": round(time.perf_counter() - begin, 3),
+        "startup_seconds": round(ready - STARTED, 3),
+        "seconds": round(seconds, 3),
         "compute_seconds": round(sum(row["compute_seconds"] for row in loop.history), 3),
         "images_per_second": loop.history[-1]["images_per_second"],
         **peak_memory(device),
-        "dataset_fingerprint": task.fingerprint,
-        "dataset_composed_with": task.composed_with,
-        **({"dataset_remarks": task.remarks} if task.remarks else {}),
-        **({"initial_sha256": sha256(initial)} if initial else {}),
+        "dataset_fingerprint": data.fingerprint,
+        "dataset_composed_with": data.composed_with,
+        **({"dataset_remarks": remarks} if remarks else {}),
         "processes": processes.size,
         **facts,
-        **task.conclude(folder),
     }
+    shown = task.conclude(folder)
     if processes.is_main:
         history = _csv(loop.history)
         # `attention-ablation verify` checks the folder against them.
         metrics["weights_sha256"] = checkpoint.save_weights(folder, task.model.state_dict())
         metrics["history_sha256"] = hashlib.sha256(history.encode()).hexdigest()
+        metrics |= shown
         finish(folder, metrics, history)
     return metrics
 
 
-def task_class(run: Run) -> type[Task]:
-    """Return the class of a run's task, with what it needs imported; see `Task`."""
+def task_class(run: Run) -> Callable[[Run, Any, Machine], Task]:
+    """Return the class of a run's task, with what it needs imported."""
     if run.spec.task == "detection":
         from attention_ablation.training.detect import Detection
 

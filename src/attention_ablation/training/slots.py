@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import product
+from itertools import chain, product, takewhile
 from pathlib import Path
 from typing import TextIO
 
@@ -27,13 +27,9 @@ LISTED = re.compile(r"(GPU|\s+MIG) .*\(UUID: ([^)]+)\)")
 def gpu_slot(runs_per_gpu: int) -> Iterator[str | None]:
     """Take a slot on a GPU, the only one that this process then sees, and yield its UUID.
 
-    Waits until a slot is free. It is free again when this process ends, however it ends. Without
-    GPUs, or without nvidia-smi to list them, yields None at once.
-
-    Args:
-        runs_per_gpu: slots of each GPU. All GPUs' first slots are taken before any second one.
-
-    Raises UserError for a number below 1.
+    Waits until a slot is free. It is free again when this process ends, however it ends. All GPUs'
+    first slots are taken before any second one. Without GPUs, or without nvidia-smi to list them,
+    yields None at once. Raises UserError for less than one slot of each GPU.
     """
     if runs_per_gpu < 1:
         raise UserError(f"--runs-per-gpu: expected 1 or more, got {runs_per_gpu}.")
@@ -59,14 +55,10 @@ def visible_gpus() -> list[str]:
     """
     listed = _listed()
     if VISIBLE not in os.environ:
-        return [part for parts in listed.values() for part in parts]
-    visible: list[str] = []
-    for entry in os.environ[VISIBLE].split(","):
-        parts = _parts(entry.strip(), listed)
-        if not parts:  # CUDA, too, ignores an entry that it does not know and all after it
-            break
-        visible += parts
-    return list(dict.fromkeys(visible))
+        return list(chain.from_iterable(listed.values()))
+    named = (_parts(entry.strip(), listed) for entry in os.environ[VISIBLE].split(","))
+    # CUDA, too, ignores an entry that it does not know and all after it.
+    return list(dict.fromkeys(chain.from_iterable(takewhile(bool, named))))
 
 
 def granted() -> list[str]:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attention_ablation.base.arrays import packed
 from attention_ablation.base.errors import UserError
-from attention_ablation.base.io import Missing, read_bytes, write_bytes
+from attention_ablation.base.io import Missing, packed, read_bytes, write_bytes
 
 LOCK = ".lock"  # of a data folder
 DIGEST = 64  # hexadecimal digits of a SHA-256
