@@ -1,7 +1,4 @@
-"""Parameters and GFLOPs of the paper's full-size networks, beside what the paper prints.
-
-Counting imports torch, and reading the counts of complexity.csv does not.
-"""
+"""Parameters and GFLOPs of the paper's full-size networks, beside what the paper prints."""
 
 import csv
 import dataclasses
@@ -10,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, read_text, write_text
@@ -32,9 +31,9 @@ MATCH, MISMATCH, NOT_PRINTED = "match", "MISMATCH", "not printed"
 
 @dataclass(frozen=True)
 class Complexity:
-    """A network's parameters, and multiply-accumulates of one image in 1e9.
+    """A network's parameters, and multiply-accumulates of one image in 1e9; not of detectors.
 
-    Detectors have none, because theirs depend on what is in the image and the paper prints none.
+    Theirs depend on what is in the image, and the paper prints none.
     """
 
     params: int
@@ -166,13 +165,9 @@ def compare(study: Study, row: Row, ours: Complexity) -> str:
 
 def complexity_csv(counted: Iterable[Counted]) -> str:
     """Return the text of complexity.csv."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(COLUMNS)
-    for line in counted:
-        gflops = "" if line.gflops is None else f"{line.gflops:.6f}"
-        lines.writerow((dataclasses.asdict(line) | {"gflops": gflops}).values())
-    return text.getvalue()
+    frame = pd.DataFrame([vars(line) for line in counted])
+    frame["gflops"] = [None if gflops is None else f"{gflops:.6f}" for gflops in frame["gflops"]]
+    return frame.to_csv(index=False)
 
 
 def write_complexity(plan: Plan) -> None:
@@ -181,15 +176,17 @@ def write_complexity(plan: Plan) -> None:
 
 
 def read_counts(plan: Plan) -> Counts:
-    """Return the lines of complexity.csv by table and row, none where it is missing.
-
-    Raises UserError where it is damaged.
-    """
+    """Return the lines of complexity.csv, none where it is missing, or raise UserError."""
     path = plan.folder / COMPLEXITY_CSV
     try:
         lines = csv.DictReader(io.StringIO(read_text(path)))
-        found = [_parse(line) for line in lines]
-        counts = {(line.table, line.row): line for line in found}
+        found = []
+        for line in lines:
+            texts: dict[str, Any] = {name: line.get(name, "") for name in COLUMNS}
+            texts["params"] = int(line["params"])
+            texts["gflops"] = Decimal(line["gflops"]) if line["gflops"] else None
+            found.append(Counted(**texts))
+        counts = {(count.table, count.row): count for count in found}
         if len(counts) == len(found) and {"params", "gflops"} <= set(lines.fieldnames or []):
             return counts
     except Missing:
@@ -200,9 +197,3 @@ def read_counts(plan: Plan) -> Counts:
         f"{path}: expected a line for each row, with its size in numbers; "
         "`attention-ablation render complexity` writes it again."
     )
-
-
-def _parse(line: dict[str, str]) -> Counted:
-    texts = {name: line.get(name, "") for name in COLUMNS}
-    gflops = Decimal(line["gflops"]) if line["gflops"] else None
-    return Counted(**texts | {"params": int(line["params"]), "gflops": gflops})  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from attention_ablation.base.io import Missing, read_bytes, write_json, write_te
 from attention_ablation.datasets.contract import load
 from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.reading.data import ImageData, ImageSet
-from attention_ablation.evidence.gradcam import LEAST_MAP, Explained, choose, gradcam, layers
+from attention_ablation.evidence.gradcam import LEAST_MAP, choose, gradcam, layers
 from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou
 from attention_ablation.feed.batches import source
 from attention_ablation.feed.order import Part
@@ -46,15 +46,14 @@ SHOWN = 10
 def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
     """Write `gradcam.csv`, `gradcam.npz` and `gradcam.json` of a run, and return the last one.
 
-    The box of the target is what maps are measured against, not its mask: a digit's strokes are
-    thinner than one place of a map, and other data sets have boxes only. Without boxes only the
-    probability is measured. A diverged run has no maps, and its file says so.
+    Maps are measured against the target's box, not its mask: a digit's strokes are thinner than one
+    place of a map, and other data sets have boxes only. Without boxes only the probability is
+    measured. A diverged run has no maps, and its file says so.
 
     gradcam.csv: index in the validation set, label, energy_in_box, hit, iou, probability.
-    gradcam.json: the columns' means, how and on what they were made, and the digests of the two
-    other files and of the weights, which `attention-ablation verify` checks. `layer` is the last
-    whose `map_size` (height, width) is at least `least_map_size`; `last_map_size` is that of the
-    last convolution's output; `uniform_map` is the energy_in_box of a map without preference.
+    gradcam.json: the columns' means, how and on what they were made, and digests. `layer` is the
+    last whose `map_size` (height, width) is at least `least_map_size`; `last_map_size` is that of
+    the last convolution's output; `uniform_map` is the energy_in_box of a map without preference.
     gradcam.npz, of the first image of each of the first `SHOWN` classes: index, label, image
     (n, C, H, W) uint8, map (n, H, W) float16 as shares of its maximum, probability, and box (n, 4).
 
@@ -95,13 +94,20 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
         layer = choose(candidates)
         for images, of in chain([example], validation):
             explained = gradcam(model, layer.module, images, of)
-            here = slice(done, done + len(of))
-            frames.append(_measure(explained, None if boxes is None else boxes[here]))
+            end = done + len(of)
+            columns = {}
+            if boxes is not None:
+                columns["energy_in_box"] = energy_in_box(explained.maps, boxes[done:end])
+                columns["hit"] = hit(explained.maps, boxes[done:end])
+                columns["iou"] = iou(explained.maps, boxes[done:end], THRESHOLD)
+            columns["probability"] = explained.probability.astype(float)
+            frames.append(pd.DataFrame(columns))
             empty += int((explained.maps.max(axis=(1, 2)) == 0).sum())
             # Of the others nothing is kept: 50,000 maps are 10 GB.
-            for index in first[(first >= here.start) & (first < here.stop)]:
-                maps[index] = explained.maps[index - done].copy()
-            done = here.stop
+            for index in first[(first >= done) & (first < end)]:
+                map_ = explained.maps[index - done]
+                maps[index] = (map_ / (map_.max() or 1)).astype(np.float16)
+            done = end
         shown_pixels = batches.pixels(first.tolist()).numpy()
     frame = pd.concat(frames, ignore_index=True)
     frame.insert(0, "label", labels)
@@ -109,7 +115,7 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
         "index": first,
         "label": labels[first],
         "image": shown_pixels,
-        "map": _shares(np.stack([maps[index] for index in first])),
+        "map": np.stack([maps[index] for index in first]),
         "probability": frame["probability"].to_numpy()[first].astype(np.float32),
     }
     means = {mean: frame[name].mean() for name, mean in GRADCAM_MEANS.items() if name in frame}
@@ -134,7 +140,6 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
 
 
 def _load_data(spec: Spec, folder: Path, metrics: Metrics, folders: Folders) -> ImageData:
-    """Load the data that a run was trained on. Raises UserError where they are others."""
     dataset = spec.recipe.dataset
     data: ImageData = load(dataset, folders)
     if data.fingerprint != metrics.dataset_fingerprint:
@@ -146,19 +151,8 @@ def _load_data(spec: Spec, folder: Path, metrics: Metrics, folders: Folders) -> 
     return data
 
 
-def _measure(explained: Explained, boxes: NDArray[Any] | None) -> pd.DataFrame:
-    """Return a row per image, in the columns of `gradcam.csv`; without boxes fewer of them."""
-    columns = {}
-    if boxes is not None:
-        maps = explained.maps
-        columns["energy_in_box"] = energy_in_box(maps, boxes)
-        columns["hit"] = hit(maps, boxes)
-        columns["iou"] = iou(maps, boxes, THRESHOLD)
-    return pd.DataFrame(columns | {"probability": explained.probability.astype(float)})
-
-
 def _write(folder: Path, metrics: Metrics, facts: dict[str, Any]) -> GradCam:
-    """Write `gradcam.json`; it is the last, so that who sees it finds the others."""
+    # The last file, so that who sees it finds the others.
     record = GradCam(
         status=metrics.status,
         method="Grad-CAM",
@@ -168,12 +162,6 @@ def _write(folder: Path, metrics: Metrics, facts: dict[str, Any]) -> GradCam:
     )
     write_json(folder / GRADCAM, record.model_dump(exclude_unset=True))
     return record
-
-
-def _shares(maps: NDArray[Any]) -> NDArray[np.float16]:
-    highest = maps.max(axis=(1, 2), keepdims=True)
-    shares: NDArray[Any] = np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
-    return shares.astype(np.float16)
 
 
 def _load_weights(model: nn.Module, path: Path) -> str:

@@ -22,11 +22,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences of two rows, paired by seed: their number, mean, and t-interval of the mean.
-
-    The interval (95 %) is None with one seed and where all differences are equal: a spread of 0
-    among a few seeds shows the coarse steps of the metric, not certainty.
-    """
+    """Differences of two rows, paired by seed: their number, and mean with its `t_interval`."""
 
     n: int
     mean: float
@@ -55,7 +51,10 @@ def paired(differences: ArrayLike) -> Paired:
 
 
 def t_interval(values: ArrayLike) -> tuple[float, float] | None:
-    """Return the 95 % t-interval of the mean, None for one value and for equal ones."""
+    """Return the 95 % t-interval of the mean, None for one value and for equal ones.
+
+    A spread of 0 among a few seeds shows the coarse steps of the metric, not certainty.
+    """
     values = np.asarray(values, dtype=float)
     error = _standard_error(values)
     if error is None:
@@ -69,11 +68,7 @@ def t_interval(values: ArrayLike) -> tuple[float, float] | None:
 def contest(
     values: Mapping[str, Sequence[float]], *, higher_is_better: bool = False
 ) -> Contest | None:
-    """Compare the two rows with the best means, None where there is one row only.
-
-    Args:
-        values: for each row its values, in the same order of seeds.
-    """
+    """Compare the two of several rows with the best means; each row's values by the same seeds."""
     if len(values) < 2:
         return None
     sign = -1 if higher_is_better else 1
@@ -84,8 +79,8 @@ def contest(
 def one_sided(differences: ArrayLike, low: float, high: float) -> tuple[float, float]:
     """Return the p-values of paired t-tests that a mean is inside, and outside, of an interval.
 
-    Inside both ends are tested, and the larger p counts; either may be infinite. Both p are 1 where
-    nothing can be tested: with one seed, or where all differences are equal.
+    Inside both ends, which may be infinite, are tested, and the larger p counts. Both p are 1 with
+    one seed and where all differences are equal.
     """
     values = np.asarray(differences, dtype=float)
     error = _standard_error(values)
@@ -104,13 +99,11 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     Calling those of at most `ALPHA` significant, the chance of one or more false calls in the whole
     family is at most `ALPHA`, however the tests depend on each other.
     """
-    p = np.asarray(p_values, dtype=float)
+    p = np.array(p_values, dtype=float)
     order = np.argsort(p)
     # The smallest is compared with alpha/m, the next with alpha/(m-1), and so on until one fails.
-    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
+    p[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return p
 
 
 def seeds_needed(
@@ -125,9 +118,9 @@ def seeds_needed(
         cuts: the means that the test must tell the true one from; the nearest binds.
         level: of one test, such as ALPHA divided by the number of tests.
     """
-    values = np.asarray(differences, dtype=float)
-    if _standard_error(values) is None:
+    if not has_spread(differences):
         return None
+    values = np.asarray(differences, dtype=float)
     from scipy import stats
 
     distance = min(abs(float(values.mean()) - cut) for cut in cuts)
@@ -153,7 +146,6 @@ def has_spread(values: ArrayLike) -> bool:
 
 
 def _standard_error(values: NDArray[np.float64]) -> float | None:
-    """Return the standard error of the mean, None where there is no spread to judge by."""
     if not has_spread(values):
         return None
     return float(values.std(ddof=1)) / math.sqrt(len(values))

@@ -1,4 +1,4 @@
-"""Error curves: training and validation error, or another metric, against epoch."""
+"""Error, or another metric, against epoch."""
 
 from contextlib import suppress
 from itertools import cycle
@@ -97,7 +97,7 @@ def _draw(plan: "Plan", panel: Panel, metric: "Metric", ax: "Axes") -> None:
 
 
 def _history(plan: "Plan", table: str, key: str, name: str) -> tuple["pd.DataFrame", int]:
-    """Return the histories of a row's seeds, one below the other, and how many there are."""
+    """Return the histories of a row's seeds, one below the other, and their number."""
     import pandas as pd
 
     from attention_ablation.runs.folder import HISTORY

@@ -16,10 +16,10 @@ RUNS_CSV = "runs.csv"
 
 
 def collect(plan: Plan) -> pd.DataFrame:
-    """Return the plan's runs, indexed by folder: who shows them, spec, status and metrics.
+    """Return all of the plan's runs, indexed by folder: who shows them, spec, status and metrics.
 
-    `status` is one of `runs.folder.STATES`; a run is never left out for it. `verified`
-    is 'yes' where the folder of a finished run agrees with itself, weights aside, or says why not.
+    `status` is one of `runs.folder.STATES`; `verified` is 'yes' where the folder of a finished run
+    agrees with itself, weights aside, or says why not.
     """
     shown: dict[str, list[str]] = {path: [] for path in plan.runs}
     for table, key in plan.specs:

@@ -1,10 +1,13 @@
 """What is said below a table: protocol, what is missing or doubted, and what marks stand for."""
 
+from typing import Any
+
 import pandas as pd
 
-from attention_ablation.report.comparable import conditions
 from attention_ablation.report.results import MISMATCHED, Results, discrepancies
 from attention_ablation.spec.recipes import DetectionRecipe
+from attention_ablation.study.config import Row
+from attention_ablation.study.confounds import CHANGES_NUMBERS, NOTED, differing
 from attention_ablation.study.expand import Plan
 
 
@@ -117,14 +120,44 @@ def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:
 def doubts(plan: Plan, places: dict[str, str], runs: pd.DataFrame) -> list[str]:
     """Return a line that names the runs whose folders fail verification, nothing if none does.
 
-    Args:
-        places: what shows a run, by its path.
+    `places` says what shows a run, by its path.
     """
     found = [
         f"{place}, seed {plan.runs[path].seed} ({verdict.removeprefix('no: ')})"
         for path, place in places.items()
         if (verdict := str(runs.loc[path, "verified"])).startswith("no: ")
     ]
-    return (
-        [f"Not to be trusted: {'; '.join(found)}; see attention-ablation verify."] if found else []
-    )
+    if not found:
+        return []
+    return [f"Not to be trusted: {'; '.join(found)}; see attention-ablation verify."]
+
+
+def confounds(plan: Plan, table: str, runs: pd.DataFrame) -> list[str]:
+    """Return a line for each fact that changes numbers and differs among rows that are compared."""
+    return [
+        line
+        for group in plan.groups(table)
+        for line in differing(_facts(plan, group, runs, CHANGES_NUMBERS))
+    ]
+
+
+def conditions(plan: Plan, table: str, runs: pd.DataFrame) -> list[str]:
+    """Return a line for each other fact in which a table's trainings differ."""
+    return differing(_facts(plan, plan.rows(table), runs, NOTED))
+
+
+def _facts(
+    plan: Plan, rows: list[Row], runs: pd.DataFrame, keys: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """Return what is known of the trainings whose numbers are shown, by row and seed."""
+    trained = runs.loc[runs["status"].isin(["completed", "diverged"]), runs.columns.isin(keys)]
+    known = trained.to_dict("index")
+    return {
+        # What a run did not record cannot differ.
+        row.key + f" seed {run.seed}" * (len(plan.seeds) > 1): {
+            str(key): fact for key, fact in known[run.path].items() if pd.notna(fact)
+        }
+        for row in rows
+        for run in plan.row_runs(row.table, row.key)
+        if run.path in known
+    }

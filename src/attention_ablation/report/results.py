@@ -1,5 +1,6 @@
 """A table's results: one record for each cell, which every format only writes."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,10 +9,10 @@ import pandas as pd
 
 from attention_ablation.evidence.complexity import MISMATCH, Counted, Counts
 from attention_ablation.evidence.statistics import Contest, contest
-from attention_ablation.spec.spec import DetectionSpec, Run, Spec
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Row
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import METRICS, Metric
+from attention_ablation.study.metrics import Metric
 
 DASH, MINUS = "-", "\N{MINUS SIGN}"
 MISMATCHED = "≠"
@@ -105,10 +106,13 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
     for row in plan.rows(table):
         done = outcomes[row.key][outcomes[row.key]["status"] == "completed"]
         count = counts.get((table, row.key))
+        # An error of n images has steps of 100/n percent: no digit below that.
+        images = plan.specs[table, row.key].recipe.dataset.validation_images
+        steps = 2 if images >= 10_000 else 1
         cells = {}
         for name in (name for name in metrics if name in columns or name in always):
             metric = metrics[name]
-            digits = _digits(metric, plan.specs[table, row.key])
+            digits = steps if metric.digits is None else metric.digits
             value, spread, text = _ours(metric, digits, outcomes[row.key], count)
             cells[name] = Cell(
                 value=value,
@@ -133,13 +137,6 @@ def discrepancies(plan: Plan, table: str) -> dict[str, str]:
     return dict(zip(names, MARKS, strict=False))
 
 
-def _digits(metric: Metric, spec: Spec | DetectionSpec) -> int:
-    if metric.digits is not None:
-        return metric.digits
-    # An error of n images has steps of 100/n percent: no digit below that.
-    return 2 if spec.recipe.dataset.validation_images >= 10_000 else 1
-
-
 def _ours(
     metric: Metric, digits: int, outcomes: pd.DataFrame, count: Counted | None
 ) -> tuple[float | None, float | None, str]:
@@ -150,15 +147,12 @@ def _ours(
     if diverged := int((outcomes["status"] == "diverged").sum()):
         return None, None, f"diverged {diverged}/{len(outcomes)}"
     values = _numbers(outcomes[outcomes["status"] == "completed"], metric)
-    mean, spread = (_rounded(x, digits) for x in (values.mean(), values.std()))
-    if mean is None:
+    mean, spread = (round(float(x), max(4, digits)) for x in (values.mean(), values.std()))
+    if math.isnan(mean):
         return None, None, DASH
-    plus_minus = "" if spread is None else f" ± {spread:.{digits}f}"
-    return mean, spread, f"{mean:.{digits}f}{plus_minus}"
-
-
-def _rounded(value: float, digits: int) -> float | None:
-    return None if pd.isna(value) else round(float(value), max(4, digits))
+    if math.isnan(spread):
+        return mean, None, f"{mean:.{digits}f}"
+    return mean, spread, f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
 
 def _numbers(outcomes: pd.DataFrame, metric: Metric) -> "pd.Series[float]":
@@ -190,14 +184,3 @@ def _best_printed(plan: Plan, table: str, metric: str) -> Iterator[str]:
         printed = {row.key: float(row.printed[metric]) for row in group if metric in row.printed}
         if len(printed) > 1:
             yield best_of(printed, key=lambda key: printed[key])
-
-
-def run_metrics(plan: Plan, runs: pd.DataFrame) -> dict[str, Metric]:
-    """Return the metrics of validation sets and of tables that any run has, by their column."""
-    shown = {name for table in plan.tables for name in plan.study.tables[table].columns}
-    return {
-        metric.source: metric
-        for name, metric in plan.study.metrics.items()
-        if metric.source in runs
-        and (name in shown or (name in METRICS and metric.source.startswith("validation_")))
-    }

@@ -14,7 +14,7 @@ from attention_ablation.detectors.record import Detector
 from attention_ablation.evidence.complexity import COMPLEXITY_CSV, Counts, read_counts
 from attention_ablation.networks.record import Backbone
 from attention_ablation.report.collect import collect
-from attention_ablation.report.results import Cell, table_results
+from attention_ablation.report.results import table_results
 from attention_ablation.runs.folder import LOG
 from attention_ablation.runs.records import Metrics
 from attention_ablation.spec.spec import Run
@@ -34,10 +34,7 @@ COUNTED = {
 
 
 def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:
-    """Return a cell's record with its heading, and those of its runs or of its count.
-
-    Raises UserError for an unknown table, row or metric.
-    """
+    """Return a cell's record with its heading, and those of its runs or of its count."""
     where = f"study {plan.study.name}"
     if table not in plan.study.tables:
         raise unknown("table", table, plan.study.tables, where)
@@ -64,44 +61,38 @@ def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:
     known = plan.study.metrics[metric]
     runs = [run_record(plan, run, frame.loc[run.path].to_dict(), known.source) for run in cell.runs]
     facts = {"table": table, "row": row, "label": rows[row].label, "metric": metric}
-    facts |= {field.name: getattr(cell, field.name) for field in dataclasses.fields(Cell)}
     count = _count(plan, rows[row], metric, cell.value, counts) if known.counted else None
-    return facts | {"heading": known.title, "unit": known.unit, "runs": runs, "count": count}
+    facts |= vars(cell) | {"heading": known.title, "unit": known.unit}
+    return facts | {"runs": runs, "count": count}
 
 
 def run_record(
     plan: Plan, run: Run, line: Mapping[Any, Any], source: str | None = None
 ) -> dict[str, Any]:
-    """Return what is known of a run; what was not recorded is None.
+    """Return what its line of `collect` says of a run; what was not recorded is None.
 
-    Args:
-        line: its line of what `collect` returned.
-        source: the column of `value`, the cell's number.
+    `source` is the column of `value`, the cell's number.
     """
-    known: dict[str, Any] = {str(key): value for key, value in line.items() if pd.notna(value)}
-
-    def fact(key: str | None) -> Any:
-        value = known.get(str(key))
-        return value.item() if isinstance(value, np.generic) else value  # JSON knows no numpy
-
+    known: dict[str | None, Any] = {
+        str(key): value.item() if isinstance(value, np.generic) else value  # JSON knows no numpy
+        for key, value in line.items()
+        if pd.notna(value)
+    }
     folder = plan.runs_folder / run.path
     return {
         "folder": str(folder),
         "log": str(folder / LOG),
         "seed": run.seed,
-        "value": fact(source),
+        "value": known.get(source),
         "spec": run.spec.model_dump(mode="json", exclude_none=True),
-        **{name: fact(name) for name in FACTS},
+        **{name: known.get(name) for name in FACTS},
     }
 
 
 def _count(
     plan: Plan, row: Row, metric: str, value: float | None, counts: Counts
 ) -> dict[str, Any]:
-    """Return how a cell was counted, on the network of full size, and the verdict on the paper's.
-
-    verdict: match, MISMATCH, not printed, or the discrepancy that explains the printed cell.
-    """
+    """Return how a cell was counted on the network of full size, and the verdict."""
     found = counts.get((row.table, row.key))
     size = plan.study.counted_on.size(row.detector)
     what = COUNTED[plan.study.metrics[metric].source]
