@@ -77,11 +77,7 @@ def measure(
     size: CountSize = FULL_SIZE,
     detector: Detector | None = None,
 ) -> Complexity:
-    """Count a network on the meta device.
-
-    GFLOPs are multiply-accumulates of convolutions and linear layers, as in the paper; nothing
-    counts for normalisation, activations, pooling and additions.
-    """
+    """Count a network: as in the paper, the operations of convolutions and linear layers only."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

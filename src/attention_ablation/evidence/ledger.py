@@ -219,12 +219,11 @@ def _published(plan: Plan, pair: Pair) -> Iterator[JudgedPair]:
 
 
 def adjusted(found: list[JudgedPair]) -> list[JudgedPair]:
-    """Return comparisons with their p-values, adjusted for all of them, and the size of the family.
+    """Return comparisons with their p-values, adjusted for the family of all of them.
 
     A p-value is two-sided, because a verdict may go either way: twice the smaller of the two
-    one-sided ones, which for 'less' and 'greater' is the paired t-test. Comparisons that ask the
-    same of the same runs, such as those of a row that two tables share, are one test. Those with
-    runs that cannot be tested (one seed, no spread, a divergence) stay in the family, with p = 1.
+    one-sided ones. Comparisons that ask the same of the same runs are one test. Those with runs
+    that cannot be tested (one seed, no spread, a divergence) stay in the family, with p = 1.
     """
     family: dict[Hashable, float] = {}
     for judged in found:

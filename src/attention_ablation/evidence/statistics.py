@@ -21,33 +21,19 @@ ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Differences of two rows, paired by seed: their number, and mean with its `t_interval`."""
+class Contest:
+    """The row with the best mean less the one with the next, in n seeds that both have."""
 
+    first: str
+    second: str
     n: int
     mean: float
     interval: tuple[float, float] | None
 
-
-@dataclass(frozen=True)
-class Contest:
-    """The row with the best mean against the one with the next, and by what they differ."""
-
-    first: str
-    second: str
-    difference: Paired
-
     @property
     def resolved(self) -> bool:
         """Whether the interval of the difference excludes 0."""
-        interval = self.difference.interval
-        return interval is not None and not interval[0] <= 0 <= interval[1]
-
-
-def paired(differences: ArrayLike) -> Paired:
-    """Summarise the differences of two rows, one for each seed that both have (at least one)."""
-    values = np.asarray(differences, dtype=float)
-    return Paired(len(values), float(values.mean()), t_interval(values))
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
 def t_interval(values: ArrayLike) -> tuple[float, float] | None:
@@ -73,7 +59,9 @@ def contest(
         return None
     sign = -1 if higher_is_better else 1
     first, second = sorted(values, key=lambda row: sign * float(np.mean(values[row])))[:2]
-    return Contest(first, second, paired(np.subtract(values[first], values[second])))
+    differences = np.subtract(values[first], values[second])
+    interval = t_interval(differences)
+    return Contest(first, second, len(differences), float(differences.mean()), interval)
 
 
 def one_sided(differences: ArrayLike, low: float, high: float) -> tuple[float, float]:
@@ -131,7 +119,7 @@ def seeds_needed(
         critical = stats.t.isf(level / 2, n - 1)
         return bool(stats.nct.sf(critical, n - 1, effect * math.sqrt(n)) >= POWER)
 
-    # In doubling steps first: far above the answer the noncentral t is slow to reckon.
+    # In doubling steps first: far above the answer the noncentral t is slow.
     most = 2
     while not enough(most):
         if most == MOST_SEEDS:
@@ -152,12 +140,9 @@ def _standard_error(values: NDArray[np.float64]) -> float | None:
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean, resampled with a fixed generator.
-
-    NaN for fewer than two values, which cannot be resampled.
-    """
+    """Return the 95 % percentile interval of the mean, resampled, NaN for fewer than two values."""
     if len(values) < 2:
-        return float("nan"), float("nan")
+        return math.nan, math.nan
     from scipy.stats import bootstrap
 
     found = bootstrap(

@@ -90,16 +90,13 @@ def _unresolved(results: Results) -> list[str]:
     for name, contests in results.contests.items():
         groups = []
         for found in contests:
-            d = found.difference
-            if found.resolved or d.n < 2:
+            if found.resolved or found.n < 2:
                 continue
-            spread = (
-                f"95 % interval {d.interval[0]:.2f} to {d.interval[1]:.2f}"
-                if d.interval
-                else "the same in every seed"
-            )
+            spread = "the same in every seed"
+            if found.interval:
+                spread = "95 % interval {:.2f} to {:.2f}".format(*found.interval)
             names = f"{labels[found.first]} against {labels[found.second]}"
-            groups.append(f"{names}: difference {d.mean:.2f}, {spread}, n = {d.n}")
+            groups.append(f"{names}: difference {found.mean:.2f}, {spread}, n = {found.n}")
         if groups:
             title = results.columns[name].title
             notes.append(f"{title}, best not resolved: {'; '.join(groups)}.")

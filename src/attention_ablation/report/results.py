@@ -28,9 +28,8 @@ class Cell:
     """Our number and the paper's, of a row in a metric.
 
     value: the count, or the mean over the n completed runs; None where there is none, or a run
-    diverged. spread: the sample standard deviation, None below two runs. text: of ours, as every
-    format shows it. paper: as printed, None where it is not. mark: behind the paper's number.
-    runs: one for each seed, none of a count.
+    diverged. spread: the sample standard deviation. text: of ours, as every format shows it.
+    paper: as printed. mark: behind the paper's number. runs: one for each seed, none of a count.
     """
 
     value: float | None
@@ -65,10 +64,9 @@ class Results:
     contests: dict[str, list[Contest]]
 
     def texts(self, form: Callable[[str, bool, str], str]) -> list[list[str]]:
-        """Return each row's label, our cells and the paper's, as a format writes them.
+        """Return each row's label, our cells and the paper's.
 
-        Args:
-            form: given a text, whether it is the best, and the mark behind it.
+        `form` writes a text, given whether it is the best, and the mark behind it.
         """
         rows = []
         for line in self.rows:
@@ -94,7 +92,7 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
         for row in plan.rows(table)
     }
     contests = {
-        name: _contests(plan, table, metric, outcomes)
+        name: list(_contests(plan, table, metric, outcomes))
         for name, metric in columns.items()
         if not metric.counted
     }
@@ -161,20 +159,18 @@ def _numbers(outcomes: pd.DataFrame, metric: Metric) -> "pd.Series[float]":
 
 def _contests(
     plan: Plan, table: str, metric: Metric, outcomes: Mapping[str, pd.DataFrame]
-) -> list[Contest]:
-    """Return the best row of each group against the next one, where every run is there."""
-    contests = []
+) -> Iterator[Contest]:
+    """Yield the best row of each group against the next one, where every run is there."""
     for group in plan.groups(table):
-        values = {}
-        for row in group:
-            numbers = _numbers(outcomes[row.key], metric)
-            if (outcomes[row.key]["status"] == "completed").all() and numbers.notna().all():
-                values[row.key] = numbers.tolist()
+        values = {row.key: _numbers(outcomes[row.key], metric) for row in group}
         # A row that is not complete leaves the winner open.
-        higher = metric.better == "higher"
-        if len(values) == len(group) and (found := contest(values, higher_is_better=higher)):
-            contests.append(found)
-    return contests
+        if all(
+            (outcomes[key]["status"] == "completed").all() and numbers.notna().all()
+            for key, numbers in values.items()
+        ):
+            lists = {key: numbers.tolist() for key, numbers in values.items()}
+            if found := contest(lists, higher_is_better=metric.better == "higher"):
+                yield found
 
 
 def _best_printed(plan: Plan, table: str, metric: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import io
 import textwrap
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -89,25 +88,36 @@ def draw(plan: Plan, figure: GradCamFigure, name: str, means: pd.DataFrame) -> N
 
     evidence/explain.py chose the images before anybody saw a map: the first of each class.
     """
-    rows = {row.key: row for row in plan.rows(figure.table) if row.key in figure.rows}
     folders = [plan.runs_folder / plan.row_runs(figure.table, key)[0].path for key in figure.rows]
     found = [_read(folder) for folder in folders]
     facts, known = next(filter(None, found), (None, None))
     columns = len(known["label"]) if known else PLACEHOLDERS
-    height = 0.98 * len(rows) + 2.4
-    page, grid = drawing.image_grid(len(rows) + 1, columns, height, first=2.3, pad=0.02)
+    height = 0.98 * len(found) + 2.4
+    page, grid = drawing.image_grid(len(found) + 1, columns, height, first=2.3, pad=0.02)
     _label(grid[0, 0], "validation image", "above: its class")
-    _draw_line(grid[0, 1:], known, _draw_image)
+    for number, ax in enumerate(grid[0, 1:]):
+        if known:
+            image = known["image"][number].transpose(1, 2, 0)
+            ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+            ax.set_title(str(known["label"][number]), fontsize=10)
+        else:
+            drawing.draw_dash(ax)
     seeds = means.groupby("row")["n_seeds"].max()
     missing = []
-    for row in rows.values():
-        number, n = figure.rows.index(row.key), int(seeds.get(row.key, 0))
-        _, maps = found[number] or (None, None)
+    for row in plan.rows(figure.table):
+        if row.key not in figure.rows:
+            continue
+        place, n = figure.rows.index(row.key), int(seeds.get(row.key, 0))
+        _, maps = found[place] or (None, None)
         text = _numbers(means, row.key, n, len(plan.seeds))
         if maps is None:
-            text = drawing.why_missing(folders[number], "Grad-CAM")
-        _label(grid[number + 1, 0], row.label, text)
-        _draw_line(grid[number + 1, 1:], maps, _draw_map)
+            text = drawing.why_missing(folders[place], "Grad-CAM")
+        _label(grid[place + 1, 0], row.label, text)
+        for number, ax in enumerate(grid[place + 1, 1:]):
+            if maps is None:
+                drawing.draw_dash(ax)
+            else:
+                _draw_map(ax, maps, number)
         if n < len(plan.seeds):
             missing.append(f"{row.label} has {n} of {len(plan.seeds)}")
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), COLOURS)
@@ -130,21 +140,6 @@ def _label(ax: Axes, first: str, rest: str) -> None:
     place: dict[str, Any] = {"ha": "left", "transform": ax.transAxes}
     ax.text(0, 0.52, textwrap.fill(first, 24), fontsize=10, va="bottom", **place)
     ax.text(0, 0.46, rest, fontsize=8.5, color="0.35", va="top", **place)
-
-
-def _draw_line(
-    axes: Iterable[Axes], shown: Maps | None, draw_one: Callable[[Axes, Maps, int], None]
-) -> None:
-    for number, ax in enumerate(axes):
-        if shown is None:
-            drawing.draw_dash(ax)
-        else:
-            draw_one(ax, shown, number)
-
-
-def _draw_image(ax: Axes, shown: Maps, number: int) -> None:
-    ax.imshow(shown["image"][number].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
-    ax.set_title(str(shown["label"][number]), fontsize=10)
 
 
 def _draw_map(ax: Axes, shown: Maps, number: int) -> None:
