@@ -44,9 +44,8 @@ class Complexity:
 class Counted:
     """A row's line of complexity.csv: counted, and as printed, where '' is nothing.
 
-    verdict: 'match' where every printed cell agrees when rounded to its printed digits, the
-    discrepancy's name where study.yaml lists it, 'MISMATCH' where nothing explains it, and
-    'not printed' where the paper prints neither.
+    verdict: 'match' where every printed cell agrees when rounded to its digits, or the name of the
+    discrepancy that explains it, 'MISMATCH' where none does, 'not printed' where none is printed.
     """
 
     table: str

@@ -125,16 +125,14 @@ def _rows(plan: Plan, results: Results, cells: dict[str, dict[str, Any]]) -> lis
             printed = None if cell.paper is None else float(cell.paper)
             gap, difference = _difference(cell)
             record += [
-                _td("ours", cell.text, cell.value, best=cell.best) | {"id": identifier},
-                _td("paper", (cell.paper or DASH) + cell.mark, printed, best=cell.best_paper),
-                _td("difference", difference, gap),
-            ]
+                {"kind": "ours", "text": cell.text, "value": cell.value, "best": cell.best,
+                 "id": identifier},
+                {"kind": "paper", "text": (cell.paper or DASH) + cell.mark, "value": printed,
+                 "best": cell.best_paper},
+                {"kind": "difference", "text": difference, "value": gap},
+            ]  # fmt: skip
         rows.append({"label": line.row.label + line.mark, "cells": record})
     return rows
-
-
-def _td(kind: str, text: str, value: float | None, *, best: bool = False) -> dict[str, Any]:
-    return {"kind": kind, "text": text, "value": "" if value is None else value, "best": best}
 
 
 def _difference(cell: Cell) -> tuple[float | None, str]:

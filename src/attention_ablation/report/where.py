@@ -24,7 +24,7 @@ from attention_ablation.study.expand import Plan
 
 WIDTH = 100
 FINISHED = ("completed", "diverged")
-PATHS = ("folder", "log")
+PATHS = ("folder", "log", "file")
 PACKAGES = ("attention_ablation", "python", "torch", "torchvision", "numpy")
 FACTS = ("status", "reason", "verified", *Metrics.model_fields)
 COUNTED = {
@@ -132,9 +132,25 @@ def as_text(cell: Mapping[str, Any]) -> str:
         f"  paper  {cell['paper'] or 'prints none'}",
     ]
     if count:
-        lines += ["", *_count_lines(count)]
+        why = [("why", count["explanation"])] * bool(count["explanation"])
+        facts = [
+            ("counted", count["how"]),
+            *((part, _listed(keys)) for part, keys in count["network"].items()),
+            ("exact", "-" if count["value"] is None else f"{count['value']:.6f}"),
+            ("verdict", count["verdict"] or "not counted yet; `make tables` counts it"),
+            ("file", count["source"]),
+            *why,
+        ]
+        lines += ["", *_wrapped(facts)]
     for run in cell["runs"]:
-        lines += ["", *_run_lines(run, f" {cell['unit']}" if cell["unit"] else "")]
+        outcome = [str(run["status"])]
+        if run["value"] is not None:
+            outcome.append(f"{run['value']:.4g}" + f" {cell['unit']}" * bool(cell["unit"]))
+        outcome += [run["reason"]] * bool(run["reason"])
+        parts = ("backbone", "detector", "attention", "recipe")
+        spec = [(part, _listed(run["spec"][part])) for part in parts if part in run["spec"]]
+        lines += ["", f"seed {run['seed']}: {', '.join(outcome)}"]
+        lines += _wrapped([*spec, *run_facts(run)])
     return "\n".join(lines)
 
 
@@ -148,54 +164,21 @@ def run_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     memory = f"{_number(run['peak_memory_mb'])} MB at most"
     if run["peak_device_memory_mb"] is not None:
         memory += f", {_number(run['peak_device_memory_mb'])} MB on the device"
+    wall, computing = _number(run["seconds"]), _number(run["compute_seconds"])
+    speed = _number(run["images_per_second"])
     versions = ", ".join(f"{name} {run[name]}" for name in PACKAGES if run[name])
     composed = run["dataset_composed_with"]
+    composed = f", composed with {composed}" if composed else ""
     return [
         *facts,
         ("verified", run["verified"] or "-"),
         ("code", (run["git_commit"] or "not recorded") + dirty),
         ("versions", versions or "not recorded"),
         ("device", f"{run['device'] or 'not recorded'}; {shares}"),
-        (
-            "time",
-            f"{_number(run['seconds'])} s wall, {_number(run['compute_seconds'])} s computing, "
-            f"{_number(run['images_per_second'])} images/s",
-        ),
+        ("time", f"{wall} s wall, {computing} s computing, {speed} images/s"),
         ("memory", memory),
-        (
-            "data",
-            (run["dataset_fingerprint"] or "not recorded")
-            + (f", composed with {composed}" if composed else ""),
-        ),
+        ("data", (run["dataset_fingerprint"] or "not recorded") + composed),
     ]
-
-
-def _count_lines(count: Mapping[str, Any]) -> list[str]:
-    exact = "-" if count["value"] is None else f"{count['value']:.6f}"
-    return [
-        *_wrapped("counted", count["how"]),
-        *(f"  {part:9} {_listed(keys)}" for part, keys in count["network"].items()),
-        f"  {'exact':9} {exact}",
-        f"  {'verdict':9} {count['verdict'] or 'not counted yet; `make tables` counts it'}",
-        f"  {'file':9} {count['source']}",
-        *(_wrapped("why", count["explanation"]) if count["explanation"] else []),
-    ]
-
-
-def _run_lines(run: Mapping[str, Any], unit: str) -> list[str]:
-    outcome = [str(run["status"])]
-    if run["value"] is not None:
-        outcome.append(f"{run['value']:.4g}{unit}")
-    if run["reason"]:
-        outcome.append(run["reason"])
-    lines = [f"seed {run['seed']}: {', '.join(outcome)}"]
-    for part in ("backbone", "detector", "attention", "recipe"):
-        if part in run["spec"]:
-            lines += _wrapped(part, _listed(run["spec"][part]))
-    for name, text in run_facts(run):
-        # A path stays on one line, to be copied.
-        lines += [f"  {name:9} {text}"] if name in PATHS else _wrapped(name, text)
-    return lines
 
 
 def _listed(keys: dict[str, Any]) -> str:
@@ -206,8 +189,12 @@ def _number(value: float | None) -> str:
     return "?" if value is None else f"{round(value, 1):.15g}"
 
 
-def _wrapped(name: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=f"  {name:9} ", subsequent_indent=" " * 12,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+def _wrapped(facts: list[tuple[str, str]]) -> list[str]:
+    wrap = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    wrap.subsequent_indent = " " * 12
+    lines = []
+    for name, text in facts:
+        wrap.initial_indent = f"  {name:9} "
+        # A path stays on one line, to be copied.
+        lines += [wrap.initial_indent + text] if name in PATHS else wrap.wrap(text)
+    return lines
