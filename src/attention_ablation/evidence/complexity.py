@@ -1,10 +1,9 @@
 """Parameters and GFLOPs of the paper's full-size networks, beside what the paper prints."""
 
 import csv
-import dataclasses
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -66,7 +65,6 @@ class Counted:
         return {"params_m": self.params / 1e6, "gflops": gflops}
 
 
-COLUMNS = [field.name for field in dataclasses.fields(Counted)]
 Counts = dict[tuple[str, str], Counted]  # by table and row
 
 
@@ -159,7 +157,6 @@ def compare(study: Study, row: Row, ours: Complexity) -> str:
 
 
 def complexity_csv(counted: Iterable[Counted]) -> str:
-    """Return the text of complexity.csv."""
     frame = pd.DataFrame([vars(line) for line in counted])
     frame["gflops"] = [None if gflops is None else f"{gflops:.6f}" for gflops in frame["gflops"]]
     return frame.to_csv(index=False)
@@ -177,7 +174,9 @@ def read_counts(plan: Plan) -> Counts:
         lines = csv.DictReader(io.StringIO(read_text(path)))
         found = []
         for line in lines:
-            texts: dict[str, Any] = {name: line.get(name, "") for name in COLUMNS}
+            texts: dict[str, Any] = {
+                field.name: line.get(field.name, "") for field in fields(Counted)
+            }
             texts["params"] = int(line["params"])
             texts["gflops"] = Decimal(line["gflops"]) if line["gflops"] else None
             found.append(Counted(**texts))

@@ -57,12 +57,10 @@ class JudgedPair:
 
     @property
     def n(self) -> int:
-        """How many differences there are."""
         return len(self.differences) if self.exact is None else 1
 
     @property
     def difference(self) -> float | None:
-        """The difference, a mean over several seeds."""
         if self.exact is not None:
             return float(self.exact)
         return float(np.mean(self.differences)) if self.differences else None

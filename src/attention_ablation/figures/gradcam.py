@@ -40,7 +40,6 @@ class GradCamFigure(RowsFigure):
             )
 
     def csv(self, plan: "Plan") -> str:
-        """Return the text of its CSV: means, differences to the first row, and intervals."""
         from attention_ablation.figures.parts.gradcam import gradcam_frame
 
         return gradcam_frame(plan, self).to_csv(index=False)

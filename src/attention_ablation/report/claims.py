@@ -19,7 +19,6 @@ DIGITS = 4  # of differences: a fifth is below a step of any validation set in u
 
 
 def write_claims(plan: Plan, runs: pd.DataFrame) -> None:
-    """Write `claims.csv` and `claims.md`."""
     for name, text in rendered_claims(plan, runs).items():
         write_text(plan.folder / name, text)
 
@@ -44,6 +43,7 @@ def claims_frame(judged: Ledger) -> pd.DataFrame:
         for pair in (*claim.pairs, *claim.published):
             low, high = pair.interval or (None, None)
             paper = pair.paper_difference
+            printed = None if paper is None else f"{round(paper, DIGITS).normalize():f}"
             records.append(
                 {
                     "claim": claim.key,
@@ -55,9 +55,7 @@ def claims_frame(judged: Ledger) -> pd.DataFrame:
                     "ci_high": rounded(high),
                     "n": pair.n,
                     "verdict": pair.verdict,
-                    "paper_difference": None
-                    if paper is None
-                    else f"{round(paper, DIGITS).normalize():f}",
+                    "paper_difference": printed,
                     "paper_verdict": pair.paper_verdict,
                     "seeds_needed": pair.seeds_needed,
                 }
@@ -77,14 +75,7 @@ def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
         f"{wrong} do not hold in the paper's own cells.",
         "notes": [judged.method, *_doubts(plan, judged, runs)],
         "claims": [
-            {
-                "key": claim.key,
-                "place": claim.claim.place,
-                "text": claim.claim.says,
-                "verdict": claim.verdict,
-                "paper_verdict": claim.paper_verdict,
-                "comparisons": [_on_page(plan, pair) for pair in (*claim.pairs, *claim.published)],
-            }
+            (claim, [_on_page(plan, pair) for pair in (*claim.pairs, *claim.published)])
             for claim in judged.claims
         ],
     }
@@ -149,13 +140,13 @@ def _counts(verdicts: list[Any]) -> str:
 
 def _doubts(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> list[str]:
     """Return a line that names the compared runs whose folders fail verification, if any does."""
-    rows = {
-        row: None
+    rows = dict.fromkeys(
+        row
         for claim in judged.claims
         for pair in claim.pairs
         if pair.verdict != "not run" and not plan.study.metrics[pair.pair.metric].counted
         for row in (pair.pair.first, pair.pair.second)
-    }
+    )
     # Tables share runs, which are named once.
     places = {
         run.path: f"{table}:{key}" for table, key in rows for run in plan.row_runs(table, key)

@@ -41,7 +41,6 @@ def write_report(plan: Plan, runs: pd.DataFrame) -> None:
 
 
 def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
-    """Return the text of `report.html`."""
     page = {name: (PAGE / f"report.{name}").read_text("utf-8") for name in ("html.j2", "css", "js")}
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     cells: dict[str, dict[str, Any]] = {}
@@ -69,9 +68,9 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         tables=tables,
         figures=[_figure(plan, name) for name in plan.figures],
         discrepancies=[
-            {"name": name, "number": number(d.table), "explanation": d.explanation}
-            for name, d in plan.study.discrepancies.items()
-            if d.table in plan.tables
+            (name, number(found.table), found.explanation)
+            for name, found in plan.study.discrepancies.items()
+            if found.table in plan.tables
         ],
         blocks=[_complexity(plan, counts), _run_list(measured, runs), _environment(runs)],
         made_by=f"Made by attention-ablation {__version__}.",
@@ -87,17 +86,14 @@ def _figure(plan: Plan, name: str) -> dict[str, Any]:
         svg = read_bytes(plan.folder / "figures" / f"{name}.svg")
         image = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
     short = re.sub(r"(?<=[a-z])(?=\d)", " ", name.replace("-", " ")).capitalize()
-    return {"name": name, "short": short, "heading": entry.heading(name), "title": entry.title,
-            "section": entry.section, "image": image}  # fmt: skip
+    return {"name": name, "short": short, "entry": entry, "image": image}
 
 
 def _table(
     plan: Plan, table: str, runs: pd.DataFrame, counts: Counts, cells: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Return what the page shows of a table; `cells` gains the provenance of each of ours."""
-    entry = plan.study.tables[table]
-    shown = {"name": table, "number": number(table), "title": entry.title,
-             "section": entry.section}  # fmt: skip
+    shown = {"name": table, "number": number(table), "entry": plan.study.tables[table]}
     if refused := confounds(plan, table, runs):
         reason = "Not shown: rows that are compared here were not trained alike."
         rows = [{"label": row.label, "cells": []} for row in plan.rows(table)]
@@ -122,15 +118,7 @@ def _rows(plan: Plan, results: Results, cells: dict[str, dict[str, Any]]) -> lis
                 "text": _explanation(plan, line.row.detector, cell, metric),
                 "runs": [run.path for run in cell.runs],
             }
-            printed = None if cell.paper is None else float(cell.paper)
-            gap, difference = _difference(cell)
-            record += [
-                {"kind": "ours", "text": cell.text, "value": cell.value, "best": cell.best,
-                 "id": identifier},
-                {"kind": "paper", "text": (cell.paper or DASH) + cell.mark, "value": printed,
-                 "best": cell.best_paper},
-                {"kind": "difference", "text": difference, "value": gap},
-            ]  # fmt: skip
+            record.append((identifier, cell, *_difference(cell)))
         rows.append({"label": line.row.label + line.mark, "cells": record})
     return rows
 

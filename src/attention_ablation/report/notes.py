@@ -1,11 +1,12 @@
 """What is said below a table: protocol, what is missing or doubted, and what marks stand for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from attention_ablation.report.results import MISMATCHED, Results, discrepancies
-from attention_ablation.spec.recipes import DetectionRecipe
+from attention_ablation.spec.recipes import DetectionRecipe, Recipe
 from attention_ablation.study.config import Row
 from attention_ablation.study.confounds import CHANGES_NUMBERS, NOTED, differing
 from attention_ablation.study.expand import Plan
@@ -20,7 +21,7 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
     )
     notes = [
         f"Tier {plan.config.tier} ({plan.tier.title}): {'; '.join(protocols)}; "
-        f"n = {seeds} seed{'s' * (seeds > 1)}{_what(plan, results)}"
+        f"n = {seeds} seed{'s' * (seeds > 1)}{_what(results, recipes)}"
         + (", mean ± standard deviation." if seeds > 1 else "."),
     ]
     short = [
@@ -52,9 +53,8 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
     return [*notes, plan.tier.limits]
 
 
-def _what(plan: Plan, results: Results) -> str:
+def _what(results: Results, recipes: Sequence[Recipe]) -> str:
     """Say what is measured on the validation set."""
-    recipes = [plan.specs[results.table, line.row.key].recipe for line in results.rows]
     rules = {recipe.metric for recipe in recipes if isinstance(recipe, DetectionRecipe)}
     maps = "11-point mAP (VOC 2007)" if rules == {"voc"} else "mAP by COCO's rules"
     names = dict.fromkeys(
@@ -71,16 +71,13 @@ def _what(plan: Plan, results: Results) -> str:
 
 def _counted_on(plan: Plan, results: Results) -> list[str]:
     headings = [metric.heading for metric in results.columns.values() if metric.counted]
-    if not headings:
-        return []
-    detectors = dict.fromkeys(line.row.detector for line in results.rows if line.row.detector)
-    sizes = [plan.study.counted_on.size(name) for name in detectors or [None]]
-    if not detectors:
-        on = f"full-size network, {sizes[0].text}"
-    else:
+    detectors = {line.row.detector: None for line in results.rows if line.row.detector}
+    on = f"full-size network, {plan.study.counted_on.text}"
+    if detectors:
+        sizes = [plan.study.counted_on.size(name) for name in detectors]
         classes = " or ".join(dict.fromkeys(str(size.classes) for size in sizes))
         on = f"full-size detector with {classes} classes and background"
-    return [f"{' and '.join(headings)}: counted on the {on}."]
+    return [f"{' and '.join(headings)}: counted on the {on}."] if headings else []
 
 
 def _unresolved(results: Results) -> list[str]:
@@ -89,9 +86,7 @@ def _unresolved(results: Results) -> list[str]:
     notes = []
     for name, contests in results.contests.items():
         groups = []
-        for found in contests:
-            if found.resolved or found.n < 2:
-                continue
+        for found in (c for c in contests if not c.resolved and c.n > 1):
             spread = "the same in every seed"
             if found.interval:
                 spread = "95 % interval {:.2f} to {:.2f}".format(*found.interval)

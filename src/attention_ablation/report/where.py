@@ -118,7 +118,6 @@ def _count(
 
 
 def as_json(cell: Mapping[str, Any]) -> str:
-    """Return what `find_cell` returned as JSON."""
     return json.dumps(cell, indent=2, allow_nan=False, ensure_ascii=False)
 
 

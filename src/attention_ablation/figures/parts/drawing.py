@@ -66,7 +66,6 @@ def image_grid(
 
 
 def draw_dash(ax: Axes) -> None:
-    """Show that there is no image."""
     ax.text(0.5, 0.5, "-", fontsize=12, ha="center", va="center", transform=ax.transAxes)
 
 

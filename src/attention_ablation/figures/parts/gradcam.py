@@ -55,7 +55,7 @@ def gradcam_frame(plan: Plan, figure: GradCamFigure) -> pd.DataFrame:
 
 
 def _per_image(plan: Plan, figure: GradCamFigure, key: str) -> dict[int, pd.DataFrame]:
-    """Return the numbers of every image, by seed; seeds that have none are left out."""
+    """Return the numbers of every image, by those seeds that have any."""
     found = {}
     for run in plan.row_runs(figure.table, key):
         folder = plan.runs_folder / run.path
