@@ -24,15 +24,7 @@ from attention_ablation.evidence.localisation import box_share, energy_in_box, h
 from attention_ablation.feed.batches import source
 from attention_ablation.feed.order import Part
 from attention_ablation.networks.build import build
-from attention_ablation.runs.folder import (
-    GRADCAM,
-    GRADCAM_IMAGES,
-    GRADCAM_MAPS,
-    WEIGHTS,
-    read_outcome,
-    read_run,
-    sha256,
-)
+from attention_ablation.runs import folder as files
 from attention_ablation.runs.records import GRADCAM_MEANS, GradCam, Metrics
 from attention_ablation.spec.spec import Spec
 from attention_ablation.training.machine import Machine
@@ -60,8 +52,8 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
     Raises UserError where the run has not finished, its weights are gone, or the data are not those
     that it was trained on.
     """
-    run, folder = read_run(spec), spec.parent
-    outcome = read_outcome(folder)
+    run, folder = files.read_run(spec), spec.parent
+    outcome = files.read_outcome(folder)
     metrics = outcome.metrics
     if metrics is None:
         raise UserError(
@@ -69,14 +61,14 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
             f"{outcome.status}; train it first."
         )
     if metrics.status == "diverged":
-        write_text(folder / GRADCAM_IMAGES, "index,label\n")
-        write_arrays(folder / GRADCAM_MAPS, {})
+        write_text(folder / files.GRADCAM_IMAGES, "index,label\n")
+        write_arrays(folder / files.GRADCAM_MAPS, {})
         return _write(folder, metrics, {"images": 0, "weights_sha256": metrics.weights_sha256})
     if not isinstance(run.spec, Spec):
         raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
     data = _load_data(run.spec, folder, metrics, folders)
     model = build(run.spec.backbone, run.spec.attention, data.classes)
-    digest = _load_weights(model, folder / WEIGHTS)
+    digest = _load_weights(model, folder / files.WEIGHTS)
     model.to(machine.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     labels: NDArray[np.int64] = np.asarray(data.validation.labels)
@@ -123,8 +115,8 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
         shown["box"] = boxes[first]
         means["uniform_map"] = box_share((images.shape[2], images.shape[3]), boxes).mean()
     text = frame.rename_axis("index").to_csv(float_format="%.6g")
-    write_text(folder / GRADCAM_IMAGES, text)
-    write_arrays(folder / GRADCAM_MAPS, shown)
+    write_text(folder / files.GRADCAM_IMAGES, text)
+    write_arrays(folder / files.GRADCAM_MAPS, shown)
     facts = {
         "layer": layer.name,
         "map_size": layer.size,
@@ -156,11 +148,11 @@ def _write(folder: Path, metrics: Metrics, facts: dict[str, Any]) -> GradCam:
     record = GradCam(
         status=metrics.status,
         method="Grad-CAM",
-        images_sha256=sha256(folder / GRADCAM_IMAGES),
-        maps_sha256=sha256(folder / GRADCAM_MAPS),
+        images_sha256=files.sha256(folder / files.GRADCAM_IMAGES),
+        maps_sha256=files.sha256(folder / files.GRADCAM_MAPS),
         **facts,
     )
-    write_json(folder / GRADCAM, record.model_dump(exclude_unset=True))
+    write_json(folder / files.GRADCAM, record.model_dump(exclude_unset=True))
     return record
 
 

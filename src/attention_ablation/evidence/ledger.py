@@ -9,15 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from attention_ablation.evidence import statistics
 from attention_ablation.evidence.complexity import Counts, read_counts
-from attention_ablation.evidence.statistics import (
-    ALPHA,
-    has_spread,
-    holm,
-    one_sided,
-    seeds_needed,
-    t_interval,
-)
 from attention_ablation.study.claims import Claim, Pair
 from attention_ablation.study.config import Study
 from attention_ablation.study.confounds import CHANGES_NUMBERS
@@ -68,7 +61,7 @@ class JudgedPair:
     @cached_property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % t-interval of this comparison by itself."""
-        return t_interval(self.differences)
+        return statistics.t_interval(self.differences)
 
     @property
     def p_value(self) -> float | None:
@@ -78,8 +71,8 @@ class JudgedPair:
     @property
     def seeds_needed(self) -> int | Literal[">1000"] | None:
         """How many seeds would decide it, at the level of one test of the ledger."""
-        level = ALPHA / max(self.family, 1)
-        return seeds_needed(self.differences, self.pair.comparison.cuts, level)
+        level = statistics.ALPHA / max(self.family, 1)
+        return statistics.seeds_needed(self.differences, self.pair.comparison.cuts, level)
 
     @property
     def verdict(self) -> Verdict:
@@ -102,8 +95,8 @@ class JudgedPair:
             return "not run", self.obstacle
         if self.n < 2:
             return "undecided", self.obstacle or "one seed"
-        if self.p_adjusted > ALPHA:
-            spread = has_spread(self.differences)
+        if self.p_adjusted > statistics.ALPHA:
+            spread = statistics.has_spread(self.differences)
             return "undecided", f"p = {self.p_adjusted:.2g}" if spread else "the same in every seed"
         low, high = map(float, self.pair.comparison.bounds)
         inside = low < np.mean(self.differences) < high
@@ -158,8 +151,8 @@ class Ledger:
             "Rows are compared by the differences of their runs, paired by seed: the interval is "
             "the 95 % t-interval of the mean difference, of each comparison by itself, and a "
             "comparison is supported or contradicted, by its direction, where the p-value of the "
-            f"two-sided paired t-test is at most {ALPHA} after Holm's correction for all "
-            f"{self.family} distinct comparisons of this ledger that have runs. Parameters and "
+            f"two-sided paired t-test is at most {statistics.ALPHA} after Holm's correction for "
+            f"all {self.family} distinct comparisons of this ledger that have runs. Parameters and "
             "GFLOPs are counted and so compared exactly; a claim is supported where all of its "
             "comparisons are, contradicted where one is, not run where none is, and undecided "
             "otherwise, as with one seed."
@@ -227,8 +220,9 @@ def adjusted(found: list[JudgedPair]) -> list[JudgedPair]:
     for judged in found:
         if judged.hypothesis is not None and judged.hypothesis not in family:
             low, high = map(float, judged.pair.comparison.bounds)
-            family[judged.hypothesis] = min(1, 2 * min(one_sided(judged.differences, low, high)))
-    p_values = dict(zip(family, holm(list(family.values())).tolist(), strict=True))
+            sides = statistics.one_sided(judged.differences, low, high)
+            family[judged.hypothesis] = min(1, 2 * min(sides))
+    p_values = dict(zip(family, statistics.holm(list(family.values())).tolist(), strict=True))
     return [
         replace(judged, p_adjusted=p_values.get(judged.hypothesis), family=len(family))
         for judged in found
