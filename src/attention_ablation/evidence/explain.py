@@ -98,7 +98,8 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
             # Of the others nothing is kept: 50,000 maps are 10 GB.
             for index in first[(first >= done) & (first < end)]:
                 map_ = explained.maps[index - done]
-                maps[index] = (map_ / (map_.max() or 1)).astype(np.float16)
+                share = np.divide(map_, map_.max(), out=np.zeros_like(map_), where=map_.max() > 0)
+                maps[index] = share.astype(np.float16)
             done = end
         shown_pixels = batches.pixels(first.tolist()).numpy()
     frame = pd.concat(frames, ignore_index=True)
