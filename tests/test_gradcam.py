@@ -222,7 +222,7 @@ def explained(plan: Plan, key: str, seed: int = 0) -> Path:
 
 def explain(folder: Path, **facts: Any) -> None:
     """Write the `gradcam.json` of what is beside it, as Grad-CAM does."""
-    found = {"status": "completed", "method": "Grad-CAM", "version": 1, "images": 5}
+    found = {"status": "completed", "method": "Grad-CAM", "images": 5}
     for name, file in (("images", "gradcam.csv"), ("maps", "gradcam.npz")):
         digest = sha256(folder / file) if (folder / file).exists() else ""
         found[f"{name}_sha256"] = digest
