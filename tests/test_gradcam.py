@@ -25,7 +25,7 @@ from attention_ablation.evidence.gradcam import choose, gradcam, layers
 from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou
 from attention_ablation.evidence.statistics import bootstrap_interval, t_interval
 from attention_ablation.figures.gradcam import GradCamFigure
-from attention_ablation.figures.parts.gradcam_means import COLUMNS, gradcam_frame
+from attention_ablation.figures.parts.gradcam import COLUMNS, gradcam_frame
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import Backbone

@@ -1,16 +1,14 @@
-"""Parameters and GFLOPs of the paper's full-size networks, beside what the paper prints.
-
-Counting imports torch, and reading the counts of complexity.csv does not.
-"""
+"""Parameters and GFLOPs of the paper's full-size networks, beside what the paper prints."""
 
 import csv
-import dataclasses
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, read_text, write_text
@@ -32,9 +30,9 @@ MATCH, MISMATCH, NOT_PRINTED = "match", "MISMATCH", "not printed"
 
 @dataclass(frozen=True)
 class Complexity:
-    """A network's parameters, and multiply-accumulates of one image in 1e9.
+    """A network's parameters, and multiply-accumulates of one image in 1e9; not of detectors.
 
-    Detectors have none, because theirs depend on what is in the image and the paper prints none.
+    Theirs depend on what is in the image, and the paper prints none.
     """
 
     params: int
@@ -45,9 +43,8 @@ class Complexity:
 class Counted:
     """A row's line of complexity.csv: counted, and as printed, where '' is nothing.
 
-    verdict: 'match' where every printed cell agrees when rounded to its printed digits, the
-    discrepancy's name where study.yaml lists it, 'MISMATCH' where nothing explains it, and
-    'not printed' where the paper prints neither.
+    verdict: 'match' where every printed cell agrees when rounded to its digits, or the name of the
+    discrepancy that explains it, 'MISMATCH' where none does, 'not printed' where none is printed.
     """
 
     table: str
@@ -68,7 +65,6 @@ class Counted:
         return {"params_m": self.params / 1e6, "gflops": gflops}
 
 
-COLUMNS = [field.name for field in dataclasses.fields(Counted)]
 Counts = dict[tuple[str, str], Counted]  # by table and row
 
 
@@ -78,11 +74,7 @@ def measure(
     size: CountSize = FULL_SIZE,
     detector: Detector | None = None,
 ) -> Complexity:
-    """Count a network on the meta device.
-
-    GFLOPs are multiply-accumulates of convolutions and linear layers, as in the paper; nothing
-    counts for normalisation, activations, pooling and additions.
-    """
+    """Count a network: as in the paper, the operations of convolutions and linear layers only."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -165,14 +157,9 @@ def compare(study: Study, row: Row, ours: Complexity) -> str:
 
 
 def complexity_csv(counted: Iterable[Counted]) -> str:
-    """Return the text of complexity.csv."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(COLUMNS)
-    for line in counted:
-        gflops = "" if line.gflops is None else f"{line.gflops:.6f}"
-        lines.writerow((dataclasses.asdict(line) | {"gflops": gflops}).values())
-    return text.getvalue()
+    frame = pd.DataFrame([vars(line) for line in counted])
+    frame["gflops"] = [None if gflops is None else f"{gflops:.6f}" for gflops in frame["gflops"]]
+    return frame.to_csv(index=False)
 
 
 def write_complexity(plan: Plan) -> None:
@@ -181,15 +168,19 @@ def write_complexity(plan: Plan) -> None:
 
 
 def read_counts(plan: Plan) -> Counts:
-    """Return the lines of complexity.csv by table and row, none where it is missing.
-
-    Raises UserError where it is damaged.
-    """
+    """Return the lines of complexity.csv, none where it is missing, or raise UserError."""
     path = plan.folder / COMPLEXITY_CSV
     try:
         lines = csv.DictReader(io.StringIO(read_text(path)))
-        found = [_parse(line) for line in lines]
-        counts = {(line.table, line.row): line for line in found}
+        found = []
+        for line in lines:
+            texts: dict[str, Any] = {
+                field.name: line.get(field.name, "") for field in fields(Counted)
+            }
+            texts["params"] = int(line["params"])
+            texts["gflops"] = Decimal(line["gflops"]) if line["gflops"] else None
+            found.append(Counted(**texts))
+        counts = {(count.table, count.row): count for count in found}
         if len(counts) == len(found) and {"params", "gflops"} <= set(lines.fieldnames or []):
             return counts
     except Missing:
@@ -200,9 +191,3 @@ def read_counts(plan: Plan) -> Counts:
         f"{path}: expected a line for each row, with its size in numbers; "
         "`attention-ablation render complexity` writes it again."
     )
-
-
-def _parse(line: dict[str, str]) -> Counted:
-    texts = {name: line.get(name, "") for name in COLUMNS}
-    gflops = Decimal(line["gflops"]) if line["gflops"] else None
-    return Counted(**texts | {"params": int(line["params"]), "gflops": gflops})  # type: ignore[arg-type]

@@ -24,20 +24,12 @@ from attention_ablation.base.io import (
 from attention_ablation.datasets.contract import load
 from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.reading.data import ImageData, ImageSet
-from attention_ablation.evidence.gradcam import LEAST_MAP, Explained, choose, gradcam, layers
+from attention_ablation.evidence.gradcam import LEAST_MAP, choose, gradcam, layers
 from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou
 from attention_ablation.feed.batches import source
 from attention_ablation.feed.order import Part
 from attention_ablation.networks.build import build
-from attention_ablation.runs.folder import (
-    GRADCAM,
-    GRADCAM_IMAGES,
-    GRADCAM_MAPS,
-    WEIGHTS,
-    read_outcome,
-    read_run,
-    sha256,
-)
+from attention_ablation.runs import folder as files
 from attention_ablation.runs.records import GRADCAM_MEANS, GradCam, Metrics
 from attention_ablation.spec.spec import Spec
 from attention_ablation.training.machine import Machine
@@ -51,23 +43,22 @@ SHOWN = 10
 def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
     """Write `gradcam.csv`, `gradcam.npz` and `gradcam.json` of a run, and return the last one.
 
-    The box of the target is what maps are measured against, not its mask: a digit's strokes are
-    thinner than one place of a map, and other data sets have boxes only. Without boxes only the
-    probability is measured. A diverged run has no maps, and its file says so.
+    Maps are measured against the target's box, not its mask: a digit's strokes are thinner than one
+    place of a map, and other data sets have boxes only. Without boxes only the probability is
+    measured. A diverged run has no maps, and its file says so.
 
     gradcam.csv: index in the validation set, label, energy_in_box, hit, iou, probability.
-    gradcam.json: the columns' means, how and on what they were made, and the digests of the two
-    other files and of the weights, which `attention-ablation verify` checks. `layer` is the last
-    whose `map_size` (height, width) is at least `least_map_size`; `last_map_size` is that of the
-    last convolution's output; `uniform_map` is the energy_in_box of a map without preference.
+    gradcam.json: the columns' means, how and on what they were made, and digests. `layer` is the
+    last whose `map_size` (height, width) is at least `least_map_size`; `last_map_size` is that of
+    the last convolution's output; `uniform_map` is the energy_in_box of a map without preference.
     gradcam.npz, of the first image of each of the first `SHOWN` classes: index, label, image
     (n, C, H, W) uint8, map (n, H, W) float16 as shares of its maximum, probability, and box (n, 4).
 
     Raises UserError where the run has not finished, its weights are gone, or the data are not those
     that it was trained on.
     """
-    run, folder = read_run(spec), spec.parent
-    outcome = read_outcome(folder)
+    run, folder = files.read_run(spec), spec.parent
+    outcome = files.read_outcome(folder)
     metrics = outcome.metrics
     if metrics is None:
         raise UserError(
@@ -75,14 +66,14 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
             f"{outcome.status}; train it first."
         )
     if metrics.status == "diverged":
-        write_text(folder / GRADCAM_IMAGES, "index,label\n")
-        write_arrays(folder / GRADCAM_MAPS, {})
+        write_text(folder / files.GRADCAM_IMAGES, "index,label\n")
+        write_arrays(folder / files.GRADCAM_MAPS, {})
         return _write(folder, metrics, {"images": 0, "weights_sha256": metrics.weights_sha256})
     if not isinstance(run.spec, Spec):
         raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
     data = _load_data(run.spec, folder, metrics, folders)
     model = build(run.spec.backbone, run.spec.attention, data.classes)
-    digest = _load_weights(model, folder / WEIGHTS)
+    digest = _load_weights(model, folder / files.WEIGHTS)
     model.to(machine.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     labels: NDArray[np.int64] = np.asarray(data.validation.labels)
@@ -100,13 +91,21 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
         layer = choose(candidates)
         for images, of in chain([example], validation):
             explained = gradcam(model, layer.module, images, of)
-            here = slice(done, done + len(of))
-            frames.append(_measure(explained, None if boxes is None else boxes[here]))
+            end = done + len(of)
+            columns = {}
+            if boxes is not None:
+                columns["energy_in_box"] = energy_in_box(explained.maps, boxes[done:end])
+                columns["hit"] = hit(explained.maps, boxes[done:end])
+                columns["iou"] = iou(explained.maps, boxes[done:end], THRESHOLD)
+            columns["probability"] = explained.probability.astype(float)
+            frames.append(pd.DataFrame(columns))
             empty += int((explained.maps.max(axis=(1, 2)) == 0).sum())
             # Of the others nothing is kept: 50,000 maps are 10 GB.
-            for index in first[(first >= here.start) & (first < here.stop)]:
-                maps[index] = explained.maps[index - done].copy()
-            done = here.stop
+            for index in first[(first >= done) & (first < end)]:
+                map_ = explained.maps[index - done]
+                share = np.divide(map_, map_.max(), out=np.zeros_like(map_), where=map_.max() > 0)
+                maps[index] = share.astype(np.float16)
+            done = end
         shown_pixels = batches.pixels(first.tolist()).numpy()
     frame = pd.concat(frames, ignore_index=True)
     frame.insert(0, "label", labels)
@@ -114,7 +113,7 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
         "index": first,
         "label": labels[first],
         "image": shown_pixels,
-        "map": _shares(np.stack([maps[index] for index in first])),
+        "map": np.stack([maps[index] for index in first]),
         "probability": frame["probability"].to_numpy()[first].astype(np.float32),
     }
     means = {mean: frame[name].mean() for name, mean in GRADCAM_MEANS.items() if name in frame}
@@ -122,8 +121,8 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
         shown["box"] = boxes[first]
         means["uniform_map"] = box_share((images.shape[2], images.shape[3]), boxes).mean()
     text = frame.rename_axis("index").to_csv(float_format="%.6g")
-    write_text(folder / GRADCAM_IMAGES, text)
-    write_arrays(folder / GRADCAM_MAPS, shown)
+    write_text(folder / files.GRADCAM_IMAGES, text)
+    write_arrays(folder / files.GRADCAM_MAPS, shown)
     facts = {
         "layer": layer.name,
         "map_size": layer.size,
@@ -139,7 +138,6 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
 
 
 def _load_data(spec: Spec, folder: Path, metrics: Metrics, folders: Folders) -> ImageData:
-    """Load the data that a run was trained on. Raises UserError where they are others."""
     dataset = spec.recipe.dataset
     data: ImageData = load(dataset, folders)
     if data.fingerprint != metrics.dataset_fingerprint:
@@ -151,34 +149,17 @@ def _load_data(spec: Spec, folder: Path, metrics: Metrics, folders: Folders) -> 
     return data
 
 
-def _measure(explained: Explained, boxes: NDArray[Any] | None) -> pd.DataFrame:
-    """Return a row per image, in the columns of `gradcam.csv`; without boxes fewer of them."""
-    columns = {}
-    if boxes is not None:
-        maps = explained.maps
-        columns["energy_in_box"] = energy_in_box(maps, boxes)
-        columns["hit"] = hit(maps, boxes)
-        columns["iou"] = iou(maps, boxes, THRESHOLD)
-    return pd.DataFrame(columns | {"probability": explained.probability.astype(float)})
-
-
 def _write(folder: Path, metrics: Metrics, facts: dict[str, Any]) -> GradCam:
-    """Write `gradcam.json`; it is the last, so that who sees it finds the others."""
+    # The last file, so that who sees it finds the others.
     record = GradCam(
         status=metrics.status,
         method="Grad-CAM",
-        images_sha256=sha256(folder / GRADCAM_IMAGES),
-        maps_sha256=sha256(folder / GRADCAM_MAPS),
+        images_sha256=files.sha256(folder / files.GRADCAM_IMAGES),
+        maps_sha256=files.sha256(folder / files.GRADCAM_MAPS),
         **facts,
     )
-    write_json(folder / GRADCAM, record.model_dump(exclude_unset=True))
+    write_json(folder / files.GRADCAM, record.model_dump(exclude_unset=True))
     return record
-
-
-def _shares(maps: NDArray[Any]) -> NDArray[np.float16]:
-    highest = maps.max(axis=(1, 2), keepdims=True)
-    shares: NDArray[Any] = np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
-    return shares.astype(np.float16)
 
 
 def _load_weights(model: nn.Module, path: Path) -> str:

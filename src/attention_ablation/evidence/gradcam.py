@@ -40,9 +40,7 @@ class Explained:
 def layers(model: nn.Module, stages: Mapping[str, nn.Module], image: Tensor) -> list[Layer]:
     """Return a model's stages with the sizes of their maps, in the order in which they run.
 
-    Args:
-        stages: parts of the model by name, whose outputs are (N, C, h, w).
-        image: (1, 3, H, W).
+    The stages' outputs are (N, C, h, w), of an image (1, 3, H, W).
     """
     found: list[Layer] = []
 
@@ -61,9 +59,8 @@ def choose(candidates: Sequence[Layer]) -> Layer:
     """Return the last layer whose map has at least `LEAST_MAP` places a side.
 
     At 224 px that is the last convolution's output, 7x7, as in the paper, with its gate and, in a
-    residual network, its shortcut. At 32 px that one has a single place, whose enlarged map is the
-    same everywhere, in every network. The choice depends on the backbone and the image's size
-    only, so rows that are compared are explained at the same place.
+    residual network, its shortcut; at 32 px that one has a single place. Rows that are compared are
+    explained at the same place: the backbone and the image's size alone decide.
     """
     large = [layer for layer in candidates if min(layer.size) >= LEAST_MAP]
     return large[-1] if large else candidates[0]
@@ -73,10 +70,9 @@ def gradcam(model: nn.Module, layer: nn.Module, images: Tensor, labels: Tensor) 
     """Return the Grad-CAM of every image's label, and the label's softmax score.
 
     Args:
-        model: (N, 3, H, W) -> (N, classes), in evaluation mode.
+        model: in evaluation mode.
         layer: a part of it whose output is (N, C, h, w).
         images: (N, 3, H, W), as the network sees them.
-        labels: (N,), the classes to explain.
     """
     explainer = LayerGradCam(model, layer)
     maps, probabilities = [], []

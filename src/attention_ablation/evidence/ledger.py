@@ -4,20 +4,13 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from attention_ablation.evidence.complexity import read_counts
-from attention_ablation.evidence.statistics import (
-    ALPHA,
-    has_spread,
-    holm,
-    one_sided,
-    seeds_needed,
-    t_interval,
-)
+from attention_ablation.evidence import statistics
+from attention_ablation.evidence.complexity import Counts, read_counts
 from attention_ablation.study.claims import Claim, Pair
 from attention_ablation.study.config import Study
 from attention_ablation.study.confounds import CHANGES_NUMBERS
@@ -33,14 +26,11 @@ class JudgedPair:
     """A comparison with all that is said of it: a line of claims.csv and of the page.
 
     There are `differences`, the first row's value less the second's in the metric's unit, one for
-    each seed that both rows completed; or `exact`, of counts, in percent of the second's with
-    at-most-more; or neither, for the reason `obstacle`.
+    each seed that both rows completed; or `exact`, of counts; or neither, because of `obstacle`.
 
     hypothesis: of a comparison that is tested; the same where the same is asked of the same runs.
     reference: whose published curves it is made on, where it is not made on our runs.
-    paper_difference: between the paper's own cells, None where one is not printed.
-    p_adjusted: the p-value of its test, adjusted for the whole ledger, where there is a test.
-    family: how many tests the ledger has.
+    p_adjusted: the p-value of its test, adjusted for the whole `family` of so many tests.
     """
 
     pair: Pair
@@ -55,25 +45,23 @@ class JudgedPair:
 
     @property
     def text(self) -> str:
-        """The comparison in words, with whose published curves it is made on, if it is."""
+        """The comparison in words, with whose published curves it is made on."""
         return self.pair.text + f" ({self.reference})" * bool(self.reference)
 
     @property
     def n(self) -> int:
-        """How many differences there are; a counted one is one."""
         return len(self.differences) if self.exact is None else 1
 
     @property
     def difference(self) -> float | None:
-        """The difference, a mean over several seeds, None where there is none."""
         if self.exact is not None:
             return float(self.exact)
         return float(np.mean(self.differences)) if self.differences else None
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % t-interval of this comparison by itself, None as of `t_interval`."""
-        return t_interval(self.differences)
+        """The 95 % t-interval of this comparison by itself."""
+        return statistics.t_interval(self.differences)
 
     @property
     def p_value(self) -> float | None:
@@ -83,8 +71,8 @@ class JudgedPair:
     @property
     def seeds_needed(self) -> int | Literal[">1000"] | None:
         """How many seeds would decide it, at the level of one test of the ledger."""
-        level = ALPHA / max(self.family, 1)
-        return seeds_needed(self.differences, self.pair.comparison.cuts, level)
+        level = statistics.ALPHA / max(self.family, 1)
+        return statistics.seeds_needed(self.differences, self.pair.comparison.cuts, level)
 
     @property
     def verdict(self) -> Verdict:
@@ -107,8 +95,8 @@ class JudgedPair:
             return "not run", self.obstacle
         if self.n < 2:
             return "undecided", self.obstacle or "one seed"
-        if self.p_adjusted > ALPHA:
-            spread = has_spread(self.differences)
+        if self.p_adjusted > statistics.ALPHA:
+            spread = statistics.has_spread(self.differences)
             return "undecided", f"p = {self.p_adjusted:.2g}" if spread else "the same in every seed"
         low, high = map(float, self.pair.comparison.bounds)
         inside = low < np.mean(self.differences) < high
@@ -125,11 +113,7 @@ class JudgedPair:
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """A claim with its comparisons.
-
-    `published` are its comparisons on curves that others published: no verdict on the claim counts
-    them, and with one run of each row they are undecided.
-    """
+    """A claim with its comparisons; no verdict counts the `published` ones, on others' curves."""
 
     key: str
     claim: Claim
@@ -167,8 +151,8 @@ class Ledger:
             "Rows are compared by the differences of their runs, paired by seed: the interval is "
             "the 95 % t-interval of the mean difference, of each comparison by itself, and a "
             "comparison is supported or contradicted, by its direction, where the p-value of the "
-            f"two-sided paired t-test is at most {ALPHA} after Holm's correction for all "
-            f"{self.family} distinct comparisons of this ledger that have runs. Parameters and "
+            f"two-sided paired t-test is at most {statistics.ALPHA} after Holm's correction for "
+            f"all {self.family} distinct comparisons of this ledger that have runs. Parameters and "
             "GFLOPs are counted and so compared exactly; a claim is supported where all of its "
             "comparisons are, contradicted where one is, not run where none is, and undecided "
             "otherwise, as with one seed."
@@ -177,58 +161,68 @@ class Ledger:
 
 def ledger(plan: Plan, runs: pd.DataFrame) -> Ledger:
     """Judge every claim of the plan's study; `runs` is what `report.collect.collect` returns."""
-    counts, metrics = read_counts(plan), plan.study.metrics
-    ends = _ends_of_curves(plan)
+    counts, claims = read_counts(plan), plan.study.claims
+    ours = adjusted(
+        [_judge(plan, pair, runs, counts) for claim in claims.values() for pair in claim.pairs()]
+    )
+    rest = iter(ours)
+    judged = [
+        JudgedClaim(
+            key,
+            claim,
+            pairs=[next(rest) for _ in claim.pairs()],
+            published=[found for pair in claim.pairs() for found in _published(plan, pair)],
+        )
+        for key, claim in claims.items()
+    ]
+    return Ledger(judged, ours[0].family if ours else 0)
 
-    def evidence(pair: Pair) -> JudgedPair:
-        rows = (pair.first, pair.second)
-        if outside := [table for table, key in rows if (table, key) not in plan.specs]:
-            return JudgedPair(pair, obstacle=f"{outside[0]} is not selected")
-        metric = metrics[pair.metric]
-        if not metric.counted:
-            return _of_runs(plan, pair, runs)
-        values = [counts[row].values[metric.source] if row in counts else None for row in rows]
-        for (table, key), value in zip(rows, values, strict=True):
-            if value is None:
-                return JudgedPair(pair, obstacle=f"{key} of {table} is not counted yet")
-        first, second = (Decimal(str(value)) for value in values)
-        return JudgedPair(pair, exact=pair.comparison.difference(first, second))
 
-    def published(pair: Pair) -> Iterator[JudgedPair]:
-        for name, reference in plan.study.references.items():
-            rows = (f"{table}:{key}" for table, key in (pair.first, pair.second))
-            first, second = (ends.get((name, row, pair.metric)) for row in rows)
-            if first is not None and second is not None:
-                difference = float(pair.comparison.difference(first, second))
-                yield JudgedPair(pair, (difference,), reference=reference.title)
+def _judge(plan: Plan, pair: Pair, runs: pd.DataFrame, counts: Counts) -> JudgedPair:
+    rows = (pair.first, pair.second)
+    judged = JudgedPair(pair, paper_difference=paper_difference(plan.study, pair))
+    if outside := [table for table, key in rows if (table, key) not in plan.specs]:
+        return replace(judged, obstacle=f"{outside[0]} is not selected")
+    metric = plan.study.metrics[pair.metric]
+    if not metric.counted:
+        return replace(judged, **_of_runs(plan, pair, runs))
+    exact = []
+    for table, key in rows:
+        count = counts.get((table, key))
+        value = count.values[metric.source] if count else None
+        if value is None:
+            return replace(judged, obstacle=f"{key} of {table} is not counted yet")
+        exact.append(Decimal(str(value)))
+    return replace(judged, exact=pair.comparison.difference(*exact))
 
-    def beside_paper(judged: JudgedPair) -> JudgedPair:
-        return replace(judged, paper_difference=paper_difference(plan.study, judged.pair))
 
-    pairs = {key: list(claim.pairs()) for key, claim in plan.study.claims.items()}
-    judged = iter(adjusted([evidence(pair) for of_claim in pairs.values() for pair in of_claim]))
-    claims = []
-    for key, claim in plan.study.claims.items():
-        ours = [beside_paper(next(judged)) for _ in pairs[key]]
-        others = [beside_paper(on_curves) for pair in pairs[key] for on_curves in published(pair)]
-        claims.append(JudgedClaim(key, claim, ours, others))
-    return Ledger(claims, len({p.hypothesis for c in claims for p in c.pairs} - {None}))
+def _published(plan: Plan, pair: Pair) -> Iterator[JudgedPair]:
+    """Yield the comparison of the last errors of each reference that has both rows' curves."""
+    rows = [f"{table}:{key}" for table, key in (pair.first, pair.second)]
+    for reference in plan.study.references.values():
+        files = {curve.row: curve.file for curve in reference.curves.values()}
+        if pair.metric in COLUMNS and set(rows) <= set(files):
+            curves = [read_curve(plan.study_folder / files[row]) for row in rows]
+            errors = [Decimal(str(curve[pair.metric][-1])) for curve in curves]
+            difference = float(pair.comparison.difference(*errors))
+            paper = paper_difference(plan.study, pair)
+            yield JudgedPair(pair, (difference,), reference=reference.title, paper_difference=paper)
 
 
 def adjusted(found: list[JudgedPair]) -> list[JudgedPair]:
-    """Return comparisons with their p-values, adjusted for all of them, and the size of the family.
+    """Return comparisons with their p-values, adjusted for the family of all of them.
 
     A p-value is two-sided, because a verdict may go either way: twice the smaller of the two
-    one-sided ones, which for 'less' and 'greater' is the paired t-test. Comparisons that ask the
-    same of the same runs, such as those of a row that two tables share, are one test. Those with
-    runs that cannot be tested (one seed, no spread, a divergence) stay in the family, with p = 1.
+    one-sided ones. Comparisons that ask the same of the same runs are one test. Those with runs
+    that cannot be tested (one seed, no spread, a divergence) stay in the family, with p = 1.
     """
     family: dict[Hashable, float] = {}
     for judged in found:
         if judged.hypothesis is not None and judged.hypothesis not in family:
             low, high = map(float, judged.pair.comparison.bounds)
-            family[judged.hypothesis] = min(1, 2 * min(one_sided(judged.differences, low, high)))
-    p_values = dict(zip(family, holm(list(family.values())).tolist(), strict=True))
+            sides = statistics.one_sided(judged.differences, low, high)
+            family[judged.hypothesis] = min(1, 2 * min(sides))
+    p_values = dict(zip(family, statistics.holm(list(family.values())).tolist(), strict=True))
     return [
         replace(judged, p_adjusted=p_values.get(judged.hypothesis), family=len(family))
         for judged in found
@@ -236,19 +230,18 @@ def adjusted(found: list[JudgedPair]) -> list[JudgedPair]:
 
 
 def paper_difference(study: Study, pair: Pair) -> Decimal | None:
-    """Return the difference between the paper's own cells, taken as printed, without a spread."""
-    printed: dict[tuple[str, str, str], str] = {
-        (row.table, row.key, metric): cell
-        for row in study.rows
-        for metric, cell in row.printed.items()
-    }
-    first, second = (printed.get((*row, pair.metric)) for row in (pair.first, pair.second))
-    if first is None or second is None:
-        return None
-    return pair.comparison.difference(Decimal(first), Decimal(second))
+    """Return the difference between the paper's own cells, None where one is not printed."""
+    printed = [
+        Decimal(row.printed[pair.metric])
+        for table, key in (pair.first, pair.second)
+        for row in study.table_rows(table)
+        if row.key == key and pair.metric in row.printed
+    ]
+    return pair.comparison.difference(*printed) if len(printed) == 2 else None
 
 
-def _of_runs(plan: Plan, pair: Pair, runs: pd.DataFrame) -> JudgedPair:
+def _of_runs(plan: Plan, pair: Pair, runs: pd.DataFrame) -> dict[str, Any]:
+    """Return what runs say of a comparison, as fields of a `JudgedPair`."""
     first, second = (
         runs.loc[[run.path for run in plan.row_runs(*row)]].set_index("seed")
         for row in (pair.first, pair.second)
@@ -256,16 +249,20 @@ def _of_runs(plan: Plan, pair: Pair, runs: pd.DataFrame) -> JudgedPair:
     both = pd.concat([first, second])
     unlike = [key for key in CHANGES_NUMBERS if key in both and both[key].dropna().nunique() > 1]
     if unlike:
-        return JudgedPair(pair, obstacle=f"not trained alike: {', '.join(unlike)}")
+        return {"obstacle": f"not trained alike: {', '.join(unlike)}"}
     column = plan.study.metrics[pair.metric].source
     completed = runs["status"] == "completed"
     if column not in runs or (completed.any() and runs.loc[completed, column].isna().all()):
-        return JudgedPair(pair, obstacle=f"no run has {column}")
-    hypothesis = _hypothesis(plan, pair)
+        return {"obstacle": f"no run has {column}"}
+    # A test is two runs, a metric and where the predicate turns, whichever row is first.
+    ids = [plan.specs[row].run_id for row in (pair.first, pair.second)]
+    sign = -1 if ids[0] > ids[1] else 1
+    turns = sorted(sign * cut for cut in pair.comparison.cuts)
+    hypothesis = (*sorted(ids), pair.metric, tuple(turns))
     # What trains at some seeds only has no mean: averaging the rest would select the survivors, and
     # a divergence is no error rate that could contradict anything.
     if "diverged" in set(both["status"]):
-        return JudgedPair(pair, obstacle="a run diverged", hypothesis=hypothesis)
+        return {"obstacle": "a run diverged", "hypothesis": hypothesis}
     # As floats by way of pandas' own, which knows NA.
     values = [
         rows.loc[rows["status"] == "completed", column].astype("Float64").astype(float)
@@ -273,26 +270,5 @@ def _of_runs(plan: Plan, pair: Pair, runs: pd.DataFrame) -> JudgedPair:
     ]
     differences = (values[0] - values[1]).dropna()
     if differences.empty:
-        return JudgedPair(pair, obstacle="no seed has both rows")
-    return JudgedPair(pair, tuple(differences), hypothesis=hypothesis)
-
-
-def _hypothesis(plan: Plan, pair: Pair) -> Hashable:
-    """Identify a test: two runs, a metric and where the predicate turns, whichever row is first."""
-    first, second = (plan.specs[row].run_id for row in (pair.first, pair.second))
-    turns = pair.comparison.cuts
-    if first > second:
-        first, second, turns = second, first, [-cut for cut in turns]
-    return first, second, pair.metric, tuple(sorted(turns))
-
-
-def _ends_of_curves(plan: Plan) -> dict[tuple[str, str, str], Decimal]:
-    """Return the last errors of published curves, by reference, 'table:key' and metric."""
-    ends = {}
-    for name, reference in plan.study.references.items():
-        for curve in reference.curves.values():
-            if curve.row is not None:
-                read = read_curve(plan.study_folder / curve.file)
-                for metric in COLUMNS:
-                    ends[name, curve.row, metric] = Decimal(str(read[metric][-1]))
-    return ends
+        return {"obstacle": "no seed has both rows"}
+    return {"differences": tuple(differences), "hypothesis": hypothesis}

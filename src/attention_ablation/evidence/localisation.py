@@ -1,7 +1,8 @@
 """How well maps of importance find the target's box.
 
-A map is not negative. An empty map, 0 everywhere, points nowhere: it counts as a miss in all three
-measures, so that leaving images without an answer flatters no network.
+Maps are (N, H, W) and not negative; boxes are (N, 4): x0, y0, x1, y1 in px, x1 and y1 exclusive. An
+empty map, 0 everywhere, points nowhere: it counts as a miss in all three measures, so that leaving
+images without an answer flatters no network.
 """
 
 import numpy as np
@@ -15,12 +16,7 @@ TIED = 1e-5
 def energy_in_box(maps: NDArray[np.floating], boxes: NDArray[np.integer]) -> Floats:
     """Return the share of each map's sum that lies inside its box, 0 to 1.
 
-    The energy-based pointing game (Wang et al. 2020, Score-CAM, section 4.2). A map without any
-    preference has the box's share of the image.
-
-    Args:
-        maps: (N, H, W), not negative.
-        boxes: (N, 4) x0, y0, x1, y1 in px, x1 and y1 exclusive.
+    The energy-based pointing game (Wang et al. 2020, Score-CAM, section 4.2).
     """
     values = maps.astype(np.float64)
     total = values.sum(axis=(1, 2))
@@ -41,10 +37,7 @@ def hit(maps: NDArray[np.floating], boxes: NDArray[np.integer]) -> Floats:
 
 
 def iou(maps: NDArray[np.floating], boxes: NDArray[np.integer], threshold: float) -> Floats:
-    """Return intersection over union of {map >= threshold * maximum} and the box.
-
-    `threshold` is a share of the map's maximum, above 0 and at most 1.
-    """
+    """Return intersection over union of {map >= threshold * maximum} and the box."""
     highest = maps.max(axis=(1, 2), keepdims=True)
     chosen = (maps >= threshold * highest) & (highest > 0)
     inside = _inside(maps.shape, boxes)

@@ -21,41 +21,26 @@ ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Differences of two rows, paired by seed: their number, mean, and t-interval of the mean.
+class Contest:
+    """The row with the best mean less the one with the next, in n seeds that both have."""
 
-    The interval (95 %) is None with one seed and where all differences are equal: a spread of 0
-    among a few seeds shows the coarse steps of the metric, not certainty.
-    """
-
+    first: str
+    second: str
     n: int
     mean: float
     interval: tuple[float, float] | None
 
-
-@dataclass(frozen=True)
-class Contest:
-    """The row with the best mean against the one with the next, and by what they differ."""
-
-    first: str
-    second: str
-    difference: Paired
-
     @property
     def resolved(self) -> bool:
         """Whether the interval of the difference excludes 0."""
-        interval = self.difference.interval
-        return interval is not None and not interval[0] <= 0 <= interval[1]
-
-
-def paired(differences: ArrayLike) -> Paired:
-    """Summarise the differences of two rows, one for each seed that both have (at least one)."""
-    values = np.asarray(differences, dtype=float)
-    return Paired(len(values), float(values.mean()), t_interval(values))
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
 def t_interval(values: ArrayLike) -> tuple[float, float] | None:
-    """Return the 95 % t-interval of the mean, None for one value and for equal ones."""
+    """Return the 95 % t-interval of the mean, None for one value and for equal ones.
+
+    A spread of 0 among a few seeds shows the coarse steps of the metric, not certainty.
+    """
     values = np.asarray(values, dtype=float)
     error = _standard_error(values)
     if error is None:
@@ -69,23 +54,21 @@ def t_interval(values: ArrayLike) -> tuple[float, float] | None:
 def contest(
     values: Mapping[str, Sequence[float]], *, higher_is_better: bool = False
 ) -> Contest | None:
-    """Compare the two rows with the best means, None where there is one row only.
-
-    Args:
-        values: for each row its values, in the same order of seeds.
-    """
+    """Compare the two of several rows with the best means; each row's values by the same seeds."""
     if len(values) < 2:
         return None
     sign = -1 if higher_is_better else 1
     first, second = sorted(values, key=lambda row: sign * float(np.mean(values[row])))[:2]
-    return Contest(first, second, paired(np.subtract(values[first], values[second])))
+    differences = np.subtract(values[first], values[second])
+    interval = t_interval(differences)
+    return Contest(first, second, len(differences), float(differences.mean()), interval)
 
 
 def one_sided(differences: ArrayLike, low: float, high: float) -> tuple[float, float]:
     """Return the p-values of paired t-tests that a mean is inside, and outside, of an interval.
 
-    Inside both ends are tested, and the larger p counts; either may be infinite. Both p are 1 where
-    nothing can be tested: with one seed, or where all differences are equal.
+    Inside both ends, which may be infinite, are tested, and the larger p counts. Both p are 1 with
+    one seed and where all differences are equal.
     """
     values = np.asarray(differences, dtype=float)
     error = _standard_error(values)
@@ -104,13 +87,11 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     Calling those of at most `ALPHA` significant, the chance of one or more false calls in the whole
     family is at most `ALPHA`, however the tests depend on each other.
     """
-    p = np.asarray(p_values, dtype=float)
+    p = np.array(p_values, dtype=float)
     order = np.argsort(p)
     # The smallest is compared with alpha/m, the next with alpha/(m-1), and so on until one fails.
-    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
+    p[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return p
 
 
 def seeds_needed(
@@ -125,9 +106,9 @@ def seeds_needed(
         cuts: the means that the test must tell the true one from; the nearest binds.
         level: of one test, such as ALPHA divided by the number of tests.
     """
-    values = np.asarray(differences, dtype=float)
-    if _standard_error(values) is None:
+    if not has_spread(differences):
         return None
+    values = np.asarray(differences, dtype=float)
     from scipy import stats
 
     distance = min(abs(float(values.mean()) - cut) for cut in cuts)
@@ -138,7 +119,7 @@ def seeds_needed(
         critical = stats.t.isf(level / 2, n - 1)
         return bool(stats.nct.sf(critical, n - 1, effect * math.sqrt(n)) >= POWER)
 
-    # In doubling steps first: far above the answer the noncentral t is slow to reckon.
+    # In doubling steps first: far above the answer the noncentral t is slow.
     most = 2
     while not enough(most):
         if most == MOST_SEEDS:
@@ -153,19 +134,15 @@ def has_spread(values: ArrayLike) -> bool:
 
 
 def _standard_error(values: NDArray[np.float64]) -> float | None:
-    """Return the standard error of the mean, None where there is no spread to judge by."""
     if not has_spread(values):
         return None
     return float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean, resampled with a fixed generator.
-
-    NaN for fewer than two values, which cannot be resampled.
-    """
+    """Return the 95 % percentile interval of the mean, resampled, NaN for fewer than two values."""
     if len(values) < 2:
-        return float("nan"), float("nan")
+        return math.nan, math.nan
     from scipy.stats import bootstrap
 
     found = bootstrap(

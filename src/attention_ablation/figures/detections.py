@@ -1,4 +1,4 @@
-"""What detectors find in the same validation images, a line for each row."""
+"""What detectors find in validation images."""
 
 import textwrap
 from pathlib import Path
@@ -25,19 +25,21 @@ class DetectionsFigure(RowsFigure):
     kind: Literal["detections"]
 
     def write(self, plan: "Plan", name: str) -> None:
-        """Draw what finished runs kept of the first images of the validation set.
-
-        A row without a finished run of the first seed has dashes and the reason.
-        """
+        """Draw what runs of the first seed kept; without any a row has dashes and the reason."""
         from attention_ablation.figures.parts import drawing
+        from attention_ablation.runs.folder import read_outcome
 
         height = 1.35 * len(self.rows) + 1.0
         figure, grid = drawing.image_grid(len(self.rows), COLUMNS, height, first=1.25, pad=0.03)
         labels = {row.key: row.label for row in plan.rows(self.table)}
         for line, key in zip(grid, self.rows, strict=True):
             folder = plan.runs_folder / plan.row_runs(self.table, key)[0].path
-            kept = read_detections(folder)
-            result = _result(folder) if kept else drawing.why_missing(folder, "detections")
+            kept, result = read_detections(folder), ""
+            metrics = read_outcome(folder).metrics
+            if not kept or not metrics:
+                result = drawing.why_missing(folder, "detections")
+            elif (found := metrics.numbers.get("validation_map_50")) is not None:
+                result = f"mAP@.5 {found:.1f} %"
             line[0].text(0, 0.54, textwrap.fill(labels[key], 22), fontsize=9.5, va="bottom")
             line[0].text(0, 0.46, result, fontsize=8.5, color="0.35", va="top")
             for number, ax in enumerate(line[1:]):
@@ -60,14 +62,6 @@ def read_detections(folder: Path) -> "dict[str, NDArray[Any]] | None":
 
     metrics = read_outcome(folder).metrics
     return read_arrays(folder / DETECTIONS, metrics.detections_sha256 if metrics else None)
-
-
-def _result(folder: Path) -> str:
-    from attention_ablation.runs.folder import read_outcome
-
-    metrics = read_outcome(folder).metrics
-    found = metrics.numbers.get("validation_map_50") if metrics else None
-    return "" if found is None else f"mAP@.5 {found:.1f} %"
 
 
 def _draw(ax: "Axes", kept: "dict[str, NDArray[Any]]", number: int) -> None:

@@ -1,4 +1,4 @@
-"""Error curves: training and validation error, or another metric, against epoch."""
+"""Error, or another metric, against epoch."""
 
 from contextlib import suppress
 from itertools import cycle
@@ -39,12 +39,10 @@ class CurvesFigure(Figure):
 
     @property
     def shown(self) -> list[tuple[str, list[str]]]:
-        """The panels' tables and rows."""
         return [(panel.table, panel.rows) for panel in self.panels]
 
     @property
     def compared(self) -> list[tuple[str, str, list[str]]]:
-        """The rows of each panel."""
         return [(panel.title, panel.table, panel.rows) for panel in self.panels]
 
     def check(self, study: "Study", where: str) -> None:
@@ -54,7 +52,6 @@ class CurvesFigure(Figure):
             raise unknown("metric", self.metric, valid, where)
 
     def write(self, plan: "Plan", name: str) -> None:
-        """Draw the histories that are there."""
         from attention_ablation.figures.parts.drawing import finish, panels
 
         figure, axes = panels(len(self.panels), 6)
@@ -97,7 +94,7 @@ def _draw(plan: "Plan", panel: Panel, metric: "Metric", ax: "Axes") -> None:
 
 
 def _history(plan: "Plan", table: str, key: str, name: str) -> tuple["pd.DataFrame", int]:
-    """Return the histories of a row's seeds, one below the other, and how many there are."""
+    """Return the histories of a row's seeds, one below the other, and their number."""
     import pandas as pd
 
     from attention_ablation.runs.folder import HISTORY

@@ -48,12 +48,10 @@ class ReferenceFigure(Figure):
                 raise unknown("curve", curve, curves, where)
 
     def inputs(self, plan: "Plan") -> list[str]:
-        """Return the reference's curves."""
         curves = plan.study.references[self.reference].curves.values()
         return [(plan.study_folder / curve.file).as_posix() for curve in curves]
 
     def write(self, plan: "Plan", name: str) -> None:
-        """Draw the curves; no run is needed."""
         from attention_ablation.figures.parts.drawing import STYLES, finish, panels, style_curves
 
         reference = plan.study.references[self.reference]
@@ -68,11 +66,8 @@ class ReferenceFigure(Figure):
                     x, y = curves[key]["epoch"], curves[key][METRICS[split]]
                     ax.plot(x, y, color=colours[key], linestyle=style, lw=1.2, label=label)
             style_curves(ax, panel.title, "top-1 error (%)", ylim=limits)
-        caption = (
-            f"published by others, not runs of this tier: {reference.title}; {reference.protocol}; "
-            "one run each"
-        )
-        finish(plan, name, figure, caption)
+        source = f"{reference.title}; {reference.protocol}; one run each"
+        finish(plan, name, figure, f"published by others, not runs of this tier: {source}")
 
 
 def _colours(plan: "Plan", reference: Reference) -> dict[str, str]:
@@ -88,10 +83,6 @@ def _colours(plan: "Plan", reference: Reference) -> dict[str, str]:
 
 def _limits(curves: list[dict[str, list[float]]]) -> tuple[float, float]:
     """Return the axis' ends: all errors but those of the first twentieth of the epochs."""
-    values = [
-        value
-        for curve in curves
-        for metric in COLUMNS
-        for value in curve[metric][len(curve[metric]) // 20 :]
-    ]
+    errors = [curve[metric] for curve in curves for metric in COLUMNS]
+    values = [value for error in errors for value in error[len(error) // 20 :]]
     return 5 * math.floor(min(values) / 5), 5 * math.ceil(max(values) / 5)

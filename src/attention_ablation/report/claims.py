@@ -5,9 +5,10 @@ from decimal import Decimal
 from typing import Any
 
 import pandas as pd
+from tabulate import tabulate
 
 from attention_ablation.base.io import write_text
-from attention_ablation.evidence.ledger import JudgedClaim, JudgedPair, Ledger, ledger
+from attention_ablation.evidence.ledger import JudgedPair, Ledger, ledger
 from attention_ablation.report.markdown import bullets, escape
 from attention_ablation.report.notes import doubts
 from attention_ablation.report.results import MINUS
@@ -18,7 +19,6 @@ DIGITS = 4  # of differences: a fifth is below a step of any validation set in u
 
 
 def write_claims(plan: Plan, runs: pd.DataFrame) -> None:
-    """Write `claims.csv` and `claims.md`."""
     for name, text in rendered_claims(plan, runs).items():
         write_text(plan.folder / name, text)
 
@@ -34,11 +34,32 @@ def rendered_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, str]:
 
 def claims_frame(judged: Ledger) -> pd.DataFrame:
     """Return a line for each comparison, in the columns of claims.csv; unknown cells are empty."""
-    records = [
-        _record(claim.key, pair)
-        for claim in judged.claims
-        for pair in (*claim.pairs, *claim.published)
-    ]
+
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, DIGITS)
+
+    records = []
+    for claim in judged.claims:
+        for pair in (*claim.pairs, *claim.published):
+            low, high = pair.interval or (None, None)
+            paper = pair.paper_difference
+            printed = None if paper is None else f"{round(paper, DIGITS).normalize():f}"
+            records.append(
+                {
+                    "claim": claim.key,
+                    "table": pair.pair.table,
+                    "metric": pair.pair.metric,
+                    "comparison": pair.text,
+                    "difference": rounded(pair.difference),
+                    "ci_low": rounded(low),
+                    "ci_high": rounded(high),
+                    "n": pair.n,
+                    "verdict": pair.verdict,
+                    "paper_difference": printed,
+                    "paper_verdict": pair.paper_verdict,
+                    "seeds_needed": pair.seeds_needed,
+                }
+            )
     return pd.DataFrame(records, dtype=object)
 
 
@@ -54,39 +75,9 @@ def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
         f"{wrong} do not hold in the paper's own cells.",
         "notes": [judged.method, *_doubts(plan, judged, runs)],
         "claims": [
-            {
-                "key": claim.key,
-                "place": claim.claim.place,
-                "text": claim.claim.says,
-                "verdict": claim.verdict,
-                "paper_verdict": claim.paper_verdict,
-                "comparisons": [_on_page(plan, pair) for pair in (*claim.pairs, *claim.published)],
-            }
+            (claim, [_on_page(plan, pair) for pair in (*claim.pairs, *claim.published)])
             for claim in judged.claims
         ],
-    }
-
-
-def _record(key: str, judged: JudgedPair) -> dict[str, object]:
-    low, high = judged.interval or (None, None)
-    paper = judged.paper_difference
-
-    def rounded(value: float | None) -> float | None:
-        return None if value is None else round(value, DIGITS)
-
-    return {
-        "claim": key,
-        "table": judged.pair.table,
-        "metric": judged.pair.metric,
-        "comparison": judged.text,
-        "difference": rounded(judged.difference),
-        "ci_low": rounded(low),
-        "ci_high": rounded(high),
-        "n": judged.n,
-        "verdict": judged.verdict,
-        "paper_difference": None if paper is None else f"{round(paper, DIGITS).normalize():f}",
-        "paper_verdict": judged.paper_verdict,
-        "seeds_needed": judged.seeds_needed,
     }
 
 
@@ -115,17 +106,22 @@ def _number(value: float | Decimal, form: str) -> str:
 
 def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
     """Return a line for each claim, and the method below them."""
-    records = [
-        {
+    records = []
+    for claim in judged.claims:
+        verdicts = [pair.verdict for pair in claim.pairs]
+        counts = Counter(pair.paper_verdict for pair in claim.pairs)
+        printed = counts["holds"] + counts["does not hold"]
+        parts = [f"{counts['holds']} of {printed} hold"] * bool(counts["does not hold"])
+        parts += [f"{counts['not printed']} not printed"] * bool(printed and counts["not printed"])
+        record = {
             "Claim": claim.key,
             "Place": claim.claim.place,
             "What the paper says": claim.claim.says,
-            "Our runs": _ours(claim),
-            "The paper's cells": _paper(claim),
+            "Our runs": claim.verdict + f" ({_counts(verdicts)})" * (len(set(verdicts)) > 1),
+            "The paper's cells": claim.paper_verdict + f" ({', '.join(parts)})" * bool(parts),
         }
-        for claim in judged.claims
-    ]
-    body = pd.DataFrame(records).map(escape).to_markdown(index=False, disable_numparse=True)
+        records.append({name: escape(text) for name, text in record.items()})
+    body = tabulate(records, "keys", tablefmt="pipe", disable_numparse=True)
     seeds = len(plan.seeds)
     notes = [
         judged.method,
@@ -138,32 +134,19 @@ def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
     return f"**Claims of the paper**\n\n{body}\n\n{bullets(notes)}"
 
 
-def _ours(claim: JudgedClaim) -> str:
-    verdicts = [pair.verdict for pair in claim.pairs]
-    return claim.verdict + f" ({_counts(verdicts)})" * (len(set(verdicts)) > 1)
-
-
 def _counts(verdicts: list[Any]) -> str:
     return ", ".join(f"{n} {verdict}" for verdict, n in Counter(verdicts).most_common())
 
 
-def _paper(claim: JudgedClaim) -> str:
-    counts = Counter(pair.paper_verdict for pair in claim.pairs)
-    printed = counts["holds"] + counts["does not hold"]
-    parts = [f"{counts['holds']} of {printed} hold"] * bool(counts["does not hold"])
-    parts += [f"{counts['not printed']} not printed"] * bool(printed and counts["not printed"])
-    return claim.paper_verdict + f" ({', '.join(parts)})" * bool(parts)
-
-
 def _doubts(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> list[str]:
     """Return a line that names the compared runs whose folders fail verification, if any does."""
-    rows = {
-        row: None
+    rows = dict.fromkeys(
+        row
         for claim in judged.claims
         for pair in claim.pairs
         if pair.verdict != "not run" and not plan.study.metrics[pair.pair.metric].counted
         for row in (pair.pair.first, pair.pair.second)
-    }
+    )
     # Tables share runs, which are named once.
     places = {
         run.path: f"{table}:{key}" for table, key in rows for run in plan.row_runs(table, key)

@@ -1,6 +1,5 @@
 """From run folders to one frame: a row for every run that the plan asks for."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,23 +8,37 @@ from attention_ablation.base.io import write_text
 from attention_ablation.runs.folder import read_gradcam, read_outcome
 from attention_ablation.runs.records import GRADCAM_MEANS
 from attention_ablation.runs.verify import check_run, verdict
-from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
 
 RUNS_CSV = "runs.csv"
 
 
 def collect(plan: Plan) -> pd.DataFrame:
-    """Return the plan's runs, indexed by folder: who shows them, spec, status and metrics.
+    """Return all of the plan's runs, indexed by folder: who shows them, spec, status and metrics.
 
-    `status` is one of `runs.folder.STATES`; a run is never left out for it. `verified`
-    is 'yes' where the folder of a finished run agrees with itself, weights aside, or says why not.
+    `status` is one of `runs.folder.STATES`; `verified` is 'yes' where the folder of a finished run
+    agrees with itself, weights aside, or says why not.
     """
     shown: dict[str, list[str]] = {path: [] for path in plan.runs}
     for table, key in plan.specs:
         for run in plan.row_runs(table, key):
             shown[run.path].append(f"{table}:{key}")
-    records = [_record(plan.runs_folder / path, run) for path, run in plan.runs.items()]
+    records = []
+    for path, run in plan.runs.items():
+        folder = plan.runs_folder / path
+        outcome = read_outcome(folder)
+        facts: dict[str, Any] = {"status": outcome.status, "verified": None}
+        if outcome.metrics:
+            facts["verified"] = verdict(check_run(folder))
+            facts |= outcome.metrics.recorded
+        if outcome.reason:
+            facts["reason"] = outcome.reason
+        gradcam = read_gradcam(folder) if outcome.metrics else None
+        # Empty where there is none, and where the data set has no boxes.
+        means = gradcam.means if gradcam else dict.fromkeys(GRADCAM_MEANS.values())
+        facts |= {f"gradcam_{name}": mean for name, mean in means.items()}
+        spec = run.spec.model_dump(mode="json")
+        records.append({"run": path, "seed": run.seed, **spec, **facts})
     frame = pd.json_normalize(records).convert_dtypes().set_index("run")
     frame.insert(0, "rows", pd.Series({path: " ".join(rows) for path, rows in shown.items()}))
     return frame
@@ -34,18 +47,3 @@ def collect(plan: Plan) -> pd.DataFrame:
 def write_runs(plan: Plan, frame: pd.DataFrame) -> None:
     """Write `runs.csv`: every spec key a column, then status and metrics."""
     write_text(plan.folder / RUNS_CSV, frame.to_csv())
-
-
-def _record(folder: Path, run: Run) -> dict[str, Any]:
-    outcome = read_outcome(folder)
-    facts: dict[str, Any] = {"status": outcome.status, "verified": None}
-    if outcome.metrics:
-        facts["verified"] = verdict(check_run(folder))
-        facts |= outcome.metrics.recorded
-    if outcome.reason:
-        facts["reason"] = outcome.reason
-    gradcam = read_gradcam(folder) if outcome.metrics else None
-    # Empty where there is none, and where the data set has no boxes.
-    means = gradcam.means if gradcam else dict.fromkeys(GRADCAM_MEANS.values())
-    facts |= {f"gradcam_{name}": mean for name, mean in means.items()}
-    return {"run": run.path, "seed": run.seed, **run.spec.model_dump(mode="json"), **facts}

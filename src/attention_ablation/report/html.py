@@ -15,19 +15,11 @@ from attention_ablation import __version__
 from attention_ablation.base.io import Missing, read_bytes, write_text
 from attention_ablation.evidence.complexity import Counts, read_counts
 from attention_ablation.report.claims import page_claims
-from attention_ablation.report.comparable import confounds
-from attention_ablation.report.html_lists import complexity, environment, run_list, run_provenance
-from attention_ablation.report.notes import table_notes
-from attention_ablation.report.results import (
-    DASH,
-    MINUS,
-    Cell,
-    Results,
-    number,
-    table_results,
-)
+from attention_ablation.report.notes import confounds, table_notes
+from attention_ablation.report.results import DASH, MINUS, Cell, Results, number, table_results
+from attention_ablation.report.where import run_facts, run_record
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import Metric
+from attention_ablation.study.metrics import METRICS, Metric
 
 REPORT = "report.html"
 PAGE = files("attention_ablation.report") / "page"
@@ -35,6 +27,12 @@ COUNTED = {
     "params_m": "parameters in millions",
     "gflops": "multiply-accumulates of convolutions and linear layers, in 1e9",
 }
+# What runs may differ in: a column of the runs frame, and its name on the page.
+ENVIRONMENT = {
+    "device": "Device", "git_commit": "Code, git commit", "git_dirty": "Uncommitted changes",
+    "python": "Python", "torch": "torch", "torchvision": "torchvision", "processes": "Processes",
+}  # fmt: skip
+DECIMALS = {"train_loss": 3, "seconds": 1, "images_per_second": 1}
 
 
 def write_report(plan: Plan, runs: pd.DataFrame) -> None:
@@ -43,37 +41,41 @@ def write_report(plan: Plan, runs: pd.DataFrame) -> None:
 
 
 def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
-    """Return the text of `report.html`."""
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        (PAGE / "report.html.j2").read_text("utf-8")
-    )
+    page = {name: (PAGE / f"report.{name}").read_text("utf-8") for name in ("html.j2", "css", "js")}
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     cells: dict[str, dict[str, Any]] = {}
-    counts, sizes = runs["status"].value_counts(), read_counts(plan)
-    claims, tables = (
-        page_claims(plan, runs),
-        [_table(plan, t, runs, sizes, cells) for t in plan.tables],
-    )
-    provenance = {path: run_provenance(plan, runs, path) for path in runs.index}
+    states, counts = runs["status"].value_counts(), read_counts(plan)
+    claims = page_claims(plan, runs)
+    tables = [_table(plan, table, runs, counts, cells) for table in plan.tables]
+    # Of validation sets and of tables, those that any run has, by their column.
+    shown = {name for table in plan.tables for name in plan.study.tables[table].columns}
+    measured = {
+        metric.source: metric
+        for name, metric in plan.study.metrics.items()
+        if metric.source in runs
+        and (name in shown or (name in METRICS and metric.source.startswith("validation_")))
+    }
+    provenance = {path: _provenance(plan, measured, path, runs.loc[path]) for path in runs.index}
     # `</script>` inside a text would end the element.
     data = json.dumps({"cells": cells, "runs": provenance}).replace("<", "\\u003c")
-    return template.render(
+    return template.from_string(page["html.j2"]).render(
         study=plan.study,
         tier=plan.config.tier,
         summary=plan.summary,
-        state="Runs: " + ", ".join(f"{n} {status}" for status, n in counts.items()) + ".",
+        state="Runs: " + ", ".join(f"{n} {status}" for status, n in states.items()) + ".",
         limits=plan.tier.limits,
         claims=claims,
         tables=tables,
         figures=[_figure(plan, name) for name in plan.figures],
         discrepancies=[
-            {"name": name, "number": number(d.table), "explanation": d.explanation}
-            for name, d in plan.study.discrepancies.items()
-            if d.table in plan.tables
+            (name, number(found.table), found.explanation)
+            for name, found in plan.study.discrepancies.items()
+            if found.table in plan.tables
         ],
-        blocks=[complexity(plan, sizes), run_list(plan, runs), environment(runs)],
+        blocks=[_complexity(plan, counts), _run_list(measured, runs), _environment(runs)],
         made_by=f"Made by attention-ablation {__version__}.",
-        css=Markup((PAGE / "report.css").read_text("utf-8")),
-        script=Markup((PAGE / "report.js").read_text("utf-8")),
+        css=Markup(page["css"]),
+        script=Markup(page["js"]),
         data=Markup(data),
     )
 
@@ -84,21 +86,14 @@ def _figure(plan: Plan, name: str) -> dict[str, Any]:
         svg = read_bytes(plan.folder / "figures" / f"{name}.svg")
         image = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
     short = re.sub(r"(?<=[a-z])(?=\d)", " ", name.replace("-", " ")).capitalize()
-    return {"name": name, "short": short, "heading": entry.heading(name), "title": entry.title,
-            "section": entry.section, "image": image}  # fmt: skip
+    return {"name": name, "short": short, "entry": entry, "image": image}
 
 
 def _table(
-    plan: Plan,
-    table: str,
-    runs: pd.DataFrame,
-    counts: Counts,
-    cells: dict[str, dict[str, Any]],
+    plan: Plan, table: str, runs: pd.DataFrame, counts: Counts, cells: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Return what the page shows of a table; `cells` gains the provenance of each of ours."""
-    entry = plan.study.tables[table]
-    shown = {"name": table, "number": number(table), "title": entry.title,
-             "section": entry.section}  # fmt: skip
+    shown = {"name": table, "number": number(table), "entry": plan.study.tables[table]}
     if refused := confounds(plan, table, runs):
         reason = "Not shown: rows that are compared here were not trained alike."
         rows = [{"label": row.label, "cells": []} for row in plan.rows(table)]
@@ -123,19 +118,9 @@ def _rows(plan: Plan, results: Results, cells: dict[str, dict[str, Any]]) -> lis
                 "text": _explanation(plan, line.row.detector, cell, metric),
                 "runs": [run.path for run in cell.runs],
             }
-            printed = None if cell.paper is None else float(cell.paper)
-            gap, difference = _difference(cell)
-            record += [
-                _td("ours", cell.text, cell.value, best=cell.best) | {"id": identifier},
-                _td("paper", (cell.paper or DASH) + cell.mark, printed, best=cell.best_paper),
-                _td("difference", difference, gap),
-            ]
+            record.append((identifier, cell, *_difference(cell)))
         rows.append({"label": line.row.label + line.mark, "cells": record})
     return rows
-
-
-def _td(kind: str, text: str, value: float | None, *, best: bool = False) -> dict[str, Any]:
-    return {"kind": kind, "text": text, "value": "" if value is None else value, "best": best}
 
 
 def _difference(cell: Cell) -> tuple[float | None, str]:
@@ -163,3 +148,78 @@ def _explanation(plan: Plan, detector: str | None, cell: Cell, metric: Metric) -
     place = ", on the validation set" * metric.source.startswith("validation_")
     when = ", last epoch" * metric.source.startswith(("validation_", "train_"))
     return f"Ours: {cell.text}{metric.suffix}, {of}{when}{place}. {paper} The runs:"
+
+
+def _complexity(plan: Plan, counts: Counts) -> dict[str, Any]:
+    rows = [
+        [count.row, number(count.table), f"{count.params:,}", count.params_m_paper or DASH,
+         DASH if count.gflops is None else f"{count.gflops:.6f}", count.gflops_paper or DASH,
+         count.verdict]
+        for count in counts.values()
+    ]  # fmt: skip
+    text = (
+        f"Of the full-size networks, {plan.study.counted_on.size(None).text}, and of detectors "
+        "with the classes of the paper's data set; GFLOPs are multiply-accumulates. "
+        "'match': equal to what the paper prints when rounded to its digits."
+    )
+    headings = ["Row", "Table", "Params", "paper (M)", "GFLOPs", "paper", "Verdict"]
+    return {"name": "complexity", "title": "Parameters and GFLOPs of every row", "text": text,
+            "headings": headings, "rows": rows, "numbers": [2, 3, 4, 5]}  # fmt: skip
+
+
+def _run_list(measured: dict[str, Metric], runs: pd.DataFrame) -> dict[str, Any]:
+    columns = {
+        "status": "Status", **{column: metric.title for column, metric in measured.items()},
+        "train_loss": "Training loss", "seconds": "Wall time (s)",
+        "images_per_second": "Images/s", "rows": "Shown as",
+    }  # fmt: skip
+    rows = [
+        [path, *(_fact(line.get(name), DECIMALS.get(name)) for name in columns)]
+        for path, line in zip(runs.index, runs.to_dict("records"), strict=True)
+    ]
+    headings = ["Run and seed", *columns.values()]
+    return {"name": "runs", "title": "All runs", "headings": headings, "rows": rows,
+            "numbers": list(range(2, len(columns)))}  # fmt: skip
+
+
+def _environment(runs: pd.DataFrame) -> dict[str, Any]:
+    """Return what the completed runs were made with, and how many were."""
+    names = [name for name in ENVIRONMENT if name in runs]
+    rows = []
+    if names:
+        counts = runs[runs["status"] == "completed"].groupby(names, dropna=False).size()
+        for facts, count in counts.sort_values(ascending=False, kind="stable").items():
+            values = facts if isinstance(facts, tuple) else (facts,)
+            texts = dict(zip(names, map(_fact, values), strict=True))
+            if "git_commit" in texts:
+                texts["git_commit"] = texts["git_commit"][:12]
+            rows.append([str(count), *texts.values()])
+    headings = ["Runs", *(ENVIRONMENT[name] for name in names)]
+    return {"name": "environment", "title": "Where the runs were made", "headings": headings,
+            "rows": rows, "numbers": [0]}  # fmt: skip
+
+
+def _provenance(
+    plan: Plan, measured: dict[str, Metric], path: str, line: "pd.Series[Any]"
+) -> dict[str, Any]:
+    """Return what a cell's dialog shows of a run."""
+    record = run_record(plan, plan.runs[path], line.to_dict())
+    reason = f": {record['reason']}" if record["reason"] else ""
+    outcome = [("status", record["status"] + reason)]
+    for column, metric in measured.items():
+        if pd.notna(line[column]):
+            outcome.append((metric.heading, f"{_fact(line[column])}{metric.suffix}"))
+    spec = json.dumps(record["spec"], indent=2)
+    return {"facts": [*outcome, *run_facts(record)], "spec": spec}
+
+
+def _fact(value: Any, decimals: int | None = None) -> str:
+    if value is None or pd.isna(value):
+        return DASH
+    if decimals is not None and not isinstance(value, str):
+        return f"{value:.{decimals}f}"
+    if pd.api.types.is_bool(value):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}" if abs(value) < 1e4 else f"{value:.0f}"
+    return str(value)

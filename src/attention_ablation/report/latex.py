@@ -8,19 +8,12 @@ from attention_ablation.report.results import Results, number
 
 # What LaTeX reads as more than itself; `[` and `*` only after the end of a line.
 LATEX = str.maketrans(
-    {
+    {mark: "\\" + mark for mark in "{}$&%_#"}
+    | {mark: f"{{{mark}}}" for mark in "[*"}
+    | {
         "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "[": "{[}",
-        "*": "{*}",
-        "$": r"\$",
         "^": r"\textasciicircum{}",
         "~": r"\textasciitilde{}",
-        "&": r"\&",
-        "%": r"\%",
-        "_": r"\_",
-        "#": r"\#",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",

@@ -1,10 +1,14 @@
 """What is said below a table: protocol, what is missing or doubted, and what marks stand for."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pandas as pd
 
-from attention_ablation.report.comparable import conditions
 from attention_ablation.report.results import MISMATCHED, Results, discrepancies
-from attention_ablation.spec.recipes import DetectionRecipe
+from attention_ablation.spec.recipes import DetectionRecipe, Recipe
+from attention_ablation.study.config import Row
+from attention_ablation.study.confounds import CHANGES_NUMBERS, NOTED, differing
 from attention_ablation.study.expand import Plan
 
 
@@ -17,7 +21,7 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
     )
     notes = [
         f"Tier {plan.config.tier} ({plan.tier.title}): {'; '.join(protocols)}; "
-        f"n = {seeds} seed{'s' * (seeds > 1)}{_what(plan, results)}"
+        f"n = {seeds} seed{'s' * (seeds > 1)}{_what(results, recipes)}"
         + (", mean ± standard deviation." if seeds > 1 else "."),
     ]
     short = [
@@ -49,9 +53,8 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
     return [*notes, plan.tier.limits]
 
 
-def _what(plan: Plan, results: Results) -> str:
+def _what(results: Results, recipes: Sequence[Recipe]) -> str:
     """Say what is measured on the validation set."""
-    recipes = [plan.specs[results.table, line.row.key].recipe for line in results.rows]
     rules = {recipe.metric for recipe in recipes if isinstance(recipe, DetectionRecipe)}
     maps = "11-point mAP (VOC 2007)" if rules == {"voc"} else "mAP by COCO's rules"
     names = dict.fromkeys(
@@ -68,16 +71,13 @@ def _what(plan: Plan, results: Results) -> str:
 
 def _counted_on(plan: Plan, results: Results) -> list[str]:
     headings = [metric.heading for metric in results.columns.values() if metric.counted]
-    if not headings:
-        return []
-    detectors = dict.fromkeys(line.row.detector for line in results.rows if line.row.detector)
-    sizes = [plan.study.counted_on.size(name) for name in detectors or [None]]
-    if not detectors:
-        on = f"full-size network, {sizes[0].text}"
-    else:
+    detectors = {line.row.detector: None for line in results.rows if line.row.detector}
+    on = f"full-size network, {plan.study.counted_on.text}"
+    if detectors:
+        sizes = [plan.study.counted_on.size(name) for name in detectors]
         classes = " or ".join(dict.fromkeys(str(size.classes) for size in sizes))
         on = f"full-size detector with {classes} classes and background"
-    return [f"{' and '.join(headings)}: counted on the {on}."]
+    return [f"{' and '.join(headings)}: counted on the {on}."] if headings else []
 
 
 def _unresolved(results: Results) -> list[str]:
@@ -86,17 +86,12 @@ def _unresolved(results: Results) -> list[str]:
     notes = []
     for name, contests in results.contests.items():
         groups = []
-        for found in contests:
-            d = found.difference
-            if found.resolved or d.n < 2:
-                continue
-            spread = (
-                f"95 % interval {d.interval[0]:.2f} to {d.interval[1]:.2f}"
-                if d.interval
-                else "the same in every seed"
-            )
+        for found in (c for c in contests if not c.resolved and c.n > 1):
+            spread = "the same in every seed"
+            if found.interval:
+                spread = "95 % interval {:.2f} to {:.2f}".format(*found.interval)
             names = f"{labels[found.first]} against {labels[found.second]}"
-            groups.append(f"{names}: difference {d.mean:.2f}, {spread}, n = {d.n}")
+            groups.append(f"{names}: difference {found.mean:.2f}, {spread}, n = {found.n}")
         if groups:
             title = results.columns[name].title
             notes.append(f"{title}, best not resolved: {'; '.join(groups)}.")
@@ -117,14 +112,44 @@ def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:
 def doubts(plan: Plan, places: dict[str, str], runs: pd.DataFrame) -> list[str]:
     """Return a line that names the runs whose folders fail verification, nothing if none does.
 
-    Args:
-        places: what shows a run, by its path.
+    `places` says what shows a run, by its path.
     """
     found = [
         f"{place}, seed {plan.runs[path].seed} ({verdict.removeprefix('no: ')})"
         for path, place in places.items()
         if (verdict := str(runs.loc[path, "verified"])).startswith("no: ")
     ]
-    return (
-        [f"Not to be trusted: {'; '.join(found)}; see attention-ablation verify."] if found else []
-    )
+    if not found:
+        return []
+    return [f"Not to be trusted: {'; '.join(found)}; see attention-ablation verify."]
+
+
+def confounds(plan: Plan, table: str, runs: pd.DataFrame) -> list[str]:
+    """Return a line for each fact that changes numbers and differs among rows that are compared."""
+    return [
+        line
+        for group in plan.groups(table)
+        for line in differing(_facts(plan, group, runs, CHANGES_NUMBERS))
+    ]
+
+
+def conditions(plan: Plan, table: str, runs: pd.DataFrame) -> list[str]:
+    """Return a line for each other fact in which a table's trainings differ."""
+    return differing(_facts(plan, plan.rows(table), runs, NOTED))
+
+
+def _facts(
+    plan: Plan, rows: list[Row], runs: pd.DataFrame, keys: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """Return what is known of the trainings whose numbers are shown, by row and seed."""
+    trained = runs.loc[runs["status"].isin(["completed", "diverged"]), runs.columns.isin(keys)]
+    known = trained.to_dict("index")
+    return {
+        # What a run did not record cannot differ.
+        row.key + f" seed {run.seed}" * (len(plan.seeds) > 1): {
+            str(key): fact for key, fact in known[run.path].items() if pd.notna(fact)
+        }
+        for row in rows
+        for run in plan.row_runs(row.table, row.key)
+        if run.path in known
+    }

@@ -1,5 +1,6 @@
 """A table's results: one record for each cell, which every format only writes."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,10 +9,10 @@ import pandas as pd
 
 from attention_ablation.evidence.complexity import MISMATCH, Counted, Counts
 from attention_ablation.evidence.statistics import Contest, contest
-from attention_ablation.spec.spec import DetectionSpec, Run, Spec
+from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Row
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import METRICS, Metric
+from attention_ablation.study.metrics import Metric
 
 DASH, MINUS = "-", "\N{MINUS SIGN}"
 MISMATCHED = "≠"
@@ -27,9 +28,8 @@ class Cell:
     """Our number and the paper's, of a row in a metric.
 
     value: the count, or the mean over the n completed runs; None where there is none, or a run
-    diverged. spread: the sample standard deviation, None below two runs. text: of ours, as every
-    format shows it. paper: as printed, None where it is not. mark: behind the paper's number.
-    runs: one for each seed, none of a count.
+    diverged. spread: the sample standard deviation. text: of ours, as every format shows it.
+    paper: as printed. mark: behind the paper's number. runs: one for each seed, none of a count.
     """
 
     value: float | None
@@ -64,10 +64,9 @@ class Results:
     contests: dict[str, list[Contest]]
 
     def texts(self, form: Callable[[str, bool, str], str]) -> list[list[str]]:
-        """Return each row's label, our cells and the paper's, as a format writes them.
+        """Return each row's label, our cells and the paper's.
 
-        Args:
-            form: given a text, whether it is the best, and the mark behind it.
+        `form` writes a text, given whether it is the best, and the mark behind it.
         """
         rows = []
         for line in self.rows:
@@ -93,7 +92,7 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
         for row in plan.rows(table)
     }
     contests = {
-        name: _contests(plan, table, metric, outcomes)
+        name: list(_contests(plan, table, metric, outcomes))
         for name, metric in columns.items()
         if not metric.counted
     }
@@ -105,10 +104,13 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
     for row in plan.rows(table):
         done = outcomes[row.key][outcomes[row.key]["status"] == "completed"]
         count = counts.get((table, row.key))
+        # An error of n images has steps of 100/n percent: no digit below that.
+        images = plan.specs[table, row.key].recipe.dataset.validation_images
+        steps = 2 if images >= 10_000 else 1
         cells = {}
         for name in (name for name in metrics if name in columns or name in always):
             metric = metrics[name]
-            digits = _digits(metric, plan.specs[table, row.key])
+            digits = steps if metric.digits is None else metric.digits
             value, spread, text = _ours(metric, digits, outcomes[row.key], count)
             cells[name] = Cell(
                 value=value,
@@ -133,13 +135,6 @@ def discrepancies(plan: Plan, table: str) -> dict[str, str]:
     return dict(zip(names, MARKS, strict=False))
 
 
-def _digits(metric: Metric, spec: Spec | DetectionSpec) -> int:
-    if metric.digits is not None:
-        return metric.digits
-    # An error of n images has steps of 100/n percent: no digit below that.
-    return 2 if spec.recipe.dataset.validation_images >= 10_000 else 1
-
-
 def _ours(
     metric: Metric, digits: int, outcomes: pd.DataFrame, count: Counted | None
 ) -> tuple[float | None, float | None, str]:
@@ -150,15 +145,12 @@ def _ours(
     if diverged := int((outcomes["status"] == "diverged").sum()):
         return None, None, f"diverged {diverged}/{len(outcomes)}"
     values = _numbers(outcomes[outcomes["status"] == "completed"], metric)
-    mean, spread = (_rounded(x, digits) for x in (values.mean(), values.std()))
-    if mean is None:
+    mean, spread = (round(float(x), max(4, digits)) for x in (values.mean(), values.std()))
+    if math.isnan(mean):
         return None, None, DASH
-    plus_minus = "" if spread is None else f" ± {spread:.{digits}f}"
-    return mean, spread, f"{mean:.{digits}f}{plus_minus}"
-
-
-def _rounded(value: float, digits: int) -> float | None:
-    return None if pd.isna(value) else round(float(value), max(4, digits))
+    if math.isnan(spread):
+        return mean, None, f"{mean:.{digits}f}"
+    return mean, spread, f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
 
 def _numbers(outcomes: pd.DataFrame, metric: Metric) -> "pd.Series[float]":
@@ -167,20 +159,18 @@ def _numbers(outcomes: pd.DataFrame, metric: Metric) -> "pd.Series[float]":
 
 def _contests(
     plan: Plan, table: str, metric: Metric, outcomes: Mapping[str, pd.DataFrame]
-) -> list[Contest]:
-    """Return the best row of each group against the next one, where every run is there."""
-    contests = []
+) -> Iterator[Contest]:
+    """Yield the best row of each group against the next one, where every run is there."""
     for group in plan.groups(table):
-        values = {}
-        for row in group:
-            numbers = _numbers(outcomes[row.key], metric)
-            if (outcomes[row.key]["status"] == "completed").all() and numbers.notna().all():
-                values[row.key] = numbers.tolist()
+        values = {row.key: _numbers(outcomes[row.key], metric) for row in group}
         # A row that is not complete leaves the winner open.
-        higher = metric.better == "higher"
-        if len(values) == len(group) and (found := contest(values, higher_is_better=higher)):
-            contests.append(found)
-    return contests
+        if all(
+            (outcomes[key]["status"] == "completed").all() and numbers.notna().all()
+            for key, numbers in values.items()
+        ):
+            lists = {key: numbers.tolist() for key, numbers in values.items()}
+            if found := contest(lists, higher_is_better=metric.better == "higher"):
+                yield found
 
 
 def _best_printed(plan: Plan, table: str, metric: str) -> Iterator[str]:
@@ -190,14 +180,3 @@ def _best_printed(plan: Plan, table: str, metric: str) -> Iterator[str]:
         printed = {row.key: float(row.printed[metric]) for row in group if metric in row.printed}
         if len(printed) > 1:
             yield best_of(printed, key=lambda key: printed[key])
-
-
-def run_metrics(plan: Plan, runs: pd.DataFrame) -> dict[str, Metric]:
-    """Return the metrics of validation sets and of tables that any run has, by their column."""
-    shown = {name for table in plan.tables for name in plan.study.tables[table].columns}
-    return {
-        metric.source: metric
-        for name, metric in plan.study.metrics.items()
-        if metric.source in runs
-        and (name in shown or (name in METRICS and metric.source.startswith("validation_")))
-    }

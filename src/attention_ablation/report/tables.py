@@ -1,16 +1,13 @@
 """The paper's tables, ours beside the paper's, as files."""
 
-import csv
-import io
-
 import pandas as pd
 
+from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import write_text
 from attention_ablation.evidence.complexity import read_counts
-from attention_ablation.report.comparable import check_comparable
 from attention_ablation.report.latex import to_latex
 from attention_ablation.report.markdown import to_markdown
-from attention_ablation.report.notes import table_notes
+from attention_ablation.report.notes import confounds, table_notes
 from attention_ablation.report.results import Results, table_results
 from attention_ablation.study.expand import Plan
 
@@ -22,7 +19,13 @@ def write_table(plan: Plan, table: str, runs: pd.DataFrame) -> None:
 
     Raises UserError where rows that are compared were trained so that their numbers differ.
     """
-    check_comparable(plan, table, runs)
+    if lines := confounds(plan, table, runs):
+        found = "".join(f"\n  {line}" for line in lines)
+        raise UserError(
+            f"{table}: expected the same for all trainings that are compared, got{found}\nDelete "
+            f"the folders of those that are to change, below {plan.runs_folder}, and train them "
+            "like the others: with as many processes, on the same data."
+        )
     for form, text in rendered(plan, table, runs).items():
         write_text(plan.folder / f"tables/{table}.{form}", text)
 
@@ -34,20 +37,19 @@ def rendered(plan: Plan, table: str, runs: pd.DataFrame) -> dict[str, str]:
     entry = plan.study.tables[table]
     title = f"{entry.title} (section {entry.section})"
     return {
-        "csv": to_csv(results),
+        "csv": _csv(results),
         "md": to_markdown(results, title, notes),
         "tex": to_latex(results, title, notes, label=f"tab:{plan.study.name}-{table}"),
     }
 
 
-def to_csv(results: Results) -> str:
+def _csv(results: Results) -> str:
     """Return a line for each row; `seeds` counts completed runs, `_sd` is of a sample.
 
     A row with a diverged run says 'diverged k/n' in place of a mean over the rest.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for number, line in enumerate(results.rows):
+    records = []
+    for line in results.rows:
         row = line.row
         record: dict[str, object] = {"row": row.key, "label": row.label, "backbone": row.backbone}
         record |= {"detector": row.detector} if row.detector else {}
@@ -58,7 +60,5 @@ def to_csv(results: Results) -> str:
             if cell.runs:
                 record[f"{name}_sd"] = cell.spread
             record[f"{name}_paper"] = cell.paper
-        if not number:
-            writer.writerow(record)
-        writer.writerow(record.values())
-    return text.getvalue()
+        records.append(record)
+    return pd.DataFrame(records, dtype=object).to_csv(index=False)

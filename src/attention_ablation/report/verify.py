@@ -11,8 +11,8 @@ from attention_ablation.base.io import read_text
 from attention_ablation.evidence.complexity import COMPLEXITY_CSV, complexity_csv, count_rows
 from attention_ablation.report.claims import CLAIMS_CSV, CLAIMS_MD, rendered_claims
 from attention_ablation.report.collect import RUNS_CSV
-from attention_ablation.report.comparable import conditions, confounds
 from attention_ablation.report.html import REPORT, rendered_report
+from attention_ablation.report.notes import conditions, confounds
 from attention_ablation.report.tables import FORMS, rendered
 from attention_ablation.runs.verify import LEVELS, NOTE, WRONG, Finding, check_run
 from attention_ablation.study.expand import Plan
@@ -61,10 +61,7 @@ def _figure(plan: Plan, name: str) -> dict[str, str]:
 
 
 def describe(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
-    """Return the findings as text, the worst first, a line each.
-
-    What is the same for many runs, and does not make them wrong, is one line.
-    """
+    """Return the findings as lines, the worst first; many runs share one that is not wrong."""
     shown = {str(plan.runs_folder / str(path)): rows for path, rows in runs["rows"].items()}
     lines = []
     for level in LEVELS:
@@ -77,23 +74,20 @@ def describe(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
             more = f" and {len(where) - 1} more" if len(where) > 1 else ""
             shows = f" ({shown[where[0]]})" if level == WRONG and where[0] in shown else ""
             lines.append(f"{level}: {where[0]}{more}{shows}: {text}")
-    return "\n".join([*lines, _summary(plan, findings, runs)])
+    finished = {str(plan.runs_folder / str(path)) for path in runs.index[runs["verified"].notna()]}
+    wrong = {finding.where for finding in findings if finding.level == WRONG}
+    damaged = int((runs["status"] == "damaged").sum())
+    lines.append(
+        f"{len(finished)} of {len(runs)} runs finished: "
+        f"{len(finished - wrong)} verified, {len(finished & wrong)} wrong"
+        + (f", {damaged} damaged." if damaged else ".")
+    )
+    return "\n".join(lines)
 
 
 def trustworthy(findings: list[Finding]) -> bool:
     """Whether no finding makes a number wrong."""
     return all(finding.level != WRONG for finding in findings)
-
-
-def _summary(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
-    finished = {str(plan.runs_folder / str(path)) for path in runs.index[runs["verified"].notna()]}
-    wrong = {finding.where for finding in findings if finding.level == WRONG}
-    damaged = int((runs["status"] == "damaged").sum())
-    return (
-        f"{len(finished)} of {len(runs)} runs finished: "
-        f"{len(finished - wrong)} verified, {len(finished & wrong)} wrong"
-        + (f", {damaged} damaged." if damaged else ".")
-    )
 
 
 def _compare(

@@ -14,7 +14,7 @@ from attention_ablation.detectors.record import Detector
 from attention_ablation.evidence.complexity import COMPLEXITY_CSV, Counts, read_counts
 from attention_ablation.networks.record import Backbone
 from attention_ablation.report.collect import collect
-from attention_ablation.report.results import Cell, table_results
+from attention_ablation.report.results import table_results
 from attention_ablation.runs.folder import LOG
 from attention_ablation.runs.records import Metrics
 from attention_ablation.spec.spec import Run
@@ -24,7 +24,7 @@ from attention_ablation.study.expand import Plan
 
 WIDTH = 100
 FINISHED = ("completed", "diverged")
-PATHS = ("folder", "log")
+PATHS = ("folder", "log", "file")
 PACKAGES = ("attention_ablation", "python", "torch", "torchvision", "numpy")
 FACTS = ("status", "reason", "verified", *Metrics.model_fields)
 COUNTED = {
@@ -34,10 +34,7 @@ COUNTED = {
 
 
 def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:
-    """Return a cell's record with its heading, and those of its runs or of its count.
-
-    Raises UserError for an unknown table, row or metric.
-    """
+    """Return a cell's record with its heading, and those of its runs or of its count."""
     where = f"study {plan.study.name}"
     if table not in plan.study.tables:
         raise unknown("table", table, plan.study.tables, where)
@@ -64,44 +61,38 @@ def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:
     known = plan.study.metrics[metric]
     runs = [run_record(plan, run, frame.loc[run.path].to_dict(), known.source) for run in cell.runs]
     facts = {"table": table, "row": row, "label": rows[row].label, "metric": metric}
-    facts |= {field.name: getattr(cell, field.name) for field in dataclasses.fields(Cell)}
     count = _count(plan, rows[row], metric, cell.value, counts) if known.counted else None
-    return facts | {"heading": known.title, "unit": known.unit, "runs": runs, "count": count}
+    facts |= vars(cell) | {"heading": known.title, "unit": known.unit}
+    return facts | {"runs": runs, "count": count}
 
 
 def run_record(
     plan: Plan, run: Run, line: Mapping[Any, Any], source: str | None = None
 ) -> dict[str, Any]:
-    """Return what is known of a run; what was not recorded is None.
+    """Return what its line of `collect` says of a run; what was not recorded is None.
 
-    Args:
-        line: its line of what `collect` returned.
-        source: the column of `value`, the cell's number.
+    `source` is the column of `value`, the cell's number.
     """
-    known: dict[str, Any] = {str(key): value for key, value in line.items() if pd.notna(value)}
-
-    def fact(key: str | None) -> Any:
-        value = known.get(str(key))
-        return value.item() if isinstance(value, np.generic) else value  # JSON knows no numpy
-
+    known: dict[str | None, Any] = {
+        str(key): value.item() if isinstance(value, np.generic) else value  # JSON knows no numpy
+        for key, value in line.items()
+        if pd.notna(value)
+    }
     folder = plan.runs_folder / run.path
     return {
         "folder": str(folder),
         "log": str(folder / LOG),
         "seed": run.seed,
-        "value": fact(source),
+        "value": known.get(source),
         "spec": run.spec.model_dump(mode="json", exclude_none=True),
-        **{name: fact(name) for name in FACTS},
+        **{name: known.get(name) for name in FACTS},
     }
 
 
 def _count(
     plan: Plan, row: Row, metric: str, value: float | None, counts: Counts
 ) -> dict[str, Any]:
-    """Return how a cell was counted, on the network of full size, and the verdict on the paper's.
-
-    verdict: match, MISMATCH, not printed, or the discrepancy that explains the printed cell.
-    """
+    """Return how a cell was counted on the network of full size, and the verdict."""
     found = counts.get((row.table, row.key))
     size = plan.study.counted_on.size(row.detector)
     what = COUNTED[plan.study.metrics[metric].source]
@@ -127,7 +118,6 @@ def _count(
 
 
 def as_json(cell: Mapping[str, Any]) -> str:
-    """Return what `find_cell` returned as JSON."""
     return json.dumps(cell, indent=2, allow_nan=False, ensure_ascii=False)
 
 
@@ -141,9 +131,25 @@ def as_text(cell: Mapping[str, Any]) -> str:
         f"  paper  {cell['paper'] or 'prints none'}",
     ]
     if count:
-        lines += ["", *_count_lines(count)]
+        why = [("why", count["explanation"])] * bool(count["explanation"])
+        facts = [
+            ("counted", count["how"]),
+            *((part, _listed(keys)) for part, keys in count["network"].items()),
+            ("exact", "-" if count["value"] is None else f"{count['value']:.6f}"),
+            ("verdict", count["verdict"] or "not counted yet; `make tables` counts it"),
+            ("file", count["source"]),
+            *why,
+        ]
+        lines += ["", *_wrapped(facts)]
     for run in cell["runs"]:
-        lines += ["", *_run_lines(run, f" {cell['unit']}" if cell["unit"] else "")]
+        outcome = [str(run["status"])]
+        if run["value"] is not None:
+            outcome.append(f"{run['value']:.4g}" + f" {cell['unit']}" * bool(cell["unit"]))
+        outcome += [run["reason"]] * bool(run["reason"])
+        parts = ("backbone", "detector", "attention", "recipe")
+        spec = [(part, _listed(run["spec"][part])) for part in parts if part in run["spec"]]
+        lines += ["", f"seed {run['seed']}: {', '.join(outcome)}"]
+        lines += _wrapped([*spec, *run_facts(run)])
     return "\n".join(lines)
 
 
@@ -157,54 +163,21 @@ def run_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     memory = f"{_number(run['peak_memory_mb'])} MB at most"
     if run["peak_device_memory_mb"] is not None:
         memory += f", {_number(run['peak_device_memory_mb'])} MB on the device"
+    wall, computing = _number(run["seconds"]), _number(run["compute_seconds"])
+    speed = _number(run["images_per_second"])
     versions = ", ".join(f"{name} {run[name]}" for name in PACKAGES if run[name])
     composed = run["dataset_composed_with"]
+    composed = f", composed with {composed}" if composed else ""
     return [
         *facts,
         ("verified", run["verified"] or "-"),
         ("code", (run["git_commit"] or "not recorded") + dirty),
         ("versions", versions or "not recorded"),
         ("device", f"{run['device'] or 'not recorded'}; {shares}"),
-        (
-            "time",
-            f"{_number(run['seconds'])} s wall, {_number(run['compute_seconds'])} s computing, "
-            f"{_number(run['images_per_second'])} images/s",
-        ),
+        ("time", f"{wall} s wall, {computing} s computing, {speed} images/s"),
         ("memory", memory),
-        (
-            "data",
-            (run["dataset_fingerprint"] or "not recorded")
-            + (f", composed with {composed}" if composed else ""),
-        ),
+        ("data", (run["dataset_fingerprint"] or "not recorded") + composed),
     ]
-
-
-def _count_lines(count: Mapping[str, Any]) -> list[str]:
-    exact = "-" if count["value"] is None else f"{count['value']:.6f}"
-    return [
-        *_wrapped("counted", count["how"]),
-        *(f"  {part:9} {_listed(keys)}" for part, keys in count["network"].items()),
-        f"  {'exact':9} {exact}",
-        f"  {'verdict':9} {count['verdict'] or 'not counted yet; `make tables` counts it'}",
-        f"  {'file':9} {count['source']}",
-        *(_wrapped("why", count["explanation"]) if count["explanation"] else []),
-    ]
-
-
-def _run_lines(run: Mapping[str, Any], unit: str) -> list[str]:
-    outcome = [str(run["status"])]
-    if run["value"] is not None:
-        outcome.append(f"{run['value']:.4g}{unit}")
-    if run["reason"]:
-        outcome.append(run["reason"])
-    lines = [f"seed {run['seed']}: {', '.join(outcome)}"]
-    for part in ("backbone", "detector", "attention", "recipe"):
-        if part in run["spec"]:
-            lines += _wrapped(part, _listed(run["spec"][part]))
-    for name, text in run_facts(run):
-        # A path stays on one line, to be copied.
-        lines += [f"  {name:9} {text}"] if name in PATHS else _wrapped(name, text)
-    return lines
 
 
 def _listed(keys: dict[str, Any]) -> str:
@@ -215,8 +188,12 @@ def _number(value: float | None) -> str:
     return "?" if value is None else f"{round(value, 1):.15g}"
 
 
-def _wrapped(name: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=f"  {name:9} ", subsequent_indent=" " * 12,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+def _wrapped(facts: list[tuple[str, str]]) -> list[str]:
+    wrap = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    wrap.subsequent_indent = " " * 12
+    lines = []
+    for name, text in facts:
+        wrap.initial_indent = f"  {name:9} "
+        # A path stays on one line, to be copied.
+        lines += [wrap.initial_indent + text] if name in PATHS else wrap.wrap(text)
+    return lines

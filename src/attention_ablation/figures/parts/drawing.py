@@ -35,17 +35,12 @@ def panels(count: int, width: float) -> tuple[Figure, list[Axes]]:
 
 
 def style_curves(ax: Axes, title: str, ylabel: str, **settings: Any) -> None:
-    """Give axes of error curves what they all have; call it once the curves are drawn."""
+    """Give axes of error curves, which are drawn, what they all have; a legend is below them."""
     ax.set_title(title, fontsize=10)
     ax.set(xlabel="epoch", ylabel=ylabel, **settings)
     ax.grid(color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
-    draw_legend(ax)
-
-
-def draw_legend(ax: Axes) -> None:
-    """Name the lines below their axes, those too whose label begins with an underscore."""
-    lines = ax.get_lines()
+    lines = ax.get_lines()  # those too whose label begins with an underscore
     labels = [textwrap.fill(str(line.get_label()), LONGEST) for line in lines]
     # A legend wider than the figure is left out of it, with all its lines.
     columns = max(1, min(3, LONGEST // max(map(len, labels))))
@@ -56,13 +51,10 @@ def draw_legend(ax: Axes) -> None:
 def image_grid(
     lines: int, columns: int, height: float, first: float, pad: float
 ) -> tuple[Figure, NDArray[Any]]:
-    """Return a figure with a grid of empty axes, the first column for text.
+    """Return a figure, `height` inches high, with a grid of empty axes.
 
-    Args:
-        columns: of images, beside the first.
-        height: of the figure, inches.
-        first: the first column's width over that of another.
-        pad: above and below every line, inches.
+    Beside the `columns` of images is a first one for text, `first` times as wide; `pad` is above
+    and below every line, inches.
     """
     figure = Figure(figsize=(10, height))
     figure.set_layout_engine("constrained", h_pad=pad, w_pad=0.02, hspace=0.02, wspace=0.02)
@@ -74,7 +66,6 @@ def image_grid(
 
 
 def draw_dash(ax: Axes) -> None:
-    """Show that there is no image."""
     ax.text(0.5, 0.5, "-", fontsize=12, ha="center", va="center", transform=ax.transAxes)
 
 
@@ -94,7 +85,7 @@ def read_arrays(path: Path, digest: str | None) -> dict[str, NDArray[Any]] | Non
 
 
 def why_missing(folder: Path, what: str) -> str:
-    """Return why a run has nothing to show, in a few lines; `what` is what a finished run has."""
+    """Return why a run has no `what` to show, in a few lines."""
     outcome = read_outcome(folder)
     status = f"run {outcome.status}"
     if outcome.status == "completed":
