@@ -29,8 +29,7 @@ from torchvision.datasets import ImageFolder as ReferenceFolder
 from torchvision.transforms import v2
 
 from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD
-from attention_ablation.datasets.image_folders import ImageFolder
-from attention_ablation.datasets.reading.class_folders import FileList, list_files
+from attention_ablation.datasets.image_folders import FileList, ImageFolder, list_files
 from attention_ablation.datasets.reading.data import ImageData, ImageSet
 from attention_ablation.feed.batches import Batch, FileSource, MemorySource
 from attention_ablation.feed.crop import TrainingCrop, crop_box, draw

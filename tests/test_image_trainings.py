@@ -15,8 +15,8 @@ import torch
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.datasets.contract import Folders
+from attention_ablation.datasets.image_folders import list_files
 from attention_ablation.datasets.reading.decode import read_image
 from attention_ablation.evidence.explain import explain
 from attention_ablation.feed.crop import EvaluationCrop
@@ -54,7 +54,7 @@ from pathlib import Path
 import torch
 from attention_ablation.feed.batches import FileSource
 from attention_ablation.feed.order import Part
-from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.datasets.image_folders import list_files
 from attention_ablation.spec.spec import Run
 
 recipe = Run.model_validate_json(sys.argv[1]).spec.recipe

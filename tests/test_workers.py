@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, _utils
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.reading import class_folders
+from attention_ablation.datasets.reading import decode
 from attention_ablation.feed.workers import _begin, deaths_as_errors, worker_loader
 from attention_ablation.study.expand import Plan
 from tests.own_images import file_source, own_run
@@ -27,9 +27,9 @@ FAILING = """
 import os, pathlib, signal, time
 from torch.utils.data import _utils, get_worker_info
 from attention_ablation.cli import main as cli
-from attention_ablation.datasets.reading import class_folders
+from attention_ablation.datasets.reading import decode
 
-plain, read, fifo = class_folders.read_image, [], pathlib.Path(os.environ["FIFO"])
+plain, read, fifo = decode.read_image, [], pathlib.Path(os.environ["FIFO"])
 waits = fifo.with_name("waits")
 
 def read_image(path):
@@ -43,7 +43,7 @@ def read_image(path):
         {then}
     return plain(path)
 
-class_folders.read_image = read_image
+decode.read_image = read_image
 _utils.MP_STATUS_CHECK_INTERVAL = 0.2  # s, that torch gives a worker to end
 cli.script()
 """
@@ -252,7 +252,7 @@ def test_want_of_memory_for_a_file_becomes_a_sentence(
     def bomb(path: Path) -> object:
         raise MemoryError
 
-    monkeypatch.setattr(class_folders, "read_image", bomb)
+    monkeypatch.setattr(decode, "read_image", bomb)
     spec = spec_file(own_run(tiny))
     assert main(["train", str(spec), "--datasets", str(own), "--workers", workers]) == 2
     error = capsys.readouterr().err

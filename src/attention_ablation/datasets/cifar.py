@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.contract import Dataset
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Dataset, Folders
 from attention_ablation.datasets.reading.data import ImageData, ImageSet, fingerprint, of_channels
 
 
@@ -24,16 +23,13 @@ class _Cifar(Dataset):
 
     @classmethod
     def download(cls, name: str, folder: Path) -> None:
-        """Fetch the archive and unpack it."""
         cls._torchvisions()(folder, download=True)
 
     def load(self, folders: Folders) -> ImageData:
-        """Return the data set, in memory."""
         root = self.place(folders)
-        train = self._read(root, True, self.train_images)
-        validation = self._read(root, False, self.validation_images)
+        splits = train, validation = self._read(root, True), self._read(root, False)
         pixels = train.images.numpy()
-        read = (t.numpy() for s in (train, validation) for t in (s.images, s.labels))
+        read = (t.numpy() for s in splits for t in (s.images, s.labels))
         return ImageData(
             train,
             validation,
@@ -43,10 +39,11 @@ class _Cifar(Dataset):
             fingerprint(*read),
         )
 
-    def _read(self, root: Path, train: bool, expected: int) -> ImageSet:
+    def _read(self, root: Path, train: bool) -> ImageSet:
         from torch import from_numpy
 
         theirs = self._torchvisions()
+        expected = self.train_images if train else self.validation_images
         try:
             found = theirs(root, train)  # it holds every file to its MD5 sum before it reads any
         except RuntimeError as error:

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from attention_ablation.base.model import Seed
-from attention_ablation.datasets.contract import Composed, Dataset, Split
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading import composed
+from attention_ablation.datasets.contract import Composed, Dataset, Folders, Split
 from attention_ablation.datasets.reading.data import ImageData, ImageSet
+from attention_ablation.datasets.reading.kept import read_composed
 
 VALIDATION_DIGITS = 500
 # Ink of at least this grey level (of 255) belongs to a digit.
@@ -74,45 +73,24 @@ class ClutteredDigits(Composed, Dataset):
         for i, index in enumerate(indices):
             draws = image_generator(self.seed, split, index).integers(bounds).tolist()
             chosen[i], x, y = draws[:3]
-            targets[i, y : y + digit, x : x + digit] = digits[chosen[i]]
+            paint(targets[i], digits[chosen[i]], x, y)
             for k in range(3, len(draws), 5):
                 other, from_x, from_y, x, y = draws[k : k + 5]
-                window = images[i, y : y + cut, x : x + cut]
-                piece = digits[other, from_y : from_y + cut, from_x : from_x + cut]
-                np.maximum(window, piece, out=window)
+                paint(images[i], digits[other, from_y : from_y + cut, from_x : from_x + cut], x, y)
         boxes = mask_boxes(targets >= MASK_LEVEL)
         return DigitImages(np.maximum(images, targets), digit_labels[chosen], boxes)
 
     def load(self, folders: Folders) -> ImageData:
-        """Return the data set, in memory."""
-        from torch import from_numpy
-
-        arrays = composed.composed_arrays(self, folders.composed)
-        mean, std = composed.spread(arrays)
-
-        def read(split: Split) -> ImageSet:
-            images, labels, boxes = (
-                from_numpy(arrays[f"{split}_{name}"]) for name in ("images", "labels", "boxes")
-            )
-            return ImageSet(images.unsqueeze(1), labels, boxes)
-
-        return ImageData(
-            read("train"),
-            read("validation"),
-            self.classes,
-            mean,
-            std,
-            # Not of the boxes, because no result of a training depends on them.
-            composed.composed_fingerprint(arrays, ["images", "labels"]),
-            str(arrays["composed_with"]),
-        )
+        names = ("images", "labels", "boxes")
+        # The fingerprint is not of the boxes: no result of a training depends on them.
+        splits, facts = read_composed(self, folders.composed, names, names[:2])
+        train, validation = (ImageSet(images.unsqueeze(1), *rest) for images, *rest in splits)
+        return ImageData(train, validation, self.classes, **facts)
 
 
 @dataclass(frozen=True)
 class DigitImages:
-    """Composed images.
-
-    images: (N, S, S) grey levels, uint8. labels: (N,) int64. boxes: (N, 4) x0, y0, x1, y1 around
+    """images: (N, S, S) grey levels, uint8. labels: (N,) int64. boxes: (N, 4) x0, y0, x1, y1 around
     the target's ink, in px, int16, x1 and y1 exclusive.
     """
 
@@ -156,3 +134,9 @@ def mask_boxes(masks: NDArray[np.bool_]) -> NDArray[np.int16]:
         corners.append((hit.argmax(axis=1), size - hit[:, ::-1].argmax(axis=1)))
     (x0, x1), (y0, y1) = corners
     return np.stack([x0, y0, x1, y1], axis=1).astype(np.int16)
+
+
+def paint(image: NDArray[np.uint8], piece: NDArray[np.uint8], x: int, y: int) -> None:
+    """Put a piece on an image; where ink overlaps the stronger stays."""
+    window = image[y : y + piece.shape[0], x : x + piece.shape[1]]
+    np.maximum(window, piece, out=window)

@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from attention_ablation.base.model import Seed
-from attention_ablation.datasets.contract import Composed, DetectionDataset, Split
+from attention_ablation.datasets.contract import Composed, DetectionDataset, Folders, Split
 from attention_ablation.datasets.digits import (
     FRAGMENT_SHARE,
     MASK_LEVEL,
     base_digits,
     image_generator,
     mask_boxes,
+    paint,
 )
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading import composed
+from attention_ablation.datasets.reading.boxes import SceneSet
 from attention_ablation.datasets.reading.data import DetectionData
+from attention_ablation.datasets.reading.kept import read_composed
 
 CLASSES = tuple("0123456789")
 # Two digits share less than this much of the smaller one's box, so that both can be read.
@@ -88,7 +89,7 @@ class ClutteredScenes(Composed, DetectionDataset):
                 chosen = int(which * len(digits))
                 place = _place(ink[chosen], places, self.image_size - side + 1, placed)
                 if place:
-                    _paint(image, digits[chosen], *place)
+                    paint(image, digits[chosen], *place)
                     placed.append(_moved(ink[chosen], *place))
                     labels.append(digit_labels[chosen] + 1)
             for k in range(1 + self.digits * each, len(draws), 6):
@@ -113,30 +114,14 @@ class ClutteredScenes(Composed, DetectionDataset):
         from_x, from_y = int(shares[0] * within), int(shares[1] * within)
         digit = digits[int(which * len(digits))]
         piece = digit[from_y : from_y + cut, from_x : from_x + cut]
-        _paint(image, piece, int(shares[2] * room), int(shares[3] * room))
+        paint(image, piece, int(shares[2] * room), int(shares[3] * room))
 
     def load(self, folders: Folders) -> DetectionData:
-        """Return the data set, in memory."""
-        from torch import from_numpy
-
-        from attention_ablation.datasets.reading.boxed_images import SceneSet
-
         names = ("images", "starts", "boxes", "labels")
-        arrays = composed.composed_arrays(self, folders.composed)
-        mean, std = composed.spread(arrays)
-
-        def read(split: Split) -> SceneSet:
-            return SceneSet.of(*(from_numpy(arrays[f"{split}_{name}"]) for name in names))
-
-        return DetectionData(
-            read("train"),
-            read("validation"),
-            CLASSES,
-            (mean, mean, mean),
-            (std, std, std),
-            composed.composed_fingerprint(arrays, names),
-            str(arrays["composed_with"]),
-        )
+        splits, facts = read_composed(self, folders.composed, names, names)
+        train, validation = (SceneSet.of(*tensors) for tensors in splits)
+        colours = {name: (facts[name],) * 3 for name in ("mean", "std")}
+        return DetectionData(train, validation, CLASSES, **facts | colours)
 
 
 @dataclass(frozen=True)
@@ -183,8 +168,3 @@ def _overlap(a: Box, b: Box) -> float:
     if width <= 0 or height <= 0:
         return 0.0
     return width * height / min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
-
-
-def _paint(image: NDArray[np.uint8], piece: NDArray[np.uint8], x: int, y: int) -> None:
-    window = image[y : y + piece.shape[0], x : x + piece.shape[1]]
-    np.maximum(window, piece, out=window)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from attention_ablation.datasets.reading.class_folders import FileList
+from attention_ablation.datasets.image_folders import FileList
 from attention_ablation.datasets.reading.data import ImageData, ImageSet
 from attention_ablation.feed.augment import PadCropFlip, draws
 from attention_ablation.feed.crop import EvaluationCrop, TrainingCrop

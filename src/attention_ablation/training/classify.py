@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attention_ablation.datasets.contract import load
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.datasets.reading.data import ImageData
 from attention_ablation.feed.batches import Batch, source
 from attention_ablation.feed.order import Part

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from attention_ablation.base.arrays import write_arrays
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.contract import load
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.datasets.reading.data import DetectionData, Target
 from attention_ablation.detectors.build import build_detector, initialise_detector
 from attention_ablation.detectors.ssd import SingleShot

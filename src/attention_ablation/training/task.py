@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.spec.spec import Run
 from attention_ablation.training.machine import Machine
