@@ -17,7 +17,7 @@ from attention_ablation.datasets.digits import MASK_LEVEL, base_digits
 from attention_ablation.datasets.reading.data import Target
 from attention_ablation.datasets.reading.kept import composed_arrays
 from attention_ablation.datasets.scenes import OVERLAP, ClutteredScenes
-from attention_ablation.feed.detection_augment import augmented, sample_seed
+from attention_ablation.feed.detection import augmented, sample_seed
 
 
 def dataset(**changes: int) -> ClutteredScenes:

@@ -173,7 +173,7 @@ class Images(Dataset):
 
 _utils.MP_STATUS_CHECK_INTERVAL = 0.2
 try:
-    next(iter(worker_loader(Images(), [[0], [1]], list, 2)))
+    next(iter(worker_loader(Images(), [[0], [1]], 2)))
 except ValueError as error:
     kept = error  # with the loader
     sys.exit(3)
@@ -216,7 +216,7 @@ def test_a_worker_that_torch_ends_is_no_death(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
 
     def fails() -> None:
-        batches = iter(worker_loader(Slow(), [[0], [1]], list, 2))
+        batches = iter(worker_loader(Slow(), [[0], [1]], 2))
         next(batches)
         batches._shutdown_workers()  # type: ignore[attr-defined]
         raise ValueError("odd")
@@ -228,7 +228,7 @@ def test_a_worker_that_torch_ends_is_no_death(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_death_is_told_of_in_every_training_of_a_process_and_in_no_other(times: int) -> None:
     def dies() -> None:
-        batches = iter(worker_loader(Slow(), [[0], [1]], list, 2))
+        batches = iter(worker_loader(Slow(), [[0], [1]], 2))
         next(batches)
         os.kill(batches._workers[1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
         next(batches)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD, DetectionDataset
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in px, x1 and y1 exclusive
-PER_OBJECT = ("boxes", "labels", "area", "difficult", "crowd")
 
 
 class Annotation(NamedTuple):
@@ -50,36 +49,37 @@ class ImageRecord(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Annotations:
+class _Boxed:
     """The objects of N images, one image after the other; those of image i start at starts[i].
 
     Flat, because the processes that load images share a few tensors, and would copy many records.
-    image_ids: (N,) int64. starts: (N + 1,) int64. boxes: (M, 4) float32. labels: (M,) int64.
-    area: (M,) float32. difficult, crowd: (M,) bool.
+    image_ids: (N,) int64. starts: (N + 1,) int64. objects: of all M together, boxes (M, 4) and
+    area (M,) float32, labels (M,) int64, difficult and crowd (M,) bool.
     """
 
     image_ids: Tensor
     starts: Tensor
-    boxes: Tensor
-    labels: Tensor
-    area: Tensor
-    difficult: Tensor
-    crowd: Tensor
+    objects: Target
 
-    def target(self, index: int) -> Target:
-        """Return the objects of one image, in torchvision's form."""
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        """Return an image, (3, H, W) uint8, and its target in torchvision's form."""
         rows = slice(int(self.starts[index]), int(self.starts[index + 1]))
         # Copies: a view that is sent to another process takes the whole tensor along.
-        target = {name: getattr(self, name)[rows].clone() for name in PER_OBJECT}
-        return target | {"image_id": self.image_ids[index].clone()}
+        target = {name: values[rows].clone() for name, values in self.objects.items()}
+        return self.image(index), target | {"image_id": self.image_ids[index].clone()}
+
+    def image(self, index: int) -> Tensor:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class SceneSet:
-    """Scenes in memory: images (N, S, S) uint8."""
+class SceneSet(_Boxed):
+    """Scenes in memory: images (N, S, S) uint8, grey."""
 
     images: Tensor
-    annotations: Annotations
 
     @classmethod
     def of(cls, images: Tensor, starts: Tensor, boxes: Tensor, labels: Tensor) -> SceneSet:
@@ -89,54 +89,47 @@ class SceneSet:
         corners = boxes.float()
         area = (corners[:, 2:] - corners[:, :2]).prod(1)
         no = torch.zeros(len(labels), dtype=torch.bool)
-        numbers = torch.arange(len(images))
-        return cls(images, Annotations(numbers, starts, corners, labels, area, no, no))
+        objects = {"boxes": corners, "labels": labels, "area": area, "difficult": no, "crowd": no}
+        return cls(torch.arange(len(images)), starts, objects, images)
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        """Return (3, S, S) uint8, the grey level thrice, and the target."""
-        return self.images[index].repeat(3, 1, 1), self.annotations.target(index)
+    def image(self, index: int) -> Tensor:
+        return self.images[index].repeat(3, 1, 1)
 
 
 @dataclass(frozen=True)
-class BoxedImages:
-    """The images of a split on disk. sizes: width and height of each, px."""
+class BoxedImages(_Boxed):
+    """The images of a split on disk. files: paths, and width and height as annotated, px."""
 
-    paths: tuple[str, ...]
-    sizes: tuple[tuple[int, int], ...]
-    annotations: Annotations
+    files: tuple[tuple[str, tuple[int, int]], ...]
 
     @classmethod
     def of(cls, records: Sequence[ImageRecord]) -> BoxedImages:
         import torch
 
         flat = [annotation for record in records for annotation in record.objects]
-        annotations = Annotations(
+        return cls(
             torch.tensor([record.image_id for record in records], dtype=torch.int64),
             torch.tensor([0, *(len(record.objects) for record in records)]).cumsum(0),
-            torch.tensor([a.box for a in flat], dtype=torch.float32).reshape(-1, 4),
-            torch.tensor([a.label for a in flat], dtype=torch.int64),
-            torch.tensor([a.area for a in flat], dtype=torch.float32),
-            torch.tensor([a.difficult for a in flat], dtype=torch.bool),
-            torch.tensor([a.crowd for a in flat], dtype=torch.bool),
+            {
+                "boxes": torch.tensor([a.box for a in flat], dtype=torch.float32).reshape(-1, 4),
+                "labels": torch.tensor([a.label for a in flat], dtype=torch.int64),
+                "area": torch.tensor([a.area for a in flat], dtype=torch.float32),
+                "difficult": torch.tensor([a.difficult for a in flat], dtype=torch.bool),
+                "crowd": torch.tensor([a.crowd for a in flat], dtype=torch.bool),
+            },
+            tuple((str(r.path), (r.width, r.height)) for r in records),
         )
-        sizes = tuple((r.width, r.height) for r in records)
-        return cls(tuple(str(r.path) for r in records), sizes, annotations)
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        """Return (3, H, W) uint8 and the target; raises as `read_image`."""
+    def image(self, index: int) -> Tensor:
+        """Return an image; raises as `read_image`."""
         from attention_ablation.datasets.reading.decode import read_image
 
-        return read_image(*self.file(index)), self.annotations.target(index)
+        return read_image(*self.file(index))
 
     def file(self, index: int) -> tuple[Path, tuple[int, int]]:
         """Return an image's path, and its width and height in px as its annotation has them."""
-        return Path(self.paths[index]), self.sizes[index]
+        path, size = self.files[index]
+        return Path(path), size
 
     def digest(self) -> bytes:
         """Return a digest of the annotations and of the files' names and sizes in bytes.
@@ -144,11 +137,12 @@ class BoxedImages:
         Raises UserError where files are missing, naming the first and saying how many.
         """
         annotations = hashlib.sha256()
-        for values in vars(self.annotations).values():
+        content: Any = (self.image_ids, self.starts, *self.objects.values())
+        for values in content:
             annotations.update(values.numpy())
         digest = hashlib.sha256(annotations.digest())
         missing = []
-        for path in map(Path, self.paths):
+        for path in (Path(name) for name, _ in self.files):
             try:
                 digest.update(f"{path.name} {path.stat().st_size}\n".encode())
             except (FileNotFoundError, NotADirectoryError):
