@@ -17,9 +17,8 @@ import pytest
 
 from attention_ablation.cli.main import main
 from attention_ablation.datasets.contract import Folders, load
-from attention_ablation.datasets.digits import ClutteredDigits
+from attention_ablation.datasets.digits import ClutteredDigits, ClutteredScenes
 from attention_ablation.datasets.reading.kept import composed_arrays, keep
-from attention_ablation.datasets.scenes import ClutteredScenes
 from attention_ablation.study.expand import Plan
 from tests import test_data, test_detection_data
 from tests.test_training import history, small_run, spec_file

@@ -15,15 +15,13 @@ from attention_ablation.datasets.reading.data import ImageData, ImageSet, finger
 class _Cifar(Dataset):
     augmentations: ClassVar = ("none", "pad-crop-flip")
     in_memory: ClassVar = True
-    torchvision: ClassVar[str]  # the name of its class there
-
     image_size: ClassVar = 32
     train_images: ClassVar = 50_000
     validation_images: ClassVar = 10_000
 
     @classmethod
     def download(cls, name: str, folder: Path) -> None:
-        cls._torchvisions()(folder, download=True)
+        _torchvisions(name)(folder, download=True)
 
     def load(self, folders: Folders) -> ImageData:
         root = self.place(folders)
@@ -42,7 +40,7 @@ class _Cifar(Dataset):
     def _read(self, root: Path, train: bool) -> ImageSet:
         from torch import from_numpy
 
-        theirs = self._torchvisions()
+        theirs = _torchvisions(self.name)
         expected = self.train_images if train else self.validation_images
         try:
             found = theirs(root, train)  # it holds every file to its MD5 sum before it reads any
@@ -60,18 +58,17 @@ class _Cifar(Dataset):
         images = np.ascontiguousarray(found.data.transpose(0, 3, 1, 2))
         return ImageSet(from_numpy(images), from_numpy(np.array(found.targets, np.int64)))
 
-    @classmethod
-    def _torchvisions(cls) -> Any:
-        from torchvision import datasets
 
-        return getattr(datasets, cls.torchvision)
+def _torchvisions(name: str) -> Any:
+    from torchvision import datasets
+
+    return getattr(datasets, name.upper())
 
 
 class Cifar10(_Cifar):
     """CIFAR-10: 10 classes."""
 
     downloads: ClassVar = ("cifar10",)
-    torchvision: ClassVar = "CIFAR10"
     classes: ClassVar = 10
 
     name: Literal["cifar10"]
@@ -81,7 +78,6 @@ class Cifar100(_Cifar):
     """CIFAR-100: its 100 fine classes."""
 
     downloads: ClassVar = ("cifar100",)
-    torchvision: ClassVar = "CIFAR100"
     classes: ClassVar = 100
 
     name: Literal["cifar100"]

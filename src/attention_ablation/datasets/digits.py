@@ -1,4 +1,4 @@
-"""Cluttered digits: one whole handwritten digit among fragments of others.
+"""Whole handwritten digits among fragments of others: one to classify, or several to detect.
 
 Real handwriting (scikit-learn's 1,797 digits, 8x8 px, from the UCI repository) composed in the
 manner of cluttered translated MNIST (Mnih et al. 2014, arXiv:1406.6247). The base digits are
@@ -8,6 +8,7 @@ trained on. An image depends on (seed, split, index) only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Literal, Self
@@ -17,22 +18,36 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from attention_ablation.base.model import Seed
-from attention_ablation.datasets.contract import Composed, Dataset, Folders, Split
-from attention_ablation.datasets.reading.data import ImageData, ImageSet
+from attention_ablation.datasets.contract import (
+    Composed,
+    Dataset,
+    DetectionDataset,
+    Folders,
+    Split,
+)
+from attention_ablation.datasets.reading.boxes import SceneSet
+from attention_ablation.datasets.reading.data import DetectionData, ImageData, ImageSet
 from attention_ablation.datasets.reading.kept import read_composed
 
+CLASSES = tuple("0123456789")
 VALIDATION_DIGITS = 500
 # Ink of at least this grey level (of 255) belongs to a digit.
 MASK_LEVEL = 64
 # A fragment's side over the digit's: Mnih et al. cut 8 px from digits of 28 px.
 FRAGMENT_SHARE = 0.3
+# Two digits share less than this much of the smaller one's box, so that both can be read.
+OVERLAP = 0.3
+# A digit that finds no such place in so many tries is left out.
+TRIES = 20
+
+Box = tuple[int, int, int, int]
 
 
 class ClutteredDigits(Composed, Dataset):
     """One whole handwritten digit among fragments of others; composed, nothing is downloaded."""
 
     no_others: ClassVar = "flips and crops change what a digit is"
-    classes: ClassVar = 10
+    classes: ClassVar = len(CLASSES)
 
     name: Literal["cluttered-digits"]
     version: Literal[1] = Field(
@@ -97,6 +112,137 @@ class DigitImages:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     boxes: NDArray[np.int16]
+
+
+class ClutteredScenes(Composed, DetectionDataset):
+    """Several whole handwritten digits among fragments of others; composed, not downloaded."""
+
+    no_others: ClassVar = "flips and crops change what a digit is"
+    classes: ClassVar = len(CLASSES)
+
+    name: Literal["cluttered-scenes"]
+    version: Literal[1] = Field(
+        1, description="The way of composing; another one is another data set."
+    )
+    image_size: int = Field(ge=16, description="Side of the canvas, px.")
+    smallest: int = Field(ge=8, description="Least side to which an 8x8 px digit is enlarged, px.")
+    largest: int = Field(ge=8, description="Greatest such side, px.")
+    digits: int = Field(ge=1, description="Whole digits on an image, at most; at least one.")
+    fragments: int = Field(ge=0, description="Fragments of other digits on each image.")
+    train_images: int = Field(ge=1)
+    validation_images: int = Field(ge=1)
+    seed: Seed = Field(0, description="Seed of the composition, apart from the runs' seeds.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.smallest <= self.largest <= self.image_size:
+            raise ValueError(
+                f"expected smallest <= largest <= image_size, got {self.smallest}, "
+                f"{self.largest}, {self.image_size}"
+            )
+        return self
+
+    def compose(self, split: Split, indices: range) -> Scenes:
+        """Compose the scenes with these indices of a split.
+
+        Each has 1 to `digits` whole digits, each of a side of its own, at places where they hardly
+        overlap, and fragments as above.
+        """
+        images = np.zeros((len(indices), self.image_size, self.image_size), np.uint8)
+        starts, boxes, labels = [0], [], []
+        for image, index in zip(images, indices, strict=True):
+            generator = image_generator(self.seed, split, index)
+            # Of each digit: which, how large, and x and y of every try. Of each fragment: which,
+            # how large, x and y in its digit, x and y on the canvas.
+            each = 2 + 2 * TRIES
+            draws = generator.random(1 + self.digits * each + 6 * self.fragments).tolist()
+            placed: list[Box] = []
+            for k in range(1 + int(draws[0] * self.digits)):
+                which, size, *places = draws[1 + k * each : 1 + (k + 1) * each]
+                side = self._side(size)
+                digits, digit_labels, ink = _digits(split, side)
+                chosen = int(which * len(digits))
+                place = _place(ink[chosen], places, self.image_size - side + 1, placed)
+                if place:
+                    paint(image, digits[chosen], *place)
+                    placed.append(_moved(ink[chosen], *place))
+                    labels.append(digit_labels[chosen] + 1)
+            for k in range(1 + self.digits * each, len(draws), 6):
+                self._paint_fragment(image, split, draws[k : k + 6])
+            boxes += placed
+            starts.append(len(boxes))
+        return Scenes(
+            images, np.array(starts), np.array(boxes, np.int16), np.array(labels, np.int64)
+        )
+
+    def _side(self, share: float) -> int:
+        return self.smallest + int(share * (self.largest - self.smallest + 1))
+
+    def _paint_fragment(
+        self, image: NDArray[np.uint8], split: Split, draws: Sequence[float]
+    ) -> None:
+        which, size, *shares = draws
+        side = self._side(size)
+        digits = _digits(split, side)[0]
+        cut = max(1, round(side * FRAGMENT_SHARE))
+        within, room = side - cut + 1, self.image_size - cut + 1
+        from_x, from_y = int(shares[0] * within), int(shares[1] * within)
+        digit = digits[int(which * len(digits))]
+        piece = digit[from_y : from_y + cut, from_x : from_x + cut]
+        paint(image, piece, int(shares[2] * room), int(shares[3] * room))
+
+    def load(self, folders: Folders) -> DetectionData:
+        names = ("images", "starts", "boxes", "labels")
+        splits, facts = read_composed(self, folders.composed, names, names)
+        train, validation = (SceneSet.of(*tensors) for tensors in splits)
+        colours = {name: (facts[name],) * 3 for name in ("mean", "std")}
+        return DetectionData(train, validation, CLASSES, **facts | colours)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """images: (N, S, S) grey levels, uint8. starts: (N + 1,) int64.
+
+    Of scene i the digits are rows starts[i] to starts[i + 1] of boxes: (M, 4), around each digit's
+    own ink, as above, and of labels: (M,) int64, digit + 1.
+    """
+
+    images: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    boxes: NDArray[np.int16]
+    labels: NDArray[np.int64]
+
+
+@cache
+def _digits(split: Split, side: int) -> tuple[NDArray[np.uint8], list[int], list[Box]]:
+    """Return a split's digits of one size, their labels, and the boxes around their ink."""
+    digits, labels = base_digits(split, side)
+    boxes = [tuple(box) for box in mask_boxes(digits >= MASK_LEVEL).tolist()]
+    return digits, labels.tolist(), boxes
+
+
+def _place(
+    ink: Box, shares: Sequence[float], room: int, placed: Sequence[Box]
+) -> tuple[int, int] | None:
+    """Return the first x, y where the ink leaves the placed boxes free enough."""
+    for share_x, share_y in zip(shares[::2], shares[1::2], strict=True):
+        place = int(share_x * room), int(share_y * room)
+        if all(_overlap(_moved(ink, *place), other) < OVERLAP for other in placed):
+            return place
+    return None
+
+
+def _moved(box: Box, x: int, y: int) -> Box:
+    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Return the intersection of two boxes over the smaller one's area."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
 
 
 @cache

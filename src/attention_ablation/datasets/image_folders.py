@@ -58,11 +58,12 @@ class Images(Dataset):
         root = datasets / self.folder
         if all((root / split).is_dir() for split in SPLITS):
             return
-        there = sorted(path.name for path in root.iterdir()) if root.is_dir() else None
-        found = f"got {few(there)}" if there else "got an empty folder"
-        found = "there is no such folder" if there is None else found
+        there, found = [], "there is no such folder"
+        if root.is_dir():
+            there = sorted(path.name for path in root.iterdir())
+            found = f"got {few(there) or 'an empty folder'}"
         hint = ""
-        if there and any(name.startswith("ILSVRC2012") for name in there):
+        if any(name.startswith("ILSVRC2012") for name in there):
             hint = " Unpack the archives: attention-ablation data download imagenet."
         raise UserError(
             f"{root}: expected the folders train and val with a folder for each of "

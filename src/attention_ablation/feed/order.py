@@ -58,5 +58,4 @@ class Part(Generic[C]):
 
         Every image is in one process's part, also where the parts are not of one size.
         """
-        mine: tuple[Tensor, ...] = torch.arange(images)[self.rank :: self.size].split(batch)
-        return mine
+        return tuple(torch.arange(images)[self.rank :: self.size].split(batch))

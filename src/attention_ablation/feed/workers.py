@@ -139,14 +139,12 @@ def deaths_as_errors() -> Iterator[None]:
     """
     _started.clear()  # those of a training before
     try:
-        try:
-            yield
-        except (EOFError, OSError):
-            time.sleep(0.5)  # the connection breaks before the process has ended
-            raise
+        yield
     except UserError:
         raise
     except Exception as error:
+        if isinstance(error, EOFError | OSError):
+            time.sleep(0.5)  # the connection breaks before the process has ended
         if any(worker.was_killed for worker in _started):
             raise UserError(
                 "A process that reads images was killed. If memory ran out, give the job more or "
