@@ -8,18 +8,13 @@ from pathlib import Path
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.options import add_choice, chosen_plan, count
-from attention_ablation.datasets.contract import (
-    Dataset,
-    DetectionDataset,
-    Folders,
-    Record,
-    load,
-    records,
-    refused,
-)
+from attention_ablation.datasets import contract
+from attention_ablation.datasets.contract import Dataset, DetectionDataset, Folders
 from attention_ablation.datasets.image_folders import kept_list
 
-DOWNLOADS = {name: record for record in records(Record) for name in record.downloads}
+DOWNLOADS = {
+    name: record for record in contract.records(contract.Record) for name in record.downloads
+}
 CHUNK = 64  # files that a process is given at once
 # A file's path, and its width and height in px where an annotation says them.
 File = tuple[Path, tuple[int, int] | None]
@@ -75,9 +70,9 @@ def check(dataset: Dataset | DetectionDataset, folders: Folders, workers: int) -
     Raises UserError where one of them was killed.
     """
     try:
-        with refused():
+        with contract.refused():
             kept_list(dataset.place(folders), folders.composed).unlink(missing_ok=True)
-        data = load(dataset, folders)
+        data = contract.load(dataset, folders)
     except UserError as error:
         _say(str(error))
         return False

@@ -40,15 +40,11 @@ Side = Annotated[int, Field(ge=1, le=10**6)]
 
 @dataclass(slots=True)
 class ListedImage:
-    """An image of a list, of which only the id is read."""
-
     id: Id
 
 
 @dataclass(slots=True)
 class Image(ListedImage):
-    """An image: the name of its file, width and height in px."""
-
     file_name: Annotated[str, Field(pattern=r"^[^/\x00]+$")]
     width: Side
     height: Side
@@ -74,15 +70,13 @@ class Category:
 
 @dataclass(slots=True)
 class Listed:
-    """A file that says which images are in a split."""
+    """A file that says which images are in a split; their ids alone are read."""
 
     images: Annotated[list[ListedImage], FailFast()]
 
 
 @dataclass(slots=True)
 class Instances:
-    """A file of images and the objects on them."""
-
     images: Annotated[list[Image], FailFast()]
     annotations: Annotated[list[Object], FailFast()]
     categories: Annotated[list[Category], FailFast()]
@@ -112,11 +106,7 @@ class Coco(DetectionDataset):
         return self.longest
 
     def load(self, folders: Folders) -> DetectionData:
-        """Return the data set; labels count its categories by their ids, from 1.
-
-        Raises UserError for files that are missing or broken, and for lists that do not fit the
-        images.
-        """
+        """Return the data set; labels count its categories by their ids, from 1."""
         root = self.place(folders)
         train_file, val_file = (required(folders.datasets / name) for name in self.lists)
         val = read_instances(val_file, Instances)

@@ -179,10 +179,7 @@ def require_dataset(dataset: Record, datasets: Path) -> None:
 
 @refused()
 def load(dataset: Dataset | DetectionDataset, folders: Folders) -> Any:
-    """Return a data set: `ImageData` or `DetectionData`.
-
-    Raises UserError where it is not there, cannot be read, or is not as it should be.
-    """
+    """Return a data set: `ImageData` or `DetectionData`; raises as its own `load`."""
     return dataset.load(folders)
 
 

@@ -18,13 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from attention_ablation.base.model import Seed
-from attention_ablation.datasets.contract import (
-    Composed,
-    Dataset,
-    DetectionDataset,
-    Folders,
-    Split,
-)
+from attention_ablation.datasets.contract import Composed, Dataset, DetectionDataset, Folders, Split
 from attention_ablation.datasets.reading.boxes import SceneSet
 from attention_ablation.datasets.reading.data import DetectionData, ImageData, ImageSet
 from attention_ablation.datasets.reading.kept import read_composed
@@ -248,7 +242,6 @@ def _overlap(a: Box, b: Box) -> float:
 @cache
 def base_digits(split: Split, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return one split's digits, enlarged bicubically to (N, size, size), and their labels."""
-    # Imported here: scikit-learn costs a second, and only the first training composes.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     from torch import from_numpy
@@ -265,8 +258,7 @@ def base_digits(split: Split, size: int) -> tuple[NDArray[np.uint8], NDArray[np.
 
 
 def image_generator(seed: int, split: Split, index: int) -> np.random.Generator:
-    """Return the random numbers of one image of a split."""
-    # Counter-based: every image has a stream of its own, at no cost for the ones before.
+    """Return one image's own stream of numbers, counter-based: at no cost for the ones before."""
     key = [seed, int(split == "validation")]
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, index]))
 

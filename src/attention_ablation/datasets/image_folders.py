@@ -185,13 +185,9 @@ class FileList:
 def list_files(dataset: Images, datasets: Path, cache: Path | None = None) -> ImageData:
     """Return a data set's files, which have to be of the classes and as many as it should have.
 
-    Args:
-        datasets: the folder that has each data set by its name.
-        cache: folder in which the list is kept, because a million files take minutes to list. It
-            is used again where no class's folder has changed since; None lists anew.
-
-    The fingerprint is of every file's relative name and size in bytes. Raises UserError for what
-    was expected and what was found instead.
+    cache: folder in which the list is kept, because a million files take minutes to list. It is
+    used again where no class's folder has changed since; None lists anew. The fingerprint is of
+    every file's relative name and size in bytes.
     """
     dataset.require(datasets)
     root = datasets / dataset.folder

@@ -53,11 +53,6 @@ class Voc(DetectionDataset):
         return folders.datasets / "VOCdevkit"
 
     def load(self, folders: Folders) -> DetectionData:
-        """Return the data set.
-
-        Raises UserError for files that are missing or broken, for unknown classes, and for boxes
-        without area or outside of their image, naming the file.
-        """
         root, notes = self.place(folders), list[str]()
         train = [
             record
@@ -69,7 +64,6 @@ class Voc(DetectionDataset):
 
 
 def _split(year: Path, name: str, notes: list[str]) -> list[ImageRecord]:
-    """Return the records of one list of a year's images."""
     listed = required(year / f"ImageSets/Main/{name}.txt")
     names = read_text(listed).split()
     bad = next((n for n in names if not NAME.fullmatch(n)), None)

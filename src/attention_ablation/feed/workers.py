@@ -58,7 +58,7 @@ class Reader(Dataset[Any], Generic[B]):
     def batches(self, keys: Iterable[list[Key]]) -> Iterator[B]:
         """Return a batch for each list of keys; what is left of an earlier call is thrown away.
 
-        Raises UserError, naming it, for an item that cannot be read.
+        Raises UserError that names an item that cannot be read.
         """
         self._under_way[:] = [self._batches(iter(keys))]
         return self._under_way[0]
@@ -117,7 +117,7 @@ def worker_loader(
     return DataLoader(
         dataset,
         batch_sampler=asked,
-        collate_fn=_as_it_is,
+        collate_fn=lambda batch: batch,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
@@ -127,16 +127,9 @@ def worker_loader(
     )
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
 @contextmanager
 def deaths_as_errors() -> Iterator[None]:
-    """Raise UserError where a worker was killed, of which torch or a broken connection tells.
-
-    torch tells of it once, from a handler of SIGCHLD, in the middle of anything.
-    """
+    """Raise UserError where a worker was killed, of which torch or a broken connection tells."""
     _started.clear()  # those of a training before
     try:
         yield
@@ -195,7 +188,6 @@ class _Process(ForkProcess):
 
     @property
     def was_killed(self) -> bool:
-        """Whether it ended otherwise than by itself or by this process."""
         return self.exitcode not in (None, 0) and not self._popen.ended_here  # type: ignore[attr-defined]
 
     @staticmethod

@@ -121,7 +121,6 @@ class BoxedImages(_Boxed):
         )
 
     def image(self, index: int) -> Tensor:
-        """Return an image; raises as `read_image`."""
         from attention_ablation.datasets.reading.decode import read_image
 
         return read_image(*self.file(index))
@@ -132,10 +131,7 @@ class BoxedImages(_Boxed):
         return Path(path), size
 
     def digest(self) -> bytes:
-        """Return a digest of the annotations and of the files' names and sizes in bytes.
-
-        Raises UserError where files are missing, naming the first and saying how many.
-        """
+        """Return a digest of the annotations and of the files' names and sizes in bytes."""
         annotations = hashlib.sha256()
         content: Any = (self.image_ids, self.starts, *self.objects.values())
         for values in content:
@@ -164,14 +160,11 @@ def boxed_data(
     notes: list[str],
     suffix: str = "",
 ) -> DetectionData:
-    """Return a data set of image files from its records.
+    """Return a data set of image files from its records, without training images of no object.
 
-    Training images without an object are left out, since nothing trains on them. notes: of what was
-    left out or changed; these go on here. suffix: of the fingerprint, which is of the annotations
-    and the files' names and sizes.
-
-    Raises UserError, about `root`, for an image that is there twice, and where images are missing
-    or none has an object.
+    notes: of what was left out or changed; these go on here. suffix: of the fingerprint, which is
+    of the annotations and the files' names and sizes. Raises UserError for an image that is there
+    twice, and where images are missing or none has an object.
     """
     times = Counter(record.image_id for record in (*train, *validation))
     if twice := [image for image, n in times.items() if n > 1]:

@@ -30,8 +30,7 @@ def read_composed(
 ) -> tuple[Any, dict[str, Any]]:
     """Return both splits' tensors of these names, and the facts that go with them.
 
-    mean, std: of all training pixels, 0 to 1. fingerprint: of what is in `identity`, of both
-    splits.
+    mean, std: of all training pixels, 0 to 1. fingerprint: of the names in `identity`.
     """
     from torch import from_numpy
 
