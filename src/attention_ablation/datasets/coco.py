@@ -101,10 +101,6 @@ class Coco(DetectionDataset):
     image_size: int = Field(600, ge=32, description="Shorter side, px.")
     longest: int = Field(1000, ge=32, description="Longer side at most, px.")
 
-    @property
-    def longest_side(self) -> int:
-        return self.longest
-
     def load(self, folders: Folders) -> DetectionData:
         """Return the data set; labels count its categories by their ids, from 1."""
         root = self.place(folders)

@@ -64,7 +64,8 @@ class Record(Model):
         return None
 
     def place(self, folders: Folders) -> Path:
-        return folders.datasets / self.name
+        """Return where it lies: in its `folder` where it has one, else under its name."""
+        return folders.datasets / getattr(self, "folder", self.name)
 
     def require(self, datasets: Path) -> None:
         """Raise UserError where it is not there; what is in its files is seen by `load`.
@@ -117,8 +118,8 @@ class DetectionDataset(Record):
 
     @property
     def longest_side(self) -> int | None:
-        """At most so many px where images keep their proportion; None where they are squares."""
-        return None
+        """At most `longest` px where images keep their proportion; None where they are squares."""
+        return getattr(self, "longest", None)
 
     def load(self, folders: Folders) -> DetectionData:
         raise NotImplementedError

@@ -64,11 +64,7 @@ class ClutteredDigits(Composed, Dataset):
         return self
 
     def compose(self, split: Split, indices: range) -> DigitImages:
-        """Compose the images with these indices of a split.
-
-        Each has one whole digit anywhere on the canvas; fragments, square cuts of other digits,
-        fall anywhere, and where ink overlaps the stronger stays.
-        """
+        """Compose images: a whole digit anywhere; fragments, square cuts of others, anywhere."""
         digits, digit_labels = base_digits(split, self.digit_size)
         n, size, digit = len(indices), self.image_size, self.digit_size
         cut = max(1, round(digit * FRAGMENT_SHARE))
@@ -137,11 +133,7 @@ class ClutteredScenes(Composed, DetectionDataset):
         return self
 
     def compose(self, split: Split, indices: range) -> Scenes:
-        """Compose the scenes with these indices of a split.
-
-        Each has 1 to `digits` whole digits, each of a side of its own, at places where they hardly
-        overlap, and fragments as above.
-        """
+        """Compose scenes: 1 to `digits` digits of many sides that hardly overlap; fragments."""
         images = np.zeros((len(indices), self.image_size, self.image_size), np.uint8)
         starts, boxes, labels = [0], [], []
         for image, index in zip(images, indices, strict=True):
@@ -154,12 +146,13 @@ class ClutteredScenes(Composed, DetectionDataset):
             for k in range(1 + int(draws[0] * self.digits)):
                 which, size, *places = draws[1 + k * each : 1 + (k + 1) * each]
                 side = self._side(size)
-                digits, digit_labels, ink = _digits(split, side)
+                digits, digit_labels = base_digits(split, side)
                 chosen = int(which * len(digits))
-                place = _place(ink[chosen], places, self.image_size - side + 1, placed)
+                (ink,) = mask_boxes(digits[chosen : chosen + 1] >= MASK_LEVEL).tolist()
+                place = _place(ink, places, self.image_size - side + 1, placed)
                 if place:
                     paint(image, digits[chosen], *place)
-                    placed.append(_moved(ink[chosen], *place))
+                    placed.append(_moved(ink, *place))
                     labels.append(digit_labels[chosen] + 1)
             for k in range(1 + self.digits * each, len(draws), 6):
                 self._paint_fragment(image, split, draws[k : k + 6])
@@ -177,7 +170,7 @@ class ClutteredScenes(Composed, DetectionDataset):
     ) -> None:
         which, size, *shares = draws
         side = self._side(size)
-        digits = _digits(split, side)[0]
+        digits, _ = base_digits(split, side)
         cut = max(1, round(side * FRAGMENT_SHARE))
         within, room = side - cut + 1, self.image_size - cut + 1
         from_x, from_y = int(shares[0] * within), int(shares[1] * within)
@@ -205,14 +198,6 @@ class Scenes:
     starts: NDArray[np.int64]
     boxes: NDArray[np.int16]
     labels: NDArray[np.int64]
-
-
-@cache
-def _digits(split: Split, side: int) -> tuple[NDArray[np.uint8], list[int], list[Box]]:
-    """Return a split's digits of one size, their labels, and the boxes around their ink."""
-    digits, labels = base_digits(split, side)
-    boxes = [tuple(box) for box in mask_boxes(digits >= MASK_LEVEL).tolist()]
-    return digits, labels.tolist(), boxes
 
 
 def _place(

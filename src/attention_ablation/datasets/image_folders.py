@@ -51,9 +51,6 @@ class Images(Dataset):
             )
         return self
 
-    def place(self, folders: Folders) -> Path:
-        return folders.datasets / self.folder
-
     def require(self, datasets: Path) -> None:
         root = datasets / self.folder
         if all((root / split).is_dir() for split in SPLITS):

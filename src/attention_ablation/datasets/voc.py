@@ -30,13 +30,13 @@ CLASSES: tuple[str, ...] = (
 # fmt: on
 NAME = re.compile(r"([0-9]{4}_)?[0-9]{6}")
 MOST_BYTES = 10_000_000  # of an annotation; VOC's have thousands
-_LABELS = {name: label for label, name in enumerate(CLASSES, start=1)}
 
 
 class Voc(DetectionDataset):
     """VOC 2007 and 2012 trainval; VOC 2007 test: 20 classes (Everingham et al. 2010)."""
 
     in_memory: ClassVar = False
+    folder: ClassVar = "VOCdevkit"
     lists: ClassVar = (
         "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt",
         "VOCdevkit/VOC2007/ImageSets/Main/test.txt",
@@ -48,9 +48,6 @@ class Voc(DetectionDataset):
 
     name: Literal["voc07+12"]
     image_size: int = Field(300, ge=32, description="Side to which every image is resized, px.")
-
-    def place(self, folders: Folders) -> Path:
-        return folders.datasets / "VOCdevkit"
 
     def load(self, folders: Folders) -> DetectionData:
         root, notes = self.place(folders), list[str]()
@@ -90,7 +87,7 @@ def _record(year: Path, name: str) -> tuple[ImageRecord, int]:
     image = year / f"JPEGImages/{name}.jpg"
     record, clipped = ImageRecord(image, int(name.replace("_", "")), width, height, []), 0
     for label_name, box, difficult in objects:
-        if label_name not in _LABELS:
+        if label_name not in CLASSES:
             raise unknown("class", label_name, CLASSES, path)
         inside = record.clip(box)
         if inside is None:
@@ -101,7 +98,7 @@ def _record(year: Path, name: str) -> tuple[ImageRecord, int]:
             )
         clipped += inside != box
         area = (inside[2] - inside[0]) * (inside[3] - inside[1])
-        record.objects.append(Annotation(inside, _LABELS[label_name], area, difficult))
+        record.objects.append(Annotation(inside, CLASSES.index(label_name) + 1, area, difficult))
     return record, clipped
 
 

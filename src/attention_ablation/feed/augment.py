@@ -62,8 +62,7 @@ class PadCropFlip:
 def training_crop(image: Tensor, size: int, seed: int, epoch: int, index: int) -> Tensor:
     """Return torchvision's RandomResizedCrop with a flip, (3, size, size), of (3, H, W).
 
-    What is drawn depends on the seed, the epoch and the image's index only, so neither workers,
-    processes nor an interruption change it.
+    What is drawn depends on the seed, the epoch and the image's index only.
     """
     draws = draw(seed, epoch, index)
     top, left, height, width = crop_box(image.shape[1], image.shape[2], draws)
@@ -75,11 +74,8 @@ def training_crop(image: Tensor, size: int, seed: int, epoch: int, index: int) -
 
 
 def draw(seed: int, epoch: int, index: int) -> list[float]:
-    """Return an image's numbers from [0, 1): two for each attempt at a crop, its place, its flip.
-
-    torchvision's own draws, from torch's global generator, take many times as long once it is
-    seeded for each image.
-    """
+    """Return an image's numbers from [0, 1): two for each attempt, then its place, and its flip."""
+    # torch's generator takes many times as long once it is seeded for each image.
     generator = Random(f"{seed}/{epoch}/{index}")
     return [generator.random() for _ in range(2 * ATTEMPTS + 3)]
 

@@ -1,7 +1,6 @@
-"""Batches for classification: from memory where it is small, from image files where it is not.
+"""Batches for classification, on the device: from memory where it is small, else from files.
 
-Either source gives this process's part of every batch, as a network sees it, on its device. What
-an image looks like in a step depends on the seed, the epoch and its place only.
+What an image looks like in a step depends on the seed, the epoch and its place only.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,12 +22,11 @@ Batch = tuple[Tensor, Tensor]
 
 
 class _Source:
-    """What both sources have. Images are (n, 3, H, W) floats, labels (n,) int64.
+    """What both sources have. A batch is images (n, 3, H, W), normalised, and labels (n,) int64.
 
-    training: yields this process's parts of the epoch's full batches, from the `first`, from 0.
-    validation: yields its part of the validation set, every image of it once. pixels: returns
-    validation images as they are evaluated, (n, C, H, W) uint8. close: ends the workers, which
-    start again when they are needed.
+    training: this process's parts of the epoch's full batches, from the `first`, from 0.
+    validation: its part of the validation set, every image once. pixels: validation images as they
+    are evaluated, (n, C, H, W) uint8. close: ends the workers, which start again when needed.
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class _Source:
         )
 
     def _input(self, images: Tensor) -> Tensor:
-        """Return what a network sees of images: (N, C, H, W) uint8 -> (N, 3, H, W), normalised."""
+        # (N, C, H, W) uint8 -> (N, 3, H, W), normalised.
         mean, std = self.mean, self.std
         if isinstance(mean, Tensor) and isinstance(std, Tensor):
             # Line by line, each with a mean for every number in it: with three numbers at a time,
@@ -74,10 +72,10 @@ class MemorySource(_Source):
     def training(self, epoch: int, first: int) -> Iterator[Batch]:
         part, count = self.part, self.train_images
         order = part.order(count, epoch).to(self.device)
-        drawn = draws(part.seed, epoch, count).to(self.device) if self._augment else None
+        drawn = draws(part.seed, epoch, count).to(self.device)
         for step in part.steps(count, epoch, first):
             _, mine = part.at(count, step)
-            if self._augment is None or drawn is None:
+            if self._augment is None:
                 yield self.batch(self.train_set, order[mine])
             else:
                 images = self._augment(order[mine], drawn[mine])

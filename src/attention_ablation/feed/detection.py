@@ -15,10 +15,8 @@ from attention_ablation.feed.workers import Reader
 from attention_ablation.spec.recipes import DetectionRecipe
 
 Batch = tuple[list[Tensor], list[Target]]
-# ImageNet's mean, 0 to 255: what a zoomed-out image is surrounded with.
-FILL = (124, 116, 104)
-# Of Table 7's lineage; SSD's own is 0.5.
-ZOOM_OUT = 0.6
+FILL = (124, 116, 104)  # around a zoomed-out image: ImageNet's mean, 0 to 255
+ZOOM_OUT = 0.6  # of Table 7's lineage; SSD's own is 0.5
 _PER_OBJECT = ("labels", "area", "difficult", "crowd")
 _TRANSFORMS = {
     "flip": v2.RandomHorizontalFlip(0.5),

@@ -59,9 +59,9 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Tensor:
 def decode(content: bytes) -> Tensor:
     """Return an image, (3, H, W) uint8 RGB: a JPEG by simplejpeg, others by Pillow.
 
-    Colours of four (CMYK, as a few of ImageNet's files have), greys and palettes become RGB as in
-    Pillow, to which simplejpeg's pixels are equal. Of several images the first is taken. Raises
-    ValueError for an image that is too slender, and whatever Pillow raises.
+    Their pixels are equal: colours of four (CMYK), greys and palettes become RGB as in Pillow. Of
+    several images the first is taken. Raises ValueError for an image that is too slender, and
+    whatever Pillow raises.
     """
     if simplejpeg is not None and content.startswith(JPEG):
         # What it does not take, or not without a warning, is left to Pillow; so are colours of
