@@ -28,8 +28,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign, misc
 
-from attention_ablation.datasets.contract import load
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.detectors.record import Detector
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone

@@ -29,11 +29,10 @@ from torchvision.datasets import ImageFolder as ReferenceFolder
 from torchvision.transforms import v2
 
 from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD
-from attention_ablation.datasets.image_folders import ImageFolder
-from attention_ablation.datasets.reading.class_folders import FileList, list_files
+from attention_ablation.datasets.image_folders import FileList, ImageFolder, list_files
 from attention_ablation.datasets.reading.data import ImageData, ImageSet
+from attention_ablation.feed.augment import crop_box, draw, training_crop
 from attention_ablation.feed.batches import Batch, FileSource, MemorySource
-from attention_ablation.feed.crop import TrainingCrop, crop_box, draw
 from attention_ablation.feed.order import Part
 from attention_ablation.spec.recipes import ClassificationRecipe
 from benchmarks.quick import header
@@ -246,7 +245,7 @@ def crops(folder: Path) -> list[str]:
     """Return how far our crops are from Pillow's of the same boxes, in grey levels of 255."""
     files = list_files(OWN, folder).train
     assert isinstance(files, FileList)
-    crop, differences = TrainingCrop(224, seed=0), []
+    differences = []
     for index in range(128):
         numbers = draw(0, 1, index)
         top, left, height, width = crop_box(HEIGHT, WIDTH, numbers)
@@ -255,7 +254,7 @@ def crops(folder: Path) -> list[str]:
         expected = np.asarray(box.resize((224, 224), Image.Resampling.BILINEAR)).astype(int)
         if numbers[-1] < 0.5:
             expected = expected[:, ::-1]
-        ours = crop(files[index][0], 1, index).permute(1, 2, 0).numpy()
+        ours = training_crop(files[index][0], 224, 0, 1, index).permute(1, 2, 0).numpy()
         differences.append(np.abs(ours - expected))
     return [
         f"Crops of the same boxes, 128 images, ours and Pillow's: mean absolute difference "

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from attention_ablation.cli.main import script
-from attention_ablation.datasets.reading import class_folders
+from attention_ablation.datasets.reading import decode
 from attention_ablation.datasets.reading.decode import read_image
 from attention_ablation.feed import batches
 from attention_ablation.training.loop import Loop
@@ -87,7 +87,7 @@ def fail_in_worker(images: int) -> None:
             raise Exception("odd pixels")
         return read_image(path)
 
-    patch.object(class_folders, "read_image", failing).start()
+    patch.object(decode, "read_image", failing).start()
 
 
 HAPPENS = {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders
 from attention_ablation.training.machine import Machine
 
 ONE_CPU = Machine("cpu")

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from attention_ablation.datasets.image_folders import ImageFolder
-from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.datasets.image_folders import ImageFolder, list_files
 from attention_ablation.feed.batches import FileSource
 from attention_ablation.feed.order import Part
 from attention_ablation.spec.spec import Run

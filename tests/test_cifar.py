@@ -12,8 +12,7 @@ from torchvision import datasets as published
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.datasets.cifar import Cifar10, Cifar100
-from attention_ablation.datasets.contract import load, require_dataset
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders, load, require_dataset
 from attention_ablation.datasets.image_folders import ImageNet
 from attention_ablation.datasets.reading.data import ImageData
 from attention_ablation.spec.spec import Run

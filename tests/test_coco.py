@@ -15,8 +15,7 @@ from torchvision.datasets import CocoDetection
 from attention_ablation.base.errors import UserError
 from attention_ablation.datasets import coco
 from attention_ablation.datasets.coco import Coco, derived_minival
-from attention_ablation.datasets.contract import load
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.datasets.reading.data import DetectionData
 from attention_ablation.training.detection_metrics import coco_map
 from tests.boxed_images import cut, everything, jpeg

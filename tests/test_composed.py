@@ -16,12 +16,9 @@ import numpy as np
 import pytest
 
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.contract import load
-from attention_ablation.datasets.digits import ClutteredDigits
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading.composed import composed_arrays
-from attention_ablation.datasets.reading.kept import keep
-from attention_ablation.datasets.scenes import ClutteredScenes
+from attention_ablation.datasets.contract import Folders, load
+from attention_ablation.datasets.digits import ClutteredDigits, ClutteredScenes
+from attention_ablation.datasets.reading.kept import composed_arrays, keep
 from attention_ablation.study.expand import Plan
 from tests import test_data, test_detection_data
 from tests.test_training import history, small_run, spec_file
@@ -144,7 +141,7 @@ def test_a_file_that_another_version_of_a_package_composed_is_sound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as earlier:
-        earlier.setattr("attention_ablation.datasets.reading.composed.version", lambda name: "0.1")
+        earlier.setattr("attention_ablation.datasets.reading.kept.version", lambda name: "0.1")
         earlier.setattr(
             "attention_ablation.datasets.digits.MASK_LEVEL", 99
         )  # as if it drew otherwise

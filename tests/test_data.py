@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from attention_ablation.datasets.contract import Split, load
+from attention_ablation.datasets.contract import Folders, Split, load
 from attention_ablation.datasets.digits import MASK_LEVEL, ClutteredDigits, base_digits
-from attention_ablation.datasets.folders import Folders
 
 
 def dataset(**changes: int) -> ClutteredDigits:

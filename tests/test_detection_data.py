@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from attention_ablation.datasets.contract import Split, load
-from attention_ablation.datasets.digits import MASK_LEVEL, base_digits
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading.composed import composed_arrays
+from attention_ablation.datasets.contract import Folders, Split, load
+from attention_ablation.datasets.digits import MASK_LEVEL, OVERLAP, ClutteredScenes, base_digits
 from attention_ablation.datasets.reading.data import Target
-from attention_ablation.datasets.scenes import OVERLAP, ClutteredScenes
-from attention_ablation.feed.detection_augment import augmented, sample_seed
+from attention_ablation.datasets.reading.kept import composed_arrays
+from attention_ablation.feed.detection import augmented, sample_seed
 
 
 def dataset(**changes: int) -> ClutteredScenes:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from attention_ablation.datasets.scenes import CLASSES, ClutteredScenes
+from attention_ablation.datasets.digits import CLASSES, ClutteredScenes
 from attention_ablation.study.expand import load_plan
 from attention_ablation.training.detection_metrics import coco_map, voc_map
 from tests.conftest import ROOT

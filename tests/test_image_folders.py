@@ -15,10 +15,8 @@ from torchvision import datasets as published
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.contract import load, refused, require_dataset
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.image_folders import ImageFolder, ImageNet, Imagenette
-from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.datasets.contract import Folders, load, refused, require_dataset
+from attention_ablation.datasets.image_folders import ImageFolder, ImageNet, Imagenette, list_files
 from attention_ablation.datasets.reading.data import ImageData
 from attention_ablation.datasets.reading.decode import read_image
 from attention_ablation.study.expand import Plan
@@ -269,7 +267,7 @@ def test_data_check_says_that_a_process_was_killed(
     def killed(*file: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("attention_ablation.datasets.reading.check.read_image", killed)
+    monkeypatch.setattr("attention_ablation.datasets.reading.decode.read_image", killed)
     assert main(["data", "check", "--workers", "1"]) == 2
     assert capsys.readouterr().err == (
         "attention-ablation: folder: a process that decodes images was killed, as one is for want "

@@ -15,11 +15,11 @@ import torch
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.datasets.contract import Folders
+from attention_ablation.datasets.image_folders import list_files
 from attention_ablation.datasets.reading.decode import read_image
 from attention_ablation.evidence.explain import explain
-from attention_ablation.feed.crop import EvaluationCrop
+from attention_ablation.feed.augment import evaluation_crop
 from attention_ablation.study.expand import Plan
 from tests.machines import ONE_CPU
 from tests.own_images import OWN, file_source, own_run
@@ -54,7 +54,7 @@ from pathlib import Path
 import torch
 from attention_ablation.feed.batches import FileSource
 from attention_ablation.feed.order import Part
-from attention_ablation.datasets.reading.class_folders import list_files
+from attention_ablation.datasets.image_folders import list_files
 from attention_ablation.spec.spec import Run
 
 recipe = Run.model_validate_json(sys.argv[1]).spec.recipe
@@ -76,8 +76,8 @@ def test_a_process_that_closes_nothing_ends_all_the_same(tiny: Plan, own: Path) 
 
 def test_every_validation_image_is_evaluated_once(tiny: Plan, own: Path) -> None:
     run = own_run(tiny)
-    crop, files = EvaluationCrop(32, 40), list_files(OWN, own).validation
-    expected = [crop(read_image(files.path(i))) for i in range(7)]
+    files = list_files(OWN, own).validation
+    expected = [evaluation_crop(read_image(files.path(i)), 32, 40) for i in range(7)]
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     for size in (1, 2, 3):
         found, labels = [], []
@@ -155,9 +155,10 @@ def test_gradcam_looks_at_files_batch_by_batch(tiny: Plan, own: Path, tmp_path: 
     with np.load(spec.parent / "gradcam.npz") as shown:
         assert shown["index"].tolist() == [0, 2, 4]
         assert shown["image"].shape == (3, 3, 32, 32)
-        files, crop = list_files(OWN, own).validation, EvaluationCrop(32, 40)
+        files = list_files(OWN, own).validation
         for image, index in zip(shown["image"], shown["index"], strict=True):
-            assert np.array_equal(image, crop(read_image(files.path(index))).numpy())
+            expected = evaluation_crop(read_image(files.path(index)), 32, 40)
+            assert np.array_equal(image, expected.numpy())
     (own / "own/val/n01440764/n01440764_0.JPEG").write_bytes(encoded(photo(5)))
     (own / "own/val/n01440764/touched").touch()  # so that the folder has changed
     with pytest.raises(UserError, match=f"{own}/own: expected the data set that"):

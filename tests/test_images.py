@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from attention_ablation.base.errors import UserError
 from attention_ablation.datasets.reading import decode as images
 from attention_ablation.datasets.reading.decode import decode, read_image
-from attention_ablation.feed.crop import ATTEMPTS, EvaluationCrop, TrainingCrop, crop_box, draw
+from attention_ablation.feed.augment import ATTEMPTS, crop_box, draw, evaluation_crop, training_crop
 from tests.photos import encoded, photo, pixels
 
 ROTATED = Image.Exif()
@@ -217,11 +217,10 @@ def test_crops_are_distributed_as_the_reference_says() -> None:
 def test_training_crops_are_near_those_of_pillow(tmp_path: Path) -> None:
     content = encoded(photo(2, 375, 500))
     image = decode(content)
-    crop = TrainingCrop(224, seed=4)
     original = Image.fromarray(pixels(content).astype(np.uint8))
     flipped = 0
     for index in range(20):
-        found = crop(image, 1, index)
+        found = training_crop(image, 224, 4, 1, index)
         numbers = draw(4, 1, index)
         top, left, height, width = crop_box(375, 500, numbers)
         box = original.crop((left, top, left + width, top + height))
@@ -233,15 +232,16 @@ def test_training_crops_are_near_those_of_pillow(tmp_path: Path) -> None:
         assert difference.mean() < 0.5
         assert difference.max() <= 4
     assert 0 < flipped < 20
-    assert torch.equal(crop(image, 1, 3), crop(image, 1, 3))
-    assert not torch.equal(crop(image, 1, 3), crop(image, 2, 3))
-    assert not torch.equal(crop(image, 1, 3), TrainingCrop(224, seed=5)(image, 1, 3))
+    crops = [training_crop(image, 224, *which) for which in ((4, 1, 3), (4, 2, 3), (5, 1, 3))]
+    assert torch.equal(training_crop(image, 224, 4, 1, 3), crops[0])
+    assert not torch.equal(crops[0], crops[1])
+    assert not torch.equal(crops[0], crops[2])
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 375), (100, 300), (256, 256)])
 def test_evaluation_is_torchvisions_preset(height: int, width: int) -> None:
     content = encoded(photo(3, height, width))
-    found = EvaluationCrop(224, 256)(decode(content))
+    found = evaluation_crop(decode(content), 224, 256)
     preset = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])
     assert torch.equal(found, preset(decode(content)))
     opened = preset(Image.fromarray(pixels(content).astype(np.uint8)))

@@ -63,7 +63,7 @@ class BoxedSquares(DetectionDataset):
         import numpy as np
         import torch
 
-        from attention_ablation.datasets.reading.boxed_images import SceneSet
+        from attention_ablation.datasets.reading.boxes import SceneSet
         from attention_ablation.datasets.reading.data import DetectionData, fingerprint
 
         pixels = np.load(self.place(folders) / "pixels.npy")

@@ -20,9 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.contract import load
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading.composed import composed_arrays
+from attention_ablation.datasets.contract import Folders, load
+from attention_ablation.datasets.reading.kept import composed_arrays
 from attention_ablation.feed.batches import Source, source
 from attention_ablation.feed.order import Part
 from attention_ablation.runs.lock import lock_run

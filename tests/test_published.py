@@ -15,8 +15,7 @@ from torchvision.models import ResNet50_Weights, resnet50, resnext50_32x4d
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.contract import load
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.datasets.reading.data import ImageSet
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks import published

@@ -11,9 +11,8 @@ import torch
 from torchvision.datasets import VOCDetection
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.contract import load
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading.check import check
+from attention_ablation.cli.data import check
+from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.datasets.reading.data import DetectionData
 from attention_ablation.datasets.voc import CLASSES, Voc
 from attention_ablation.training.detection_metrics import voc_map

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, _utils
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
-from attention_ablation.datasets.reading import class_folders
+from attention_ablation.datasets.reading import decode
 from attention_ablation.feed.workers import _begin, deaths_as_errors, worker_loader
 from attention_ablation.study.expand import Plan
 from tests.own_images import file_source, own_run
@@ -27,9 +27,9 @@ FAILING = """
 import os, pathlib, signal, time
 from torch.utils.data import _utils, get_worker_info
 from attention_ablation.cli import main as cli
-from attention_ablation.datasets.reading import class_folders
+from attention_ablation.datasets.reading import decode
 
-plain, read, fifo = class_folders.read_image, [], pathlib.Path(os.environ["FIFO"])
+plain, read, fifo = decode.read_image, [], pathlib.Path(os.environ["FIFO"])
 waits = fifo.with_name("waits")
 
 def read_image(path):
@@ -43,7 +43,7 @@ def read_image(path):
         {then}
     return plain(path)
 
-class_folders.read_image = read_image
+decode.read_image = read_image
 _utils.MP_STATUS_CHECK_INTERVAL = 0.2  # s, that torch gives a worker to end
 cli.script()
 """
@@ -173,7 +173,7 @@ class Images(Dataset):
 
 _utils.MP_STATUS_CHECK_INTERVAL = 0.2
 try:
-    next(iter(worker_loader(Images(), [[0], [1]], list, 2)))
+    next(iter(worker_loader(Images(), [[0], [1]], 2)))
 except ValueError as error:
     kept = error  # with the loader
     sys.exit(3)
@@ -216,7 +216,7 @@ def test_a_worker_that_torch_ends_is_no_death(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
 
     def fails() -> None:
-        batches = iter(worker_loader(Slow(), [[0], [1]], list, 2))
+        batches = iter(worker_loader(Slow(), [[0], [1]], 2))
         next(batches)
         batches._shutdown_workers()  # type: ignore[attr-defined]
         raise ValueError("odd")
@@ -228,7 +228,7 @@ def test_a_worker_that_torch_ends_is_no_death(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_death_is_told_of_in_every_training_of_a_process_and_in_no_other(times: int) -> None:
     def dies() -> None:
-        batches = iter(worker_loader(Slow(), [[0], [1]], list, 2))
+        batches = iter(worker_loader(Slow(), [[0], [1]], 2))
         next(batches)
         os.kill(batches._workers[1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
         next(batches)
@@ -252,7 +252,7 @@ def test_want_of_memory_for_a_file_becomes_a_sentence(
     def bomb(path: Path) -> object:
         raise MemoryError
 
-    monkeypatch.setattr(class_folders, "read_image", bomb)
+    monkeypatch.setattr(decode, "read_image", bomb)
     spec = spec_file(own_run(tiny))
     assert main(["train", str(spec), "--datasets", str(own), "--workers", workers]) == 2
     error = capsys.readouterr().err

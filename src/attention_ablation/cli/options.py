@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.yaml import parse_yaml
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders
 from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study, merged, parse

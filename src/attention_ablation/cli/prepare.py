@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     record = parse(Composed, {"dataset": parse_json(options.dataset, "prepare")}, "prepare")
-    from attention_ablation.datasets.reading.composed import composed_arrays
+    from attention_ablation.datasets.reading.kept import composed_arrays
 
     composed_arrays(record.dataset, options.folder)
     print(options.folder / record.dataset.prepared)

@@ -8,32 +8,26 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.contract import Dataset
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Dataset, Folders
 from attention_ablation.datasets.reading.data import ImageData, ImageSet, fingerprint, of_channels
 
 
 class _Cifar(Dataset):
     augmentations: ClassVar = ("none", "pad-crop-flip")
     in_memory: ClassVar = True
-    torchvision: ClassVar[str]  # the name of its class there
-
     image_size: ClassVar = 32
     train_images: ClassVar = 50_000
     validation_images: ClassVar = 10_000
 
     @classmethod
     def download(cls, name: str, folder: Path) -> None:
-        """Fetch the archive and unpack it."""
-        cls._torchvisions()(folder, download=True)
+        _torchvisions(name)(folder, download=True)
 
     def load(self, folders: Folders) -> ImageData:
-        """Return the data set, in memory."""
         root = self.place(folders)
-        train = self._read(root, True, self.train_images)
-        validation = self._read(root, False, self.validation_images)
+        splits = train, validation = self._read(root, True), self._read(root, False)
         pixels = train.images.numpy()
-        read = (t.numpy() for s in (train, validation) for t in (s.images, s.labels))
+        read = (t.numpy() for s in splits for t in (s.images, s.labels))
         return ImageData(
             train,
             validation,
@@ -43,10 +37,11 @@ class _Cifar(Dataset):
             fingerprint(*read),
         )
 
-    def _read(self, root: Path, train: bool, expected: int) -> ImageSet:
+    def _read(self, root: Path, train: bool) -> ImageSet:
         from torch import from_numpy
 
-        theirs = self._torchvisions()
+        theirs = _torchvisions(self.name)
+        expected = self.train_images if train else self.validation_images
         try:
             found = theirs(root, train)  # it holds every file to its MD5 sum before it reads any
         except RuntimeError as error:
@@ -63,18 +58,17 @@ class _Cifar(Dataset):
         images = np.ascontiguousarray(found.data.transpose(0, 3, 1, 2))
         return ImageSet(from_numpy(images), from_numpy(np.array(found.targets, np.int64)))
 
-    @classmethod
-    def _torchvisions(cls) -> Any:
-        from torchvision import datasets
 
-        return getattr(datasets, cls.torchvision)
+def _torchvisions(name: str) -> Any:
+    from torchvision import datasets
+
+    return getattr(datasets, name.upper())
 
 
 class Cifar10(_Cifar):
     """CIFAR-10: 10 classes."""
 
     downloads: ClassVar = ("cifar10",)
-    torchvision: ClassVar = "CIFAR10"
     classes: ClassVar = 10
 
     name: Literal["cifar10"]
@@ -84,7 +78,6 @@ class Cifar100(_Cifar):
     """CIFAR-100: its 100 fine classes."""
 
     downloads: ClassVar = ("cifar100",)
-    torchvision: ClassVar = "CIFAR100"
     classes: ClassVar = 100
 
     name: Literal["cifar100"]

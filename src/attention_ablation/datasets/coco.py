@@ -8,24 +8,81 @@ Evaluation has every annotation as it lies in the file, as COCO's own does.
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import FailFast, Field, TypeAdapter, ValidationError
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.contract import DetectionDataset, required
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.base.io import read_bytes
+from attention_ablation.datasets.contract import DetectionDataset, Folders, required
 from attention_ablation.datasets.reading.boxes import Annotation, ImageRecord, boxed_data
-from attention_ablation.datasets.reading.coco_file import Instances, Listed, read_instances
 from attention_ablation.datasets.reading.data import DetectionData
 
 MINIVAL = 5_000
 # Files that say which images of val are minival. The images of val2017 are the same ones.
 MINIVAL_LISTS = ("instances_minival2014.json", "instances_val2017.json")
 REST_LIST = "instances_valminusminival2014.json"
+LEFT_OUT = (
+    "crowds left out of training",
+    "boxes without area or outside their image left out of training",
+    "training boxes clipped to their images",
+)
+
+Id = Annotated[int, Field(ge=0, lt=2**63)]
+Number = Annotated[float, Field(ge=-1e12, le=1e12)]
+Side = Annotated[int, Field(ge=1, le=10**6)]
+
+
+@dataclass(slots=True)
+class ListedImage:
+    id: Id
+
+
+@dataclass(slots=True)
+class Image(ListedImage):
+    file_name: Annotated[str, Field(pattern=r"^[^/\x00]+$")]
+    width: Side
+    height: Side
+
+
+@dataclass(slots=True)
+class Object:
+    """An object: x, y, width and height of its box and the area of its outline, px."""
+
+    id: Id
+    image_id: Id
+    category_id: Id
+    bbox: tuple[Number, Number, Number, Number]
+    area: Number
+    iscrowd: Annotated[int, Field(ge=0, le=1)] = 0
+
+
+@dataclass(slots=True)
+class Category:
+    id: Id
+    name: str
+
+
+@dataclass(slots=True)
+class Listed:
+    """A file that says which images are in a split; their ids alone are read."""
+
+    images: Annotated[list[ListedImage], FailFast()]
+
+
+@dataclass(slots=True)
+class Instances:
+    images: Annotated[list[Image], FailFast()]
+    annotations: Annotated[list[Object], FailFast()]
+    categories: Annotated[list[Category], FailFast()]
+
+
+T = TypeVar("T", Listed, Instances)
 
 
 class Coco(DetectionDataset):
@@ -44,19 +101,9 @@ class Coco(DetectionDataset):
     image_size: int = Field(600, ge=32, description="Shorter side, px.")
     longest: int = Field(1000, ge=32, description="Longer side at most, px.")
 
-    @property
-    def longest_side(self) -> int:
-        """At most so many px."""
-        return self.longest
-
     def load(self, folders: Folders) -> DetectionData:
-        """Return the data set; labels count its categories by their ids, from 1.
-
-        Raises UserError for files that are missing or broken, and for lists that do not fit the
-        images.
-        """
+        """Return the data set; labels count its categories by their ids, from 1."""
         root = self.place(folders)
-        annotations = root / "annotations"
         train_file, val_file = (required(folders.datasets / name) for name in self.lists)
         val = read_instances(val_file, Instances)
         categories = sorted((category.id, category.name) for category in val.categories)
@@ -66,14 +113,15 @@ class Coco(DetectionDataset):
                 f"{val_file}: expected categories with ids of their own. Fetch it again."
             )
         notes: list[str] = []
-        val_ids = [image.id for image in val.images]
-        held_out, rest, derived = _minival(val_ids, annotations, notes)
-        validation = _records(val, held_out, root / "val2014", labels, val_file)
-        train = _records(val, rest, root / "val2014", labels, val_file)
+        val_ids = {image.id for image in val.images}
+        held_out, rest, derived = _minival(val_ids, root / "annotations", notes)
+        validation, train = (
+            _records(val, chosen, root / "val2014", labels, val_file) for chosen in (held_out, rest)
+        )
         del val  # not beside the larger file
-        records = read_instances(train_file, Instances)
-        chosen = {image.id for image in records.images}
-        train = _records(records, chosen, root / "train2014", labels, train_file) + train
+        larger = read_instances(train_file, Instances)
+        chosen = {image.id for image in larger.images}
+        train = _records(larger, chosen, root / "train2014", labels, train_file) + train
         return boxed_data(
             self,
             root,
@@ -91,7 +139,7 @@ def derived_minival(image_ids: Iterable[int], count: int) -> set[int]:
 
 
 def _minival(
-    val_ids: list[int], annotations: Path, notes: list[str]
+    val_ids: set[int], annotations: Path, notes: list[str]
 ) -> tuple[set[int], set[int], bool]:
     """Return val's images to evaluate and to train on, and whether no public list chose them.
 
@@ -111,7 +159,7 @@ def _minival(
             f"{annotations}: expected {' or '.join(MINIVAL_LISTS)}, or more than {MINIVAL:,} "
             f"images in instances_val2014.json to choose minival from; got {len(val_ids):,}."
         )
-    rest = set(val_ids) - held_out
+    rest = val_ids - held_out
     if (annotations / REST_LIST).exists():
         rest = _listed(annotations / REST_LIST, val_ids)
         if both := rest & held_out:
@@ -122,9 +170,9 @@ def _minival(
     return held_out, rest, listed is None
 
 
-def _listed(path: Path, val_ids: list[int]) -> set[int]:
+def _listed(path: Path, val_ids: set[int]) -> set[int]:
     ids = {image.id for image in read_instances(path, Listed).images}
-    if strange := ids - set(val_ids):
+    if strange := ids - val_ids:
         raise UserError(
             f"{path}: expected images of instances_val2014.json, got {len(strange):,} others, such "
             f"as {min(strange)}."
@@ -138,28 +186,22 @@ def _records(
     """Return the chosen images by their ids, with every annotation as it is in the file."""
     objects = defaultdict(list)
     known = {image.id for image in data.images}
-    for annotation in data.annotations:
-        if annotation.image_id not in known:
-            raise UserError(
-                f"{path}: annotation {annotation.id}: expected an image of the file, got "
-                f"image_id {annotation.image_id}. Fetch the file again."
-            )
-        if annotation.image_id in chosen:
-            x, y, width, height = annotation.bbox
-            if width < 0 or height < 0:
-                raise UserError(
-                    f"{path}: annotation {annotation.id}: expected a width and height of 0 or "
-                    f"more, got {width:g} and {height:g}. Fetch the file again, or correct it."
-                )
-            if annotation.category_id not in labels:
-                raise UserError(
-                    f"{path}: annotation {annotation.id}: expected a category of "
-                    f"instances_val2014.json, got {annotation.category_id}. Fetch both files again."
-                )
-            box, label = (x, y, x + width, y + height), labels[annotation.category_id]
-            objects[annotation.image_id].append(
-                Annotation(box, label, annotation.area, crowd=bool(annotation.iscrowd))
-            )
+    for a in data.annotations:
+        wrong, (x, y, width, height) = None, a.bbox
+        if a.image_id not in known:
+            wrong = f"an image of the file, got image_id {a.image_id}. Fetch the file again"
+        elif a.image_id not in chosen:
+            continue
+        elif width < 0 or height < 0:
+            found = f"got {width:g} and {height:g}. Fetch the file again, or correct it"
+            wrong = f"a width and height of 0 or more, {found}"
+        elif a.category_id not in labels:
+            found = f"got {a.category_id}. Fetch both files again"
+            wrong = f"a category of instances_val2014.json, {found}"
+        if wrong:
+            raise UserError(f"{path}: annotation {a.id}: expected {wrong}.")
+        box, label = (x, y, x + width, y + height), labels[a.category_id]
+        objects[a.image_id].append(Annotation(box, label, a.area, crowd=bool(a.iscrowd)))
     return [
         ImageRecord(
             folder / image.file_name, image.id, image.width, image.height, objects[image.id]
@@ -171,25 +213,34 @@ def _records(
 
 def _trainable(records: list[ImageRecord], notes: list[str]) -> list[ImageRecord]:
     """Return the records without crowds and bad boxes, the other boxes inside their images."""
-    result, crowds, empty, clipped = [], 0, 0, 0
+    result, counts = [], dict.fromkeys(LEFT_OUT, 0)
+    crowds, empty, clipped = LEFT_OUT
     for record in records:
         kept = []
         for a in record.objects:
-            x0, y0 = max(a.box[0], 0.0), max(a.box[1], 0.0)
-            x1, y1 = min(a.box[2], float(record.width)), min(a.box[3], float(record.height))
+            box = record.clip(a.box)
             if a.crowd:
-                crowds += 1
-            elif a.area <= 0 or x0 >= x1 or y0 >= y1:
-                empty += 1
+                counts[crowds] += 1
+            elif a.area <= 0 or box is None:
+                counts[empty] += 1
             else:
-                box = (x0, y0, x1, y1)
-                clipped += box != a.box
-                kept.append(a if box == a.box else a._replace(box=box))
+                counts[clipped] += box != a.box
+                kept.append(a._replace(box=box))
         result.append(record._replace(objects=kept))
-    if crowds:
-        notes.append(f"crowds left out of training: {crowds}")
-    if empty:
-        notes.append(f"boxes without area or outside their image left out of training: {empty}")
-    if clipped:
-        notes.append(f"training boxes clipped to their images: {clipped}")
+    notes += [f"{what}: {count}" for what, count in counts.items() if count]
     return result
+
+
+def read_instances(path: Path, form: type[T]) -> T:
+    """Return an annotation file; raises UserError that says where it is not one."""
+    try:
+        return TypeAdapter(form).validate_json(read_bytes(path), strict=True)
+    except ValidationError as error:
+        first: Any = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            reason = f"expected JSON, got: {first['ctx']['error']}"
+        else:
+            place = "".join(f"{step}." for step in first["loc"])[:-1] or "the whole"
+            expected = first["msg"][0].lower() + first["msg"][1:]
+            reason = f"{place}: {expected}, but got {reprlib.repr(first['input'])}"
+        raise UserError(f"{path}: {reason}. Fetch it again.") from None

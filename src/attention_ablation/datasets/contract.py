@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union
 
@@ -15,13 +16,23 @@ from pydantic import Field
 from attention_ablation.base.errors import UserError, few
 from attention_ablation.base.model import Model, canonical_json, short_hash
 from attention_ablation.base.registry import modules
-from attention_ablation.datasets.folders import Folders
 from attention_ablation.datasets.reading.data import DetectionData, ImageData
 
 Split = Literal["train", "validation"]
 # Of ImageNet's training images, by channel, 0 to 1.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 R = TypeVar("R", bound="Record")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where data are on this machine; never part of a spec, because it changes no result.
+
+    composed: composed data sets and lists of files. datasets: the others, each by its name.
+    """
+
+    composed: Path
+    datasets: Path
 
 
 class Record(Model):
@@ -53,8 +64,8 @@ class Record(Model):
         return None
 
     def place(self, folders: Folders) -> Path:
-        """Return where it lies."""
-        return folders.datasets / self.name
+        """Return where it lies: in its `folder` where it has one, else under its name."""
+        return folders.datasets / getattr(self, "folder", self.name)
 
     def require(self, datasets: Path) -> None:
         """Raise UserError where it is not there; what is in its files is seen by `load`.
@@ -107,11 +118,10 @@ class DetectionDataset(Record):
 
     @property
     def longest_side(self) -> int | None:
-        """At most so many px where images keep their proportion; None where they are squares."""
-        return None
+        """At most `longest` px where images keep their proportion; None where they are squares."""
+        return getattr(self, "longest", None)
 
     def load(self, folders: Folders) -> DetectionData:
-        """Return it; raises as `Dataset.load`."""
         raise NotImplementedError
 
 
@@ -123,15 +133,13 @@ class Composed(Record):
 
     @property
     def prepared(self) -> str:
-        """The name of the file, made once and read by every run."""
         return f"{self.name}_{short_hash(canonical_json(self.model_dump()))}.npz"
 
     def place(self, folders: Folders) -> Path:
-        """Return where its file lies."""
         return folders.composed / self.prepared
 
     def require(self, datasets: Path) -> None:
-        """Nothing is required: the first run that needs it composes it."""
+        return  # the first run that needs it composes it
 
     def compose(self, split: Split, indices: range) -> Any:
         """Return the images with these indices of a split: an object whose fields are arrays."""
@@ -154,21 +162,6 @@ def by_name(of: type[Record]) -> Any:
     return Annotated[Union[tuple(records(of))], Field(discriminator="name")]  # noqa: UP007
 
 
-def require_dataset(dataset: Record, datasets: Path) -> None:
-    """Raise UserError where a data set is not there at all. datasets: has each by its name."""
-    with refused():
-        dataset.require(datasets)
-
-
-def load(dataset: Dataset | DetectionDataset, folders: Folders) -> Any:
-    """Return a data set: `ImageData` or `DetectionData`.
-
-    Raises UserError where it is not there, cannot be read, or is not as it should be.
-    """
-    with refused():
-        return dataset.load(folders)
-
-
 @contextmanager
 def refused() -> Iterator[None]:
     """Turn what the system refuses while data are read, such as a folder's list, into UserError."""
@@ -177,6 +170,18 @@ def refused() -> Iterator[None]:
     except OSError as error:
         what = f"{error.filename}: it" if error.filename else "the data"
         raise UserError(f"{what} cannot be read: {error.strerror or error}.") from None
+
+
+@refused()
+def require_dataset(dataset: Record, datasets: Path) -> None:
+    """Raise UserError where a data set is not there at all. datasets: has each by its name."""
+    dataset.require(datasets)
+
+
+@refused()
+def load(dataset: Dataset | DetectionDataset, folders: Folders) -> Any:
+    """Return a data set: `ImageData` or `DetectionData`; raises as its own `load`."""
+    return dataset.load(folders)
 
 
 def required(path: Path, guide: str = DetectionDataset.guide) -> Path:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from attention_ablation.base.errors import UserError, few
-from attention_ablation.datasets.contract import Dataset
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading.data import ImageData
+from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD, Dataset, Folders
+from attention_ablation.datasets.reading.data import ImageData, fingerprint, of_channels
+from attention_ablation.datasets.reading.kept import Arrays, keep
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# torchvision's ImageFolder takes files with these endings for images, and so does this.
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+SPLITS = ("train", "val")  # the names of their folders
 ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
 
 
@@ -39,20 +51,16 @@ class Images(Dataset):
             )
         return self
 
-    def place(self, folders: Folders) -> Path:
-        """Return where it lies."""
-        return folders.datasets / self.folder
-
     def require(self, datasets: Path) -> None:
-        """Raise UserError where the folder, or that of a split, is not there."""
         root = datasets / self.folder
-        if all((root / split).is_dir() for split in ("train", "val")):
+        if all((root / split).is_dir() for split in SPLITS):
             return
-        there = sorted(path.name for path in root.iterdir()) if root.is_dir() else None
-        found = f"got {few(there)}" if there else "got an empty folder"
-        found = "there is no such folder" if there is None else found
+        there, found = [], "there is no such folder"
+        if root.is_dir():
+            there = sorted(path.name for path in root.iterdir())
+            found = f"got {few(there) or 'an empty folder'}"
         hint = ""
-        if there and any(name.startswith("ILSVRC2012") for name in there):
+        if any(name.startswith("ILSVRC2012") for name in there):
             hint = " Unpack the archives: attention-ablation data download imagenet."
         raise UserError(
             f"{root}: expected the folders train and val with a folder for each of "
@@ -60,9 +68,6 @@ class Images(Dataset):
         )
 
     def load(self, folders: Folders) -> ImageData:
-        """Return the lists of its files."""
-        from attention_ablation.datasets.reading.class_folders import list_files
-
         return list_files(self, folders.datasets, folders.composed)
 
 
@@ -88,7 +93,7 @@ class ImageNet(Images):
             )
         from torchvision import datasets
 
-        for split in ("train", "val"):
+        for split in SPLITS:
             datasets.ImageNet(folder, split)
 
 
@@ -107,13 +112,12 @@ class Imagenette(Images):
 
     @property
     def folder(self) -> str:
-        """Where it lies below the folder of the data sets, as torchvision unpacks it."""
+        # As torchvision unpacks it.
         suffix = "" if self.size == "full" else "-" + self.size.removesuffix("px")
         return f"imagenette/imagenette2{suffix}"
 
     @classmethod
     def download(cls, name: str, folder: Path) -> None:
-        """Fetch the archive of a size and unpack it."""
         from torchvision import datasets
 
         datasets.Imagenette(folder, size=name.removeprefix("imagenette-"), download=True)
@@ -137,3 +141,155 @@ class ImageFolder(Images):
                 "link it there under such a name"
             )
         return folder
+
+
+@dataclass(frozen=True)
+class FileList:
+    """One split's files: names (N,) below `folder` as `<class>/<file>`, sorted, labels, and bytes.
+
+    A label is the place of a class's folder in the sorted names. Arrays, because a million Python
+    objects would be copied into every worker process, bit by bit, as their reference counts change.
+    """
+
+    folder: Path
+    classes: list[str]
+    names: NDArray[np.bytes_]
+    labels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return (3, H, W) uint8 and the label; raises as `read_image`."""
+        from attention_ablation.datasets.reading.decode import read_image
+
+        return read_image(self.path(index)), int(self.labels[index])
+
+    def path(self, index: int) -> Path:
+        return self.folder / os.fsdecode(bytes(self.names[index]))
+
+    def file(self, index: int) -> tuple[Path, None]:
+        """Return the path of a file; no annotation says its size in px."""
+        return self.path(index), None
+
+    def counts(self) -> list[tuple[str, int]]:
+        """Return each class and how many images it has."""
+        images = np.bincount(self.labels, minlength=len(self.classes))
+        return list(zip(self.classes, images.tolist(), strict=True))
+
+
+def list_files(dataset: Images, datasets: Path, cache: Path | None = None) -> ImageData:
+    """Return a data set's files, which have to be of the classes and as many as it should have.
+
+    cache: folder in which the list is kept, because a million files take minutes to list. It is
+    used again where no class's folder has changed since; None lists anew. The fingerprint is of
+    every file's relative name and size in bytes.
+    """
+    dataset.require(datasets)
+    root = datasets / dataset.folder
+    make = partial(_list, root)
+    listed = keep(kept_list(root, cache), make, partial(_current, root)) if cache else make()
+    train, validation = (
+        FileList(
+            root / split,
+            _texts(listed[f"{split}_classes"]),
+            *(listed[f"{split}_{name}"] for name in ("names", "labels", "sizes")),
+        )
+        for split in SPLITS
+    )
+    _check(dataset, train, validation)
+    lines = (
+        b"%s/%s %d\n" % (files.folder.name.encode(), bytes(name), size)
+        for files in (train, validation)
+        for name, size in zip(files.names, files.sizes, strict=True)
+    )
+    mean, std = of_channels(IMAGENET_MEAN), of_channels(IMAGENET_STD)
+    return ImageData(train, validation, len(train.classes), mean, std, fingerprint(*lines))
+
+
+def kept_list(root: Path, cache: Path) -> Path:
+    """Return the path of the file that keeps the list of the files in `root`."""
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:10]
+    return cache / f"{root.name}_{key}.files.npz"
+
+
+def _list(root: Path) -> Arrays:
+    """Return of each split, `train_` and `val_`: (C,) classes, and changed, ns since 1970; of all
+    its files (N,) names, labels and sizes.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    for split in SPLITS:
+        # Before the files: what comes in meanwhile is then seen as a change.
+        changes = _changes(root / split)
+        files = []
+        for label, name in enumerate(changes):
+            with os.scandir(root / split / name) as entries:
+                found = sorted(
+                    (entry.name, entry.stat().st_size)
+                    for entry in entries
+                    if entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".")
+                )
+            files += [(os.fsencode(f"{name}/{file}"), label, size) for file, size in found]
+        arrays |= {
+            f"{split}_classes": np.array([os.fsencode(name) for name in changes], np.bytes_),
+            f"{split}_changed": np.array(list(changes.values()), np.int64),
+            f"{split}_names": np.array([name for name, *_ in files], np.bytes_),
+            f"{split}_labels": np.array([label for _, label, _ in files], np.int64),
+            f"{split}_sizes": np.array([size for *_, size in files], np.int64),
+        }
+    return arrays
+
+
+def _current(root: Path, kept: Arrays) -> bool:
+    return all(
+        _changes(root / split)
+        == dict(zip(_texts(kept[f"{split}_classes"]), kept[f"{split}_changed"], strict=True))
+        for split in SPLITS
+    )
+
+
+def _texts(names: NDArray[np.bytes_]) -> list[str]:
+    return [os.fsdecode(name) for name in names.tolist()]
+
+
+def _changes(folder: Path) -> dict[str, int]:
+    """Return when each class's folder changed, in the order of their names."""
+    with os.scandir(folder) as entries:
+        return dict(
+            sorted(
+                (entry.name, entry.stat().st_mtime_ns)
+                for entry in entries
+                if entry.is_dir() and not entry.name.startswith(".")
+            )
+        )
+
+
+def _check(dataset: Images, train: FileList, validation: FileList) -> None:
+    for files in (train, validation):
+        if len(files.classes) != dataset.classes:
+            raise UserError(
+                f"{files.folder}: expected a folder for each of {dataset.classes:,} classes, got "
+                f"{len(files.classes):,}: {few(files.classes)}. {dataset.guide}"
+            )
+        if empty := [name for name, n in files.counts() if not n]:
+            raise UserError(
+                f"{files.folder}: expected images in every class, got none in {few(empty)}. "
+                f"Their names have to end in {', '.join(ENDINGS)}."
+            )
+    if only := sorted(set(train.classes) ^ set(validation.classes)):
+        raise UserError(
+            f"{train.folder.parent}: expected the same classes in train and val, got "
+            f"{few(only)} in one of them only. {dataset.guide}"
+        )
+    for files, images, even in (
+        (train, dataset.train_images, None),
+        (validation, dataset.validation_images, dataset.even),
+    ):
+        if len(files) != images:
+            wrong = [f"{n} in {name}" for name, n in files.counts() if n != even]
+            uneven = f" ({few(wrong)}, not {even})" if even and wrong else ""
+            raise UserError(
+                f"{files.folder}: expected {images:,} images, got {len(files):,}{uneven}. "
+                f"{dataset.guide}"
+            )

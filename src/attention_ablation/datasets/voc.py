@@ -17,9 +17,8 @@ from pydantic import Field
 
 from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.io import read_bytes, read_text
-from attention_ablation.datasets.contract import DetectionDataset, required
-from attention_ablation.datasets.folders import Folders
-from attention_ablation.datasets.reading.boxes import Annotation, ImageRecord, boxed_data
+from attention_ablation.datasets.contract import DetectionDataset, Folders, required
+from attention_ablation.datasets.reading.boxes import Annotation, Box, ImageRecord, boxed_data
 from attention_ablation.datasets.reading.data import DetectionData
 
 # fmt: off
@@ -31,13 +30,13 @@ CLASSES: tuple[str, ...] = (
 # fmt: on
 NAME = re.compile(r"([0-9]{4}_)?[0-9]{6}")
 MOST_BYTES = 10_000_000  # of an annotation; VOC's have thousands
-_LABELS = {name: label for label, name in enumerate(CLASSES, start=1)}
 
 
 class Voc(DetectionDataset):
     """VOC 2007 and 2012 trainval; VOC 2007 test: 20 classes (Everingham et al. 2010)."""
 
     in_memory: ClassVar = False
+    folder: ClassVar = "VOCdevkit"
     lists: ClassVar = (
         "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt",
         "VOCdevkit/VOC2007/ImageSets/Main/test.txt",
@@ -50,16 +49,7 @@ class Voc(DetectionDataset):
     name: Literal["voc07+12"]
     image_size: int = Field(300, ge=32, description="Side to which every image is resized, px.")
 
-    def place(self, folders: Folders) -> Path:
-        """Return where it lies."""
-        return folders.datasets / "VOCdevkit"
-
     def load(self, folders: Folders) -> DetectionData:
-        """Return the data set.
-
-        Raises UserError for files that are missing or broken, for unknown classes, and for boxes
-        without area or outside of their image, naming the file.
-        """
         root, notes = self.place(folders), list[str]()
         train = [
             record
@@ -71,7 +61,6 @@ class Voc(DetectionDataset):
 
 
 def _split(year: Path, name: str, notes: list[str]) -> list[ImageRecord]:
-    """Return the records of one list of a year's images."""
     listed = required(year / f"ImageSets/Main/{name}.txt")
     names = read_text(listed).split()
     bad = next((n for n in names if not NAME.fullmatch(n)), None)
@@ -95,26 +84,25 @@ def _record(year: Path, name: str) -> tuple[ImageRecord, int]:
         objects = [_object(element) for element in root.findall("object")]
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # Lookup: an encoding
         raise UserError(f"{path}: expected a VOC annotation, got: {error}.") from None
-    kept, clipped = [], 0
+    image = year / f"JPEGImages/{name}.jpg"
+    record, clipped = ImageRecord(image, int(name.replace("_", "")), width, height, []), 0
     for label_name, box, difficult in objects:
-        if label_name not in _LABELS:
+        if label_name not in CLASSES:
             raise unknown("class", label_name, CLASSES, path)
-        x0, y0 = max(box[0], 0.0), max(box[1], 0.0)
-        x1, y1 = min(box[2], width), min(box[3], height)
-        if x0 >= x1 or y0 >= y1:
+        inside = record.clip(box)
+        if inside is None:
             raise UserError(
                 f"{path}: expected boxes with area inside the image of {width} x {height} px, got "
                 f"xmin, ymin, xmax, ymax of {box[0] + 1:g}, {box[1] + 1:g}, {box[2]:g}, {box[3]:g}"
                 f" for a '{label_name}'. Fetch the file again, or correct it."
             )
-        clipped += (x0, y0, x1, y1) != box
-        area = (x1 - x0) * (y1 - y0)
-        kept.append(Annotation((x0, y0, x1, y1), _LABELS[label_name], area, difficult))
-    image = year / f"JPEGImages/{name}.jpg"
-    return ImageRecord(image, int(name.replace("_", "")), width, height, kept), clipped
+        clipped += inside != box
+        area = (inside[2] - inside[0]) * (inside[3] - inside[1])
+        record.objects.append(Annotation(inside, CLASSES.index(label_name) + 1, area, difficult))
+    return record, clipped
 
 
-def _object(element: ElementTree.Element) -> tuple[str, tuple[float, float, float, float], bool]:
+def _object(element: ElementTree.Element) -> tuple[str, Box, bool]:
     """Return an object's class, box and whether it is difficult. Its parts are objects of none."""
     corners = [float(_text(element, f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
     if not all(map(math.isfinite, corners)):

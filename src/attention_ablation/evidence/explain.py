@@ -21,8 +21,7 @@ from attention_ablation.base.io import (
     write_json,
     write_text,
 )
-from attention_ablation.datasets.contract import load
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.datasets.reading.data import ImageData, ImageSet
 from attention_ablation.evidence.gradcam import LEAST_MAP, choose, gradcam, layers
 from attention_ablation.evidence.localisation import box_share, energy_in_box, hit, iou

@@ -1,7 +1,6 @@
-"""Batches for classification: from memory where it is small, from image files where it is not.
+"""Batches for classification, on the device: from memory where it is small, else from files.
 
-Either source gives this process's part of every batch, as a network sees it, on its device. What
-an image looks like in a step depends on the seed, the epoch and its place only.
+What an image looks like in a step depends on the seed, the epoch and its place only.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,20 +10,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from attention_ablation.datasets.reading.class_folders import FileList
+from attention_ablation.datasets.image_folders import FileList
 from attention_ablation.datasets.reading.data import ImageData, ImageSet
-from attention_ablation.feed.augment import PadCropFlip, draws
-from attention_ablation.feed.crop import EvaluationCrop, TrainingCrop
+from attention_ablation.feed.augment import PadCropFlip, draws, evaluation_crop, training_crop
 from attention_ablation.feed.order import Key, Part
-from attention_ablation.feed.reader import Reader
+from attention_ablation.feed.workers import Reader
 from attention_ablation.spec.recipes import ClassificationRecipe
 
 EVALUATION_BATCH = 250
 Batch = tuple[Tensor, Tensor]
 
 
-class Source:
-    """What a training asks of its data. Images are (n, 3, H, W) floats, labels (n,) int64."""
+class _Source:
+    """What both sources have. A batch is images (n, 3, H, W), normalised, and labels (n,) int64.
+
+    training: this process's parts of the epoch's full batches, from the `first`, from 0.
+    validation: its part of the validation set, every image once. pixels: validation images as they
+    are evaluated, (n, C, H, W) uint8. close: ends the workers, which start again when needed.
+    """
 
     def __init__(
         self, data: ImageData, part: Part[ClassificationRecipe], device: torch.device
@@ -38,26 +41,22 @@ class Source:
             for value in (data.mean, data.std)
         )
 
-    def training(self, epoch: int, first: int) -> Iterator[Batch]:
-        """Yield this process's parts of the epoch's full batches, from the `first`, from 0."""
-        raise NotImplementedError
-
-    def validation(self) -> Iterator[Batch]:
-        """Yield this process's part of the validation set, every image of it once."""
-        raise NotImplementedError
-
-    def pixels(self, indices: list[int]) -> Tensor:
-        """Return validation images as they are evaluated, (n, C, H, W) uint8."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """End the worker processes, if there are any."""
-
     def _input(self, images: Tensor) -> Tensor:
-        return network_input(images, self.mean, self.std)
+        # (N, C, H, W) uint8 -> (N, 3, H, W), normalised.
+        mean, std = self.mean, self.std
+        if isinstance(mean, Tensor) and isinstance(std, Tensor):
+            # Line by line, each with a mean for every number in it: with three numbers at a time,
+            # as channels lie in memory, it takes twice as long.
+            n, channels, height, width = images.shape
+            lines = images.permute(0, 2, 3, 1).reshape(n, height, width * channels).float()
+            lines.sub_((255 * mean).flatten().repeat(width))
+            lines.div_((255 * std).flatten().repeat(width))
+            return lines.view(n, height, width, channels).permute(0, 3, 1, 2)
+        colour = images.float().div_(255).sub_(mean).div_(std).expand(-1, 3, -1, -1)
+        return colour.contiguous(memory_format=torch.channels_last)
 
 
-class MemorySource(Source):
+class MemorySource(_Source):
     """Batches of a data set in memory, on the device, so that none of them waits for Python."""
 
     def __init__(
@@ -71,20 +70,18 @@ class MemorySource(Source):
         self._augment = PadCropFlip(self.train_set.images) if augmented else None
 
     def training(self, epoch: int, first: int) -> Iterator[Batch]:
-        """See `Source`."""
         part, count = self.part, self.train_images
         order = part.order(count, epoch).to(self.device)
-        drawn = draws(part.seed, epoch, count).to(self.device) if self._augment else None
+        drawn = draws(part.seed, epoch, count).to(self.device)
         for step in part.steps(count, epoch, first):
             _, mine = part.at(count, step)
-            if self._augment is None or drawn is None:
+            if self._augment is None:
                 yield self.batch(self.train_set, order[mine])
             else:
                 images = self._augment(order[mine], drawn[mine])
                 yield self._input(images), self.train_set.labels[order[mine]]
 
     def validation(self) -> Iterator[Batch]:
-        """See `Source`."""
         for indices in self.evaluated:
             yield self.batch(self.validation_set, indices.to(self.device))
 
@@ -93,11 +90,13 @@ class MemorySource(Source):
         return self._input(images.images[indices]), images.labels[indices]
 
     def pixels(self, indices: list[int]) -> Tensor:
-        """See `Source`."""
         return self.validation_set.images[indices].cpu()
 
+    def close(self) -> None:
+        """There are no workers."""
 
-class FileSource(Source):
+
+class FileSource(_Source):
     """Batches of image files, read, decoded and cropped by worker processes.
 
     Raises UserError, naming it, for a file that does not decode.
@@ -111,29 +110,19 @@ class FileSource(Source):
         workers: int = 0,
     ) -> None:
         super().__init__(data, part, device)
-        self._train, self._validation = cast(FileList, data.train), cast(FileList, data.validation)
-        dataset = part.recipe.dataset
-        self._evaluation = EvaluationCrop(dataset.image_size, dataset.resize)
-        self._training = TrainingCrop(dataset.image_size, part.seed)
+        self._data = data
         pinned = device.type == "cuda"
         self._reader = Reader(self._item, self._path, _stacked, workers, pin_memory=pinned)
 
     def training(self, epoch: int, first: int) -> Iterator[Batch]:
-        """See `Source`."""
         steps = self.part.steps(self.train_images, epoch, first)
         return self._batches(self.part.keys(self.train_images, steps))
 
     def validation(self) -> Iterator[Batch]:
-        """See `Source`."""
         return self._batches([(None, i) for i in indices.tolist()] for indices in self.evaluated)
 
     def pixels(self, indices: list[int]) -> Tensor:
-        """See `Source`."""
-        return torch.stack([self._evaluation(self._validation[index][0]) for index in indices])
-
-    def close(self) -> None:
-        """End the workers. They start again when they are needed."""
-        self._reader.close()
+        return torch.stack([self._evaluated(self._files(None)[index][0]) for index in indices])
 
     def _batches(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
         return map(self.on_device, self._reader.batches(keys))
@@ -146,46 +135,40 @@ class FileSource(Source):
 
     def _item(self, key: Key) -> tuple[Tensor, int]:
         number, index = key
-        image, label = self._split(number)[index]
+        image, label = self._files(number)[index]
         if number is not None and self.part.recipe.augmentation == "crop-flip":
-            cropped = self._training(image, number, index)
+            size = self.part.recipe.dataset.image_size
+            cropped = training_crop(image, size, self.part.seed, number, index)
         else:
-            cropped = self._evaluation(image)
+            cropped = self._evaluated(image)
         return cropped.permute(1, 2, 0).contiguous(), label
 
-    def _path(self, key: Key) -> object:
-        return self._split(key[0]).path(key[1])
+    def _evaluated(self, image: Tensor) -> Tensor:
+        dataset = self.part.recipe.dataset
+        return evaluation_crop(image, dataset.image_size, dataset.resize)
 
-    def _split(self, number: int | None) -> FileList:
-        return self._validation if number is None else self._train
+    def _path(self, key: Key) -> object:
+        return self._files(key[0]).path(key[1])
+
+    def _files(self, number: int | None) -> FileList:
+        return cast(FileList, self._data.validation if number is None else self._data.train)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+Source = MemorySource | FileSource
 
 
 def _stacked(items: list[tuple[Tensor, int]]) -> Batch:
-    """Return images and labels as a batch: (n, H, W, 3) uint8 and (n,) int64."""
     # It stacks images into memory that the processes share.
     images: Tensor = default_collate([image for image, _ in items])
     return images, torch.tensor([label for _, label in items])
 
 
-def network_input(images: Tensor, mean: float | Tensor, std: float | Tensor) -> Tensor:
-    """Return what a network sees of images: (N, C, H, W) uint8 -> (N, 3, H, W), normalised.
-
-    mean, std: of all channels, or (3, 1, 1), of each; on the scale from 0 to 1.
-    """
-    if isinstance(mean, Tensor) and isinstance(std, Tensor):
-        # Line by line, each with a mean for every number in it: with three numbers at a time, as
-        # channels lie in memory, it takes twice as long.
-        n, channels, height, width = images.shape
-        lines = images.permute(0, 2, 3, 1).reshape(n, height, width * channels).float()
-        lines.sub_((255 * mean).flatten().repeat(width)).div_((255 * std).flatten().repeat(width))
-        return lines.view(n, height, width, channels).permute(0, 3, 1, 2)
-    colour = images.float().div_(255).sub_(mean).div_(std).expand(-1, 3, -1, -1)
-    return colour.contiguous(memory_format=torch.channels_last)
-
-
 def source(
     data: ImageData, part: Part[ClassificationRecipe], device: torch.device, workers: int = 0
-) -> MemorySource | FileSource:
+) -> Source:
     """Return the source of a data set's batches. `workers` are of image files only."""
     if isinstance(data.train, ImageSet):
         return MemorySource(data, part, device)

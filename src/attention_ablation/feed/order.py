@@ -54,9 +54,5 @@ class Part(Generic[C]):
             yield [(number, index) for index in self.order(images, number)[mine].tolist()]
 
     def evaluated(self, images: int, batch: int) -> tuple[Tensor, ...]:
-        """Return the indices of this process's validation images, batch by batch.
-
-        Every image is in one process's part, also where the parts are not of one size.
-        """
-        mine: tuple[Tensor, ...] = torch.arange(images)[self.rank :: self.size].split(batch)
-        return mine
+        """Return the indices of this process's validation images, batch by batch."""
+        return tuple(torch.arange(images)[self.rank :: self.size].split(batch))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attention_ablation.base.errors import UserError, brief
 from attention_ablation.base.io import write_json
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders
 from attention_ablation.runs.folder import FAILURE, begin, read_run, restore
 from attention_ablation.runs.lock import lock_run
 from attention_ablation.training.machine import Machine

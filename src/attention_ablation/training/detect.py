@@ -13,8 +13,7 @@ from attention_ablation.base.io import write_arrays
 from attention_ablation.datasets.reading.data import DetectionData, Target
 from attention_ablation.detectors.build import build_detector, initialise_detector
 from attention_ablation.detectors.ssd import SingleShot
-from attention_ablation.feed.detection import Batch, DetectionSource, to_device
-from attention_ablation.feed.detection_augment import sample_seed
+from attention_ablation.feed.detection import Batch, DetectionSource, sample_seed, to_device
 from attention_ablation.networks.published import read_state
 from attention_ablation.runs.folder import DETECTIONS
 from attention_ablation.spec.recipes import DetectionRecipe

@@ -3,8 +3,7 @@
 from contextlib import closing
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.datasets.contract import load
-from attention_ablation.datasets.folders import Folders
+from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.networks.published import Published, load_weights, read_weights
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.training.classify import Classification

@@ -17,8 +17,8 @@ import torch
 
 from attention_ablation import STARTED
 from attention_ablation.base.io import read_bytes, write_bytes, write_text
+from attention_ablation.datasets.contract import Folders
 from attention_ablation.datasets.contract import load as load_data
-from attention_ablation.datasets.folders import Folders
 from attention_ablation.feed.workers import deaths_as_errors
 from attention_ablation.runs.folder import HISTORY, finish, initial_weights, sha256
 from attention_ablation.spec.spec import Run

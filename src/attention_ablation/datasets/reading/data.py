@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from attention_ablation.datasets.reading.class_folders import FileList
+    from attention_ablation.datasets.image_folders import FileList
 
 Target = dict[str, "Tensor"]
 Colour = tuple[float, float, float]
@@ -36,7 +36,6 @@ class ImageSet:
         return len(self.labels)
 
     def to(self, device: torch.device) -> ImageSet:
-        """Return the set on another device."""
         return ImageSet(self.images.to(device), self.labels.to(device), self.boxes)
 
 
@@ -88,7 +87,7 @@ class DetectionData:
 
 
 def of_channels(values: Sequence[float]) -> Tensor:
-    """Return a number for each channel as it is applied to images, (C, 1, 1) float32."""
+    """Return numbers, one a channel, as they are applied to images: (C, 1, 1) float32."""
     import torch
 
     return torch.tensor(values, dtype=torch.float32)[:, None, None]

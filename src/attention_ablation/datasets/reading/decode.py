@@ -20,7 +20,7 @@ except ImportError:  # Pillow gives the same pixels, in twice the time
     simplejpeg = None
 
 JPEG = b"\xff\xd8"
-# Pillow's names of the formats of class_folders.ENDINGS. Others run programs, such as Ghostscript.
+# Pillow's names of the formats of image_folders.ENDINGS. Others run programs, such as Ghostscript.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 # Pillow's limit, above which it refuses an image: as RGB 537 MB.
 MOST_PIXELS = 178_956_970
@@ -31,9 +31,9 @@ MOST_SLENDER = 1_000
 def read_image(path: Path, size: tuple[int, int] | None = None) -> Tensor:
     """Return a file's image, (3, H, W) uint8 RGB, whatever its name ends in.
 
-    EXIF's orientation is not applied, as in torchvision's ImageFolder. Raises UserError, naming
-    the file, where it cannot be read, is cut short, is no image, has too many pixels, or is not of
-    the `size`, width and height in px, that its annotation gives.
+    EXIF's orientation is not applied, as in torchvision's ImageFolder. size: width and height in
+    px that its annotation gives. Raises UserError, naming the file, where it does not decode or is
+    of another size.
     """
     content = read_bytes(path, most=8 * MOST_PIXELS)  # four colours of 16 bits
     try:
@@ -59,9 +59,9 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Tensor:
 def decode(content: bytes) -> Tensor:
     """Return an image, (3, H, W) uint8 RGB: a JPEG by simplejpeg, others by Pillow.
 
-    Colours of four (CMYK, as a few of ImageNet's files have), greys and palettes become RGB as in
-    Pillow, to which simplejpeg's pixels are equal. Of several images the first is taken. Raises
-    ValueError for an image that is too slender, and whatever Pillow raises.
+    Their pixels are equal: colours of four (CMYK), greys and palettes become RGB as in Pillow. Of
+    several images the first is taken. Raises ValueError for an image that is too slender, and
+    whatever Pillow raises.
     """
     if simplejpeg is not None and content.startswith(JPEG):
         # What it does not take, or not without a warning, is left to Pillow; so are colours of

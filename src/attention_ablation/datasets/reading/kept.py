@@ -5,8 +5,9 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,51 @@ from numpy.typing import NDArray
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, packed, read_bytes, write_bytes
+from attention_ablation.datasets.contract import Composed
+from attention_ablation.datasets.reading.data import fingerprint
 
 LOCK = ".lock"  # of a data folder
 DIGEST = 64  # hexadecimal digits of a SHA-256
 Arrays = Mapping[str, NDArray[Any]]
+
+
+def read_composed(
+    dataset: Composed, folder: Path, names: Sequence[str], identity: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
+    """Return both splits' tensors of these names, and the facts that go with them.
+
+    mean, std: of all training pixels, 0 to 1. fingerprint: of the names in `identity`.
+    """
+    from torch import from_numpy
+
+    arrays = composed_arrays(dataset, folder)
+    splits = ("train", "validation")
+    tensors = [[from_numpy(arrays[f"{split}_{name}"]) for name in names] for split in splits]
+    return tensors, {
+        "mean": float(arrays["train_images"].mean() / 255),
+        "std": float(arrays["train_images"].std() / 255),
+        "fingerprint": fingerprint(*(arrays[f"{s}_{name}"] for s in splits for name in identity)),
+        "composed_with": str(arrays["composed_with"]),
+    }
+
+
+def composed_arrays(dataset: Composed, folder: Path) -> Arrays:
+    """Return what is composed of each split, by names such as `train_images`.
+
+    `composed_with` are the packages and versions that may change a pixel. The data set is composed
+    where it is not in `folder`, and again, with a warning, where its file is not as it was written.
+    """
+
+    def compose() -> Arrays:
+        versions = [f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "torch")]
+        arrays = {"composed_with": np.array(", ".join(versions))}
+        train = dataset.compose("train", range(dataset.train_images))
+        validation = dataset.compose("validation", range(dataset.validation_images))
+        for split, images in (("train", train), ("validation", validation)):
+            arrays |= {f"{split}_{name}": values for name, values in vars(images).items()}
+        return arrays
+
+    return keep(folder / dataset.prepared, compose)
 
 
 def keep(
@@ -66,7 +108,7 @@ def _read(path: Path) -> Arrays:
 
 
 def _digest(path: Path, content: bytes) -> bytes:
-    """Return a digest of a file's content under its name, which says what it is of."""
+    # Under its name, which says what it is of.
     return hashlib.sha256(path.name.encode() + content).hexdigest().encode()
 
 
