@@ -5,9 +5,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar, Literal
 
+import pytest
+import torch
 import yaml
 
+from attention_ablation.base.errors import UserError
+from attention_ablation.datasets.contract import Dataset, Folders, load
+from attention_ablation.datasets.reading.data import ImageData, ImageSet
 from tests.conftest import ROOT, write_yaml
 
 # The one file: a data set for each task.
@@ -138,3 +144,43 @@ def test_a_data_set_is_one_new_file(project: Path, tmp_path: Path) -> None:
     assert text.count("epoch 1/1") == 2
     assert "\nsquares: 2 classes, 8 training and 4 validation images, fingerprint " in text
     assert "\nboxed-squares: 1 classes, 8 training and 4 validation images, fingerprint " in text
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "message"),
+    [
+        ((4, 3, 8, 8), [0, 1, 0, 1], None),
+        ((4, 1, 8, 8), [0, 1, 0, 1], None),
+        (
+            (4, 3, 4, 16),
+            [0, 1, 0, 1],
+            r"expected 4 images, \(1 or 3, 8, 8\), .* got \(4, 3, 4",
+        ),
+        ((3, 3, 8, 8), [0, 1, 0], r"expected 4 images, .* got \(3, 3, 8, 8\) and 3 labels"),
+        ((4, 3, 8, 8), [0, 1, 0, 7], "expected labels from 0 to 1, got some from 0 to 7"),
+        ((4, 3, 8, 8), None, "nowhere/toys: reading it failed with AssertionError.*; see above"),
+    ],
+)
+def test_what_is_loaded_is_what_the_record_says(
+    shape: tuple[int, ...], labels: list[int] | None, message: str | None
+) -> None:
+    class Toys(Dataset):
+        augmentations: ClassVar = ("none",)
+        in_memory: ClassVar = True
+        image_size: ClassVar = 8
+        classes: ClassVar = 2
+        train_images: ClassVar = 4
+        validation_images: ClassVar = 4
+        name: Literal["toys"]
+
+        def load(self, folders: Folders) -> ImageData:
+            assert labels
+            split = ImageSet(torch.zeros(shape, dtype=torch.uint8), torch.tensor(labels))
+            return ImageData(split, split, 2, 0.5, 0.25, "toys")
+
+    nowhere = Folders(Path("nowhere"), Path("nowhere"))
+    if message is None:
+        assert len(load(Toys(name="toys"), nowhere).train) == 4
+    else:
+        with pytest.raises(UserError, match=message):
+            load(Toys(name="toys"), nowhere)

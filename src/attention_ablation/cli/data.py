@@ -70,6 +70,7 @@ def check(dataset: Dataset | DetectionDataset, folders: Folders, workers: int) -
     Raises UserError where one of them was killed.
     """
     try:
+        contract.require_dataset(dataset, folders.datasets)
         with contract.refused():
             kept_list(dataset.place(folders), folders.composed).unlink(missing_ok=True)
         data = contract.load(dataset, folders)

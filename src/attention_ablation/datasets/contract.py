@@ -5,18 +5,19 @@ Planning imports every file directly in this package, so torch is imported in `l
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union, cast
 
 from pydantic import Field
 
-from attention_ablation.base.errors import UserError, few
+from attention_ablation.base.errors import UserError, brief, few
 from attention_ablation.base.model import Model, canonical_json, short_hash
 from attention_ablation.base.registry import modules
-from attention_ablation.datasets.reading.data import DetectionData, ImageData
+from attention_ablation.datasets.reading.data import DetectionData, ImageData, ImageSet
 
 Split = Literal["train", "validation"]
 # Of ImageNet's training images, by channel, 0 to 1.
@@ -180,8 +181,40 @@ def require_dataset(dataset: Record, datasets: Path) -> None:
 
 @refused()
 def load(dataset: Dataset | DetectionDataset, folders: Folders) -> Any:
-    """Return a data set: `ImageData` or `DetectionData`; raises as its own `load`."""
-    return dataset.load(folders)
+    """Return a data set: `ImageData` or `DetectionData`.
+
+    Raises UserError where it cannot be read, or is not in memory what its record says.
+    """
+    try:
+        data: Any = dataset.load(folders)
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # of whatever library reads it
+        traceback.print_exc()
+        place = dataset.place(folders)
+        raise UserError(f"{place}: reading it failed with {brief(error)}; see above.") from error
+    if isinstance(dataset, Dataset) and dataset.in_memory:
+        _check_memory(dataset, data, dataset.place(folders))
+    return data
+
+
+def _check_memory(dataset: Dataset, data: ImageData, place: Path) -> None:
+    side, classes = dataset.image_size, dataset.classes
+    for images, split in (
+        (dataset.train_images, cast(ImageSet, data.train)),
+        (dataset.validation_images, cast(ImageSet, data.validation)),
+    ):
+        shape, labels = tuple(split.images.shape), split.labels
+        if shape not in ((images, 1, side, side), (images, 3, side, side)) or len(labels) != images:
+            raise UserError(
+                f"{place}: expected {images:,} images, (1 or 3, {side}, {side}), and as many "
+                f"labels, got {shape} and {len(labels):,} labels."
+            )
+        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise UserError(
+                f"{place}: expected labels from 0 to {classes - 1}, got some from "
+                f"{int(labels.min())} to {int(labels.max())}."
+            )
 
 
 def required(path: Path, guide: str = DetectionDataset.guide) -> Path:

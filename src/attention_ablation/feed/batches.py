@@ -47,11 +47,12 @@ class _Source:
         if isinstance(mean, Tensor) and isinstance(std, Tensor):
             # Line by line, each with a mean for every number in it: with three numbers at a time,
             # as channels lie in memory, it takes twice as long.
-            n, channels, height, width = images.shape
-            lines = images.permute(0, 2, 3, 1).reshape(n, height, width * channels).float()
-            lines.sub_((255 * mean).flatten().repeat(width))
-            lines.div_((255 * std).flatten().repeat(width))
-            return lines.view(n, height, width, channels).permute(0, 3, 1, 2)
+            n, _, height, width = images.shape
+            colour = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)  # also of grey images
+            lines = colour.reshape(n, height, width * 3).float()
+            lines.sub_((255 * mean).expand(3, 1, 1).flatten().repeat(width))
+            lines.div_((255 * std).expand(3, 1, 1).flatten().repeat(width))
+            return lines.view(n, height, width, 3).permute(0, 3, 1, 2)
         colour = images.float().div_(255).sub_(mean).div_(std).expand(-1, 3, -1, -1)
         return colour.contiguous(memory_format=torch.channels_last)
 

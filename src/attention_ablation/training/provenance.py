@@ -22,7 +22,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_dirty": bool(
+            _git("status", "--porcelain", "--untracked-files=no")
+            or _git("ls-files", "--others", "--exclude-standard")  # new files of the package
+        ),
         "attention_ablation": attention_ablation.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
