@@ -304,6 +304,7 @@ OTHER = {
     "title": "Another paper",
     "citation": "A. Author, 2024.",
     "attentions": {"none": {}, "max": {"pooling": "max"}},
+    "counted_on": {"detectors": {"ssd": {"classes": 20, "image_size": 300}}},
     "tables": {
         "gain": {"title": "Table gain. Controls", "section": "2", "columns": ["top1_error"]},
         "sizes": {"title": "Sizes", "section": "3", "columns": ["params_m", "map_50"]},

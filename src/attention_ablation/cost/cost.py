@@ -20,13 +20,13 @@ MEMORY_MARGIN, LEAST_MEMORY_MB = 1.5, 4000
 
 @dataclass(frozen=True)
 class Cost:
-    """A plan and how fast its networks train."""
+    """A plan and how fast its networks train. Hours are of a device, and by a run's folder."""
 
     plan: Plan
     rates: Rates
 
     def hours(self, spec: AnySpec) -> float | None:
-        """Return the device-hours of a training, None where its rate is not known."""
+        """Return what a training takes, None where its rate is not known."""
         rate = self.rates.images_per_second(spec)
         return None if rate is None else _hours(spec, rate)
 
@@ -44,7 +44,7 @@ class Cost:
 
     @cached_property
     def run_hours(self) -> dict[str, float]:
-        """The device-hours of every run, by folder; 0 where they are not known."""
+        """The hours of every run; 0 where they are not known."""
         return {path: self.hours(run.spec) or 0.0 for path, run in self.plan.runs.items()}
 
     @cached_property
@@ -54,7 +54,7 @@ class Cost:
 
     @cached_property
     def urgency(self) -> dict[str, float]:
-        """The hours of every run and of the longest that starts from it, by folder.
+        """The hours of every run and of the longest that starts from it.
 
         The most urgent are started first, so that no device is left alone with one at the end. A
         run whose rate is not known counts with the least that it can take.
@@ -63,16 +63,16 @@ class Cost:
             path: hours or _hours(spec := self.plan.runs[path].spec, fastest(spec))
             for path, hours in self.run_hours.items()
         }
-        after: dict[str, float] = {}
+        after = dict.fromkeys(urgency, 0.0)
         for path, run in self.plan.runs.items():
             if run.initial:
                 first = run.initial.path
-                after[first] = max(after.get(first, 0.0), urgency[path])
-        return {path: hours + after.get(path, 0.0) for path, hours in urgency.items()}
+                after[first] = max(after[first], urgency[path])
+        return {path: hours + after[path] for path, hours in urgency.items()}
 
     @cached_property
     def left_hours(self) -> dict[str, float]:
-        """The device-hours that every run still needs: none where it ended."""
+        """The hours that every run still needs: none where it ended."""
         left = {}
         for path, run in self.plan.runs.items():
             folder = self.plan.runs_folder / path
@@ -96,8 +96,7 @@ class Cost:
 
 def load_cost(plan: Plan) -> Cost:
     """Return the cost of a plan by the rates that its config chooses."""
-    specs = list({run.spec.run_id: run.spec for run in plan.runs.values()}.values())
-    return Cost(plan, choose_rates(plan.config.hardware, plan.calibration_folder, specs, plan.root))
+    return Cost(plan, choose_rates(plan))
 
 
 def _hours(spec: AnySpec, images_per_second: float) -> float:

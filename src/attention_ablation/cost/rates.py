@@ -1,19 +1,20 @@
 """How fast a network trains: measured on a device and kept, or estimated from published rates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import read_json
 from attention_ablation.base.model import Model, Positive, canonical_json, short_hash
 from attention_ablation.base.yaml import read_yaml
 from attention_ablation.gates.record import Attention
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Spec
-from attention_ablation.study.files import parse
+from attention_ablation.study.expand import Plan
+from attention_ablation.study.files import parse, require
 
 PUBLISHED = Path("workflow/throughput.yaml")
 # A step takes at least so long for each convolution and each branch of a gate, whose kernels are
@@ -71,36 +72,32 @@ class PublishedRates:
 
     def images_per_second(self, spec: AnySpec) -> float | None:
         """Return the estimate; None for a network without a published rate, such as a detector."""
-        if not self._published(spec):
+        relative = self._relative(spec)
+        if relative is None:
             return None
-        recipe = spec.recipe
-        rates = self.table.hardware[self.hardware].resnet50
-        pixels = (recipe.dataset.image_size / 224) ** 2
+        recipe, gate = spec.recipe, spec.attention
+        work = (recipe.dataset.image_size / 224) ** 2 * spec.backbone.width
         if spec.backbone.stem == "cifar":
-            pixels *= 16  # every map is four times as high and as wide
-        plain = rates[recipe.precision] * self.table.backbones[spec.backbone.name].relative
-        rate = plain / (pixels * spec.backbone.width * self._gate_factor(spec))
-        return min(rate, fastest(spec))
+            work *= 16  # every map is four times as high and as wide
+        if gate != Attention():
+            channel = gate.pooling and not gate.descriptor
+            work *= self.table.gates["se" if channel else "cbam"].factor
+        plain = self.table.hardware[self.hardware].resnet50[recipe.precision] * relative.relative
+        return min(plain / work, fastest(spec))
 
-    def sources(self, specs: Sequence[AnySpec]) -> list[str]:
+    def sources(self, specs: Iterable[AnySpec]) -> list[str]:
         """Return where the figures that `specs` need come from, a line each."""
-        names = dict.fromkeys(spec.backbone.name for spec in specs if self._published(spec))
-        plain = {name: self.table.backbones[name] for name in names if name != "resnet50"}
+        found = {spec.backbone.name: n for spec in specs if (n := self._relative(spec))}
+        found.pop("resnet50", None)
         return [
             f"ResNet50: {self.table.hardware[self.hardware].source}",
-            *(f"{name} at {n.relative:g} x ResNet50: {n.source}" for name, n in plain.items()),
+            *(f"{name} at {n.relative:g} x ResNet50: {n.source}" for name, n in found.items()),
             *(f"{name}, time x {g.factor:g}: {g.source}" for name, g in self.table.gates.items()),
             *(f"assumed: {line}" for line in self.table.assumptions),
         ]
 
-    def _published(self, spec: AnySpec) -> bool:
-        return isinstance(spec, Spec) and spec.backbone.name in self.table.backbones
-
-    def _gate_factor(self, spec: AnySpec) -> float:
-        if spec.attention == Attention():
-            return 1.0
-        channel = spec.attention.pooling and not spec.attention.descriptor
-        return self.table.gates["se" if channel else "cbam"].factor
+    def _relative(self, spec: AnySpec) -> Relative | None:
+        return self.table.backbones.get(spec.backbone.name) if isinstance(spec, Spec) else None
 
 
 class Measured(Model):
@@ -124,8 +121,7 @@ class Calibration(Model):
         found = self.measured.get(network_key(spec))
         return found.images_per_second if found else None
 
-    def sources(self, specs: Sequence[AnySpec]) -> list[str]:
-        """Return what has to be said of measurements: nothing."""
+    def sources(self, specs: Iterable[AnySpec]) -> list[str]:
         return []
 
 
@@ -169,34 +165,27 @@ def load_calibration(path: Path) -> Calibration:
 Rates = Calibration | PublishedRates
 
 
-def choose_rates(
-    name: str | None, folder: Path, specs: Sequence[AnySpec], root: Path = Path()
-) -> Rates:
-    """Return the rates to plan with.
+def choose_rates(plan: Plan) -> Rates:
+    """Return the rates that a plan's `hardware` names: a calibration, or published ones.
 
-    Args:
-        name: a calibration in `folder`, or published hardware; None takes the latest calibration
-            that knows every network, and the published A100 where none does.
-        folder: where calibrations are kept.
-        specs: what is to be trained.
-        root: holds `workflow/`.
-
-    Raises UserError for an unknown name, and for a precision without a published rate.
+    Without a name it is the latest calibration that knows every network, and the published A100
+    where none does. Raises UserError for an unknown name, and for a precision without a rate.
     """
-    paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    if name in [path.stem for path in paths]:
-        return load_calibration(folder / f"{name}.json")
+    name, found = plan.config.hardware, plan.calibration_folder.glob("*.json")
+    specs = [run.spec for run in plan.runs.values() if run.seed == plan.seeds[0]]
+    paths = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    stems = [path.stem for path in paths]
+    if name in stems:
+        return load_calibration(paths[stems.index(name)])
     for calibration in map(load_calibration, paths if name is None else []):
         if all(network_key(spec) in calibration.measured for spec in specs):
             return calibration
-    published = load_published(root)
-    name = name or "a100"
-    if name not in published.hardware:
-        raise unknown("hardware", name, [*(p.stem for p in paths), *published.hardware], "plan")
+    published, name = load_published(plan.root), name or "a100"
+    require("hardware", [name], [*stems, *published.hardware], "plan")
     valid = published.hardware[name].resnet50
     for precision in sorted({spec.recipe.precision for spec in specs} - valid.keys()):
         raise UserError(
-            f"{root / PUBLISHED}: there is no {precision} rate of {name}; valid are: "
+            f"{plan.root / PUBLISHED}: there is no {precision} rate of {name}; valid are: "
             f"{', '.join(valid)}. Choose other hardware, or measure with plan --calibrate."
         )
     return PublishedRates(published, name)

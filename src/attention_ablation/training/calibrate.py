@@ -1,5 +1,6 @@
 """Measured rates: a few steps of every distinct network of a plan, on the device at hand."""
 
+import re
 import resource
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from attention_ablation.base.io import write_json
 from attention_ablation.cost.rates import Calibration, Measured, load_calibration, network_key
 from attention_ablation.datasets.reading.data import ImageData, ImageSet
-from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
+from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run
 from attention_ablation.training.classify import Classification
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.machine import Machine
@@ -30,15 +31,17 @@ def calibrate(specs: Iterable[AnySpec], folder: Path, machine: Machine) -> Path:
     warm up. A network that does not fit the device is noted as such. What is measured is written
     after each network.
     """
-    device = machine.device
-    path = folder / f"{_slug(_title(device))}.json"
+    device, threads = machine.device, torch.get_num_threads()
+    cpu = device.type == "cpu"
+    title = device_name(device) + f", {threads} thread{'s' * (threads > 1)}" * cpu
+    slug = re.sub(r"[\W_]+", "-", title.lower()).strip("-")
+    path = folder / f"{slug}.json"
+    calibration = Calibration(
+        title=f"{title}, measured with torch {torch.__version__}",
+        unit="CPU-hours" if cpu else "GPU-hours",
+    )
     if path.exists():
         calibration = load_calibration(path)
-    else:
-        calibration = Calibration(
-            title=f"{_title(device)}, measured with torch {torch.__version__}",
-            unit="CPU-hours" if device.type == "cpu" else "GPU-hours",
-        )
     seed_everything(0, device)
     for key, spec in {network_key(spec): spec for spec in specs}.items():
         if key in calibration.measured:
@@ -48,19 +51,18 @@ def calibrate(specs: Iterable[AnySpec], folder: Path, machine: Machine) -> Path:
         speed = f"{rate:.0f} images/s, " if rate else ""
         print(f"{measured.network}: {speed}{measured.note}", flush=True)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        calibration = calibration.model_copy(
-            update={
-                "measured": calibration.measured | {key: measured},
-                "memory_mb": max(calibration.memory_mb, peak),
-            }
-        )
+        changes = {
+            "measured": calibration.measured | {key: measured},
+            "memory_mb": max(calibration.memory_mb, peak),
+        }
+        calibration = calibration.model_copy(update=changes)
         write_json(path, calibration.model_dump())
     return path
 
 
 def measured_loop(spec: AnySpec, machine: Machine) -> tuple[Loop, float]:
     """Return a loop that trained on random images, and its rate, images/s."""
-    batch = _batch(spec, machine.device)
+    batch = _batch(spec, machine)
     loop = Loop(_task(spec, batch, machine))
     loop.epoch()
     seconds = images = 0.0
@@ -72,41 +74,45 @@ def measured_loop(spec: AnySpec, machine: Machine) -> tuple[Loop, float]:
 
 
 def _measure(spec: AnySpec, machine: Machine) -> Measured:
-    device = machine.device
     detector = f" {spec.detector.name}" if isinstance(spec, DetectionSpec) else ""
     network = f"{spec.backbone.name}{detector} {spec.attention.slug}"
-    note = f"batches of {_batch(spec, device)}"
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    note, cuda = f"batches of {_batch(spec, machine)}", machine.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(machine.device)
     try:
         rate = measured_loop(spec, machine)[1]
     except torch.OutOfMemoryError:
         note = f"does not fit the device with {note}"
         return Measured(network=network, images_per_second=None, note=note)
-    if device.type == "cuda":
-        note += f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the device"
+    if cuda:
+        peak = torch.cuda.max_memory_allocated(machine.device) / 2**30
+        note += f", {peak:.1f} GiB on the device"
     return Measured(network=network, images_per_second=rate, note=note)
 
 
-def _batch(spec: AnySpec, device: torch.device) -> int:
-    large = device.type == "cpu" and spec.recipe.dataset.image_size > 64
+def _batch(spec: AnySpec, machine: Machine) -> int:
+    large = machine.device.type == "cpu" and spec.recipe.dataset.image_size > 64
     return min(spec.recipe.batch_size, CPU_BATCH if large else spec.recipe.batch_size)
 
 
 def _task(spec: AnySpec, batch: int, machine: Machine) -> Task:
-    if isinstance(spec, DetectionSpec):
-        from attention_ablation.training.detect import Detection, Material, random_scenes
+    """Return a training on random images, whose epoch has `STEPS` steps."""
+    recipe: dict[str, Any] = {"batch_size": batch}
+    if not isinstance(spec, DetectionSpec):
+        return Classification(_run(spec, recipe), _images(spec, STEPS * batch), machine)
+    from attention_ablation.training.detect import Detection, Material, random_scenes
 
-        changes = {"batch_size": batch, "steps_per_epoch": STEPS, "augmentation": "none"}
-        recipe: Any = spec.recipe.model_copy(update=changes)
-        run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe, "initial": None}))
-        return Detection(run, Material(random_scenes(spec, STEPS * batch), None), machine)
-    recipe = spec.recipe.model_copy(update={"batch_size": batch})
-    run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe}))
-    return Classification(run, _random_data(spec, STEPS * batch), machine)
+    recipe |= {"steps_per_epoch": STEPS, "augmentation": "none"}
+    scenes = Material(random_scenes(spec, STEPS * batch), None)
+    return Detection(_run(spec, recipe, initial=None), scenes, machine)
 
 
-def _random_data(spec: Spec, images: int) -> ImageData:
+def _run(spec: AnySpec, recipe: dict[str, Any], **others: Any) -> Run:
+    changes = others | {"recipe": spec.recipe.model_copy(update=recipe)}
+    return Run(seed=0, spec=spec.model_copy(update=changes))
+
+
+def _images(spec: AnySpec, count: int) -> ImageData:
     dataset = spec.recipe.dataset
 
     def split(count: int) -> ImageSet:
@@ -114,14 +120,4 @@ def _random_data(spec: Spec, images: int) -> ImageData:
         pixels = torch.randint(256, size, dtype=torch.uint8)
         return ImageSet(pixels, torch.randint(dataset.classes, (count,)))
 
-    return ImageData(split(images), split(1), dataset.classes, 0.5, 0.25, "random")
-
-
-def _title(device: torch.device) -> str:
-    threads = torch.get_num_threads()
-    on = f", {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else ""
-    return device_name(device) + on
-
-
-def _slug(title: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+    return ImageData(split(count), split(1), dataset.classes, 0.5, 0.25, "random")
