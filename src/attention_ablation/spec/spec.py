@@ -5,7 +5,7 @@ output folder are never in a spec. A field added later defaults to None, which t
 leaves out, so that the ids of runs already trained stay what they are.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,9 @@ class Identity(Model):
 class Spec(Identity):
     """One classification training, apart from its seed."""
 
+    # The fewest images that a process trains on in a step: BatchNorm needs two.
+    least_batch: ClassVar = 2
+
     task: Literal["classification"] = "classification"
     backbone: Backbone
     attention: Attention
@@ -36,11 +39,6 @@ class Spec(Identity):
     def run_id(self) -> str:
         """The name of the folder of its runs, unique by the hash at its end."""
         return f"{self.backbone.name}_{self.attention.slug}_{short_hash(self.canonical())}"
-
-    @property
-    def least_batch(self) -> int:
-        """The fewest images that a process trains on in a step: BatchNorm needs two."""
-        return 2
 
 
 class DetectionSpec(Identity):

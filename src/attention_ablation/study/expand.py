@@ -103,11 +103,11 @@ class Plan:
 
     def groups(self, table: str) -> list[list[Row]]:
         """Return a table's rows in groups that are each compared."""
-        rows = self.rows(table)
-        if self.study.tables[table].group_by is None:
-            return [rows]
-        names = dict.fromkeys(row.backbone for row in rows)
-        return [[row for row in rows if row.backbone == name] for name in names]
+        by = self.study.tables[table].group_by
+        groups: dict[str | None, list[Row]] = {}
+        for row in self.rows(table):
+            groups.setdefault(by and row.backbone, []).append(row)
+        return list(groups.values())
 
     def row_runs(self, table: str, key: str) -> list[Run]:
         """Return a row's runs, one for each seed."""
@@ -123,11 +123,11 @@ class Plan:
         tables, rows, seeds = len(self.tables), len(self.specs), len(self.seeds)
         distinct = len(self.runs) // seeds
         shown = len({spec.canonical() for spec in self.specs.values()})
-        asides = []
-        if shared := rows - shown:
-            asides.append(f"{shared} row{'s share' if shared > 1 else ' shares'} another row's")
-        if first := distinct - shown:
-            asides.append(f"{first} more only to start detectors' backbones from")
+        shared, first = rows - shown, distinct - shown
+        asides = [f"{shared} row{'s share' if shared > 1 else ' shares'} another row's"] * bool(
+            shared
+        )
+        asides += [f"{first} more only to start detectors' backbones from"] * bool(first)
         return (
             f"{self.config.study}, tier {self.config.tier}: {_count(tables, 'table')} with "
             f"{_count(rows, 'row')} need{'s' * (tables == 1)} {_count(distinct, 'training')} a seed"
@@ -183,7 +183,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _check_folder(folder: Path, where: str) -> None:
-    """Raise UserError where a folder cannot be, because a file has its name or a parent's."""
+    # A file may have its name, or a parent's.
     there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())
     if not there.is_dir():
         raise UserError(f"{where}: results: expected a folder, but {there} is none; name another.")

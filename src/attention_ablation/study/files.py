@@ -52,16 +52,17 @@ def load_study(folder: Path, name: str, where: object) -> Study:
     file = parse(StudyFile, read_yaml(path), path)
     _check_metrics(file, path)
     rows = _read_rows(path.with_name("rows.csv"), file)
-    named = {row.attention for row in rows}
-    sealed = {
+    used = {row.attention for row in rows}
+    attentions = {
         name: seal(gate, folder.parent.parent, f"{path}: attentions.{name}")
+        if name in used
+        else gate
         for name, gate in file.attentions.items()
-        if name in named
     }
     said = path.with_name("claims.yaml")
     claims = parse(ClaimsFile, read_yaml(said), said).claims if said.exists() else {}
-    parts = dict(file) | {"attentions": file.attentions | sealed}
-    study = Study(name=name, rows=rows, claims=claims, **parts)
+    parts = dict(file) | {"name": name, "attentions": attentions}
+    study = Study(rows=rows, claims=claims, **parts)
     _check_rows(study, path)
     _check_references(study, path)
     _check_claims(study, said)
@@ -172,15 +173,12 @@ def _check_metrics(study: StudyFile, where: Path) -> None:
 
 
 def _check_rows(study: Study, where: Path) -> None:
-    """Check the tables and rows of figures and discrepancies, then figures by their own rules."""
-    mentions = [
-        (f"figures.{name}", table, rows)
-        for name, figure in study.figures.items()
-        for table, rows in figure.shown
-    ] + [(f"discrepancies.{name}", d.table, d.rows) for name, d in study.discrepancies.items()]
-    for place, table, rows in mentions:
-        _require_rows(study, table, rows, f"{where}: {place}")
+    """Check the tables and rows of discrepancies and figures, and figures by their own rules."""
+    for name, d in study.discrepancies.items():
+        _require_rows(study, d.table, d.rows, f"{where}: discrepancies.{name}")
     for name, figure in study.figures.items():
+        for table, rows in figure.shown:
+            _require_rows(study, table, rows, f"{where}: figures.{name}")
         figure.check(study, f"{where}: figures.{name}")
 
 
@@ -197,12 +195,10 @@ def _check_references(study: Study, where: Path) -> None:
         for key, curve in reference.curves.items():
             place = f"{where}: references.{name}.curves.{key}"
             read_curve(where.parent / curve.file)
-            if curve.row is None:
-                continue
-            require("row", [curve.row], rows, place)
-            if curve.row in curve_of:
-                raise UserError(f"{place}: '{curve_of[curve.row]}' stands for {curve.row} already.")
-            curve_of[curve.row] = key
+            if curve.row is not None:
+                require("row", [curve.row], rows, place)
+                if (first := curve_of.setdefault(curve.row, key)) != key:
+                    raise UserError(f"{place}: '{first}' stands for {curve.row} already.")
 
 
 def _check_claims(study: Study, where: Path) -> None:
