@@ -155,6 +155,11 @@ def network_key(spec: AnySpec) -> str:
 Rates = Calibration | PublishedRates
 
 
+def load_published(root: Path = Path()) -> Published:
+    """Read workflow/throughput.yaml below `root`. Raises UserError for a mistake in it."""
+    return parse(Published, read_yaml(root / PUBLISHED), root / PUBLISHED)
+
+
 def load_calibration(path: Path) -> Calibration:
     """Read a calibration. Raises UserError where it is not one."""
     return parse(Calibration, read_json(path), path)
@@ -175,13 +180,12 @@ def choose_rates(plan: Plan) -> Rates:
     for calibration in map(load_calibration, paths if name is None else []):
         if all(network_key(spec) in calibration.measured for spec in specs):
             return calibration
-    path, name = plan.root / PUBLISHED, name or "a100"
-    published = parse(Published, read_yaml(path), path)
+    published, name = load_published(plan.root), name or "a100"
     require("hardware", [name], [*stems, *published.hardware], "plan")
     valid = published.hardware[name].resnet50
     for precision in sorted({spec.recipe.precision for spec in specs} - valid.keys()):
         raise UserError(
-            f"{path}: there is no {precision} rate of {name}; valid are: "
+            f"{plan.root / PUBLISHED}: there is no {precision} rate of {name}; valid are: "
             f"{', '.join(valid)}. Choose other hardware, or measure with plan --calibrate."
         )
     return PublishedRates(published, name)

@@ -123,11 +123,11 @@ class Plan:
         tables, rows, seeds = len(self.tables), len(self.specs), len(self.seeds)
         distinct = len(self.runs) // seeds
         shown = len({spec.canonical() for spec in self.specs.values()})
-        shared, first = rows - shown, distinct - shown
-        asides = [f"{shared} row{'s share' if shared > 1 else ' shares'} another row's"] * bool(
-            shared
-        )
-        asides += [f"{first} more only to start detectors' backbones from"] * bool(first)
+        asides = []
+        if shared := rows - shown:
+            asides.append(f"{shared} row{'s share' if shared > 1 else ' shares'} another row's")
+        if first := distinct - shown:
+            asides.append(f"{first} more only to start detectors' backbones from")
         return (
             f"{self.config.study}, tier {self.config.tier}: {_count(tables, 'table')} with "
             f"{_count(rows, 'row')} need{'s' * (tables == 1)} {_count(distinct, 'training')} a seed"

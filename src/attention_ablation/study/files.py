@@ -52,13 +52,10 @@ def load_study(folder: Path, name: str, where: object) -> Study:
     file = parse(StudyFile, read_yaml(path), path)
     _check_metrics(file, path)
     rows = _read_rows(path.with_name("rows.csv"), file)
-    used = {row.attention for row in rows}
-    attentions = {
-        name: seal(gate, folder.parent.parent, f"{path}: attentions.{name}")
-        if name in used
-        else gate
-        for name, gate in file.attentions.items()
-    }
+    attentions = dict(file.attentions)
+    for key in dict.fromkeys(row.attention for row in rows):
+        gate = attentions[key]
+        attentions[key] = seal(gate, folder.parent.parent, f"{path}: attentions.{key}")
     said = path.with_name("claims.yaml")
     claims = parse(ClaimsFile, read_yaml(said), said).claims if said.exists() else {}
     parts = dict(file) | {"name": name, "attentions": attentions}
