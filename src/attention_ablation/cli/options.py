@@ -96,13 +96,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add the number of processes that decode."""
     text = "processes that decode image files; default: 1"
     parser.add_argument("--workers", type=count(0), default=1, metavar="N", help=text)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add the device and the threads."""
     option, text = parser.add_argument, "cpu, cuda, cuda:1 ...; default: a GPU if any"
     option("--device", default="auto", help=text)
     option("--threads", type=count(1), default=1, metavar="N", help="CPU threads; default: 1")
@@ -115,5 +113,4 @@ def machine(options: argparse.Namespace) -> Machine:
 
 
 def folders(options: argparse.Namespace) -> Folders:
-    """Return where the data are."""
     return Folders(options.data, getattr(options, "datasets", None) or options.data)

@@ -5,10 +5,20 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from attention_ablation.cost.rates import Rates, choose_rates, fastest
+from attention_ablation.base.errors import UserError
+from attention_ablation.cost.rates import (
+    PUBLISHED,
+    Calibration,
+    PublishedRates,
+    fastest,
+    load_calibration,
+    load_published,
+    network_key,
+)
 from attention_ablation.runs.folder import read_outcome, steps_saved
 from attention_ablation.spec.spec import AnySpec
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.files import require
 
 # A forward pass is a third of a step: the backward pass has two products for its one.
 EVALUATION_SHARE = 1 / 3
@@ -23,7 +33,7 @@ class Cost:
     """A plan and how fast its networks train. Hours are of a device, and by a run's folder."""
 
     plan: Plan
-    rates: Rates
+    rates: Calibration | PublishedRates
 
     def hours(self, spec: AnySpec) -> float | None:
         """Return what a training takes, None where its rate is not known."""
@@ -95,8 +105,29 @@ class Cost:
 
 
 def load_cost(plan: Plan) -> Cost:
-    """Return the cost of a plan by the rates that its config chooses."""
-    return Cost(plan, choose_rates(plan))
+    """Return the cost of a plan by its `hardware`: a calibration's name, or one of published rates.
+
+    Without a name it is the latest calibration that knows every network, and the published A100
+    where none does. Raises UserError for an unknown name, and for a precision without a rate.
+    """
+    name, found = plan.config.hardware, plan.calibration_folder.glob("*.json")
+    specs = [run.spec for run in plan.runs.values() if run.seed == plan.seeds[0]]
+    paths = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    stems = [path.stem for path in paths]
+    if name in stems:
+        return Cost(plan, load_calibration(paths[stems.index(name)]))
+    for calibration in map(load_calibration, paths if name is None else []):
+        if all(network_key(spec) in calibration.measured for spec in specs):
+            return Cost(plan, calibration)
+    published, name = load_published(plan.root), name or "a100"
+    require("hardware", [name], [*stems, *published.hardware], "plan")
+    valid = published.hardware[name].resnet50
+    for precision in sorted({spec.recipe.precision for spec in specs} - valid.keys()):
+        raise UserError(
+            f"{plan.root / PUBLISHED}: there is no {precision} rate of {name}; valid are: "
+            f"{', '.join(valid)}. Choose other hardware, or measure with plan --calibrate."
+        )
+    return Cost(plan, PublishedRates(published, name))
 
 
 def _hours(spec: AnySpec, images_per_second: float) -> float:

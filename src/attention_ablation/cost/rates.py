@@ -7,14 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import read_json
 from attention_ablation.base.model import Model, Positive, canonical_json, short_hash
 from attention_ablation.base.yaml import read_yaml
 from attention_ablation.gates.record import Attention
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Spec
-from attention_ablation.study.expand import Plan
-from attention_ablation.study.files import parse, require
+from attention_ablation.study.files import parse
 
 PUBLISHED = Path("workflow/throughput.yaml")
 # A step takes at least so long for each convolution and each branch of a gate, whose kernels are
@@ -145,14 +143,12 @@ def network_key(spec: AnySpec) -> str:
     """Return a name for all that a training's speed depends on."""
     recipe = spec.recipe
     size = [recipe.dataset.image_size, recipe.batch_size, recipe.precision, recipe.dataset.classes]
+    detector = [spec.detector] if isinstance(spec, DetectionSpec) else []
     # Fields that are unset are left out, so that keys stay what they are when one is added.
-    parts = [part.model_dump(exclude_none=True) for part in (spec.backbone, spec.attention)]
-    detector = getattr(spec, "detector", None)
-    last = [detector.model_dump(exclude_none=True)] if detector else []
-    return short_hash(canonical_json([*parts, size, *last]))
-
-
-Rates = Calibration | PublishedRates
+    first, gate, *last = (
+        part.model_dump(exclude_none=True) for part in (spec.backbone, spec.attention, *detector)
+    )
+    return short_hash(canonical_json([first, gate, size, *last]))
 
 
 def load_published(root: Path = Path()) -> Published:
@@ -163,29 +159,3 @@ def load_published(root: Path = Path()) -> Published:
 def load_calibration(path: Path) -> Calibration:
     """Read a calibration. Raises UserError where it is not one."""
     return parse(Calibration, read_json(path), path)
-
-
-def choose_rates(plan: Plan) -> Rates:
-    """Return the rates that a plan's `hardware` names: a calibration, or published ones.
-
-    Without a name it is the latest calibration that knows every network, and the published A100
-    where none does. Raises UserError for an unknown name, and for a precision without a rate.
-    """
-    name, found = plan.config.hardware, plan.calibration_folder.glob("*.json")
-    specs = [run.spec for run in plan.runs.values() if run.seed == plan.seeds[0]]
-    paths = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    stems = [path.stem for path in paths]
-    if name in stems:
-        return load_calibration(paths[stems.index(name)])
-    for calibration in map(load_calibration, paths if name is None else []):
-        if all(network_key(spec) in calibration.measured for spec in specs):
-            return calibration
-    published, name = load_published(plan.root), name or "a100"
-    require("hardware", [name], [*stems, *published.hardware], "plan")
-    valid = published.hardware[name].resnet50
-    for precision in sorted({spec.recipe.precision for spec in specs} - valid.keys()):
-        raise UserError(
-            f"{plan.root / PUBLISHED}: there is no {precision} rate of {name}; valid are: "
-            f"{', '.join(valid)}. Choose other hardware, or measure with plan --calibrate."
-        )
-    return PublishedRates(published, name)

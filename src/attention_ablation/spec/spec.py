@@ -57,7 +57,6 @@ class DetectionSpec(Identity):
 
     @property
     def run_id(self) -> str:
-        """The name of the folder of its runs, unique by the hash at its end."""
         names = (self.backbone.name, self.detector.name, self.attention.slug)
         return "_".join([*names, short_hash(self.canonical())])
 

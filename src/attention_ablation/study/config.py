@@ -212,7 +212,6 @@ class Study(StudyFile):
     claims: dict[Line, Claim] = Field(default_factory=dict)
 
     def table_rows(self, table: str) -> list[Row]:
-        """Return a table's rows, in the paper's order."""
         return [row for row in self.rows if row.table == table]
 
     def explaining(self, row: Row, metric: str) -> list[str]:

@@ -114,12 +114,10 @@ class Plan:
         return [Run(seed=seed, spec=self.specs[table, key]) for seed in self.seeds]
 
     def table_runs(self, table: str) -> list[Run]:
-        """Return the runs that a table shows."""
         return [run for row in self.rows(table) for run in self.row_runs(table, row.key)]
 
     @property
     def summary(self) -> str:
-        """One line: how many tables, rows, trainings and seeds."""
         tables, rows, seeds = len(self.tables), len(self.specs), len(self.seeds)
         distinct = len(self.runs) // seeds
         shown = len({spec.canonical() for spec in self.specs.values()})
