@@ -46,15 +46,13 @@ def describe(
             f"and up to {_bytes(under_way)} of checkpoints of the runs under way."
         )
     lines += ["", f"Estimated for: {cost.rates.title}."]
-    sources = cost.rates.sources([run.spec for run in plan.runs.values()])
-    points = [*sources]
+    fill = textwrap.TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False).fill
     if cost.unknown:
         named = ", ".join(dict.fromkeys(path.rpartition("_")[0] for path in cost.unknown))
         missing = f"no rate is known of {len(cost.unknown)} runs, or they did not fit: {named}."
-        points.insert(0, missing)
-    fill = textwrap.TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False).fill
-    lines += [fill(f"- {point}") for point in points]
-    if sources:
+        lines.append(fill(f"- {missing}"))
+    if sources := cost.rates.sources([run.spec for run in plan.runs.values()]):
+        lines += [fill(f"- {source}") for source in sources]
         lines.append(
             "To measure here instead: .venv/bin/attention-ablation plan "
             f"--tier {plan.config.tier} --calibrate"

@@ -65,7 +65,6 @@ class PublishedRates:
 
     @property
     def title(self) -> str:
-        """What the rates are of."""
         return f"{self.table.hardware[self.hardware].title}, published rates"
 
     def images_per_second(self, spec: AnySpec) -> float | None:

@@ -110,7 +110,6 @@ class Pair:
 
     @property
     def table(self) -> str:
-        """The table that the comparison belongs to."""
         return self.comparison.table
 
     @property

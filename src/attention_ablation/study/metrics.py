@@ -42,7 +42,6 @@ class Metric(Model):
 
     @property
     def title(self) -> str:
-        """The heading with the unit."""
         return f"{self.heading} ({self.unit})" if self.unit else self.heading
 
     @property
@@ -90,7 +89,6 @@ class CountSize(Model):
 
     @property
     def text(self) -> str:
-        """Both in words."""
         return f"{self.image_size} px, {self.classes} classes"
 
 
