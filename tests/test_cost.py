@@ -17,8 +17,8 @@ from attention_ablation.cost.cost import Cost, load_cost
 from attention_ablation.cost.rates import (
     Calibration,
     Measured,
+    PublishedRates,
     fastest,
-    load_published,
     network_key,
 )
 from attention_ablation.runs.folder import read_outcome
@@ -178,12 +178,13 @@ def test_a_network_without_a_rate_is_named_and_stops_a_budget(tmp_path: Path) ->
 
 
 def test_every_published_rate_names_its_source_and_every_backbone_has_one(tmp_path: Path) -> None:
-    published = load_published(ROOT)
-    for entries in (published.hardware, published.backbones, published.gates):
-        assert all(entry.source for entry in entries.values())
     plan = plan_of(results=str(tmp_path))
     cost = load_cost(plan)
     assert not cost.unknown
+    assert isinstance(cost.rates, PublishedRates)
+    published = cost.rates.table
+    for entries in (published.hardware, published.backbones, published.gates):
+        assert all(entry.source for entry in entries.values())
     text = describe(cost, 8)
     assert {spec.backbone.name for spec in plan.specs.values()} == set(published.backbones)
     assert all(f"{name} at" in text for name in published.backbones if name != "resnet50")

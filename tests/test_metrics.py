@@ -155,9 +155,7 @@ def test_every_metric_has_its_number_in_runs_csv(plan: Plan) -> None:
     named = {metric.source for metric in METRICS.values()}
     assert named - {"params_m", "gflops"} <= set(RUN_NUMBERS)
     fields = Metrics.model_fields.items()
-    facts = {
-        name for name, field in fields if float in (field.annotation, *get_args(field.annotation))
-    }
+    facts = {n for n, f in fields if float in (f.annotation, *get_args(f.annotation))}
     recorded = facts - {"started", "finished"}
     recorded |= {f"gradcam_{name}" for name in GRADCAM_MEANS.values()}
     others = set(RUN_NUMBERS) - recorded

@@ -15,11 +15,8 @@ COMPOSED = {
 STUDY_FILES = [
     f"workflow/studies/{PLAN.study.name}/{name}" for name in ("study.yaml", "rows.csv")
 ]
-REFERENCE_FILES = PLAN.reference_files
-# Gates of a user's own; their content is in the ids of runs, and counted.
-MODULE_FILES = PLAN.module_files
 CLAIMS_FILE = f"workflow/studies/{PLAN.study.name}/claims.yaml"  # optional
-TIER_FILE = f"workflow/tiers/{PLAN.config.tier}.yaml"
+TIER_FILE = PLAN.tier_file.as_posix()
 
 
 def run_of(wildcards):

@@ -14,7 +14,8 @@ localrules:
 rule complexity:
     input:
         STUDY_FILES,
-        MODULE_FILES,
+        # Gates of a user's own; their content is in the ids of runs, and counted.
+        PLAN.module_files,
     output:
         f"{PLAN.folder}/complexity.csv",
     log:
@@ -117,7 +118,7 @@ rule claims:
         GRADCAM,
         STUDY_FILES,
         CLAIMS_FILE,
-        REFERENCE_FILES,
+        PLAN.reference_files,
         TIER_FILE,
         complexity=f"{PLAN.folder}/complexity.csv",
     output:

@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from attention_ablation import __version__
 from attention_ablation.base.errors import UserError
@@ -52,27 +53,23 @@ def script() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     code = 1
     try:
-        code = _code()
+        code = main()
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        pass
+    except BaseException:
+        with suppress(OSError):
+            traceback.print_exc()
+    try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:  # the disk is full, or the reader, such as `head`, has had enough
+    except OSError:  # the disk is full, or nobody reads
         code = 1
     finally:
         os._exit(code)
-
-
-def _code() -> int:
-    try:
-        return main()
-    except SystemExit as left:
-        return left.code if isinstance(left.code, int) else int(left.code is not None)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        raise
-    except BaseException:
-        traceback.print_exc()
-        return 1
 
 
 if __name__ == "__main__":

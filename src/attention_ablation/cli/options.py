@@ -38,25 +38,18 @@ def amount(text: str) -> float:
     return number
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add the file that chooses study, tier, tables and seeds."""
+def _add_config(parser: argparse.ArgumentParser) -> None:
     default = Path("config.yaml")
-    parser.add_argument(
-        "--config", type=Path, default=default, metavar="FILE", help=f"default: {default}"
-    )
+    text = f"default: {default}"
+    parser.add_argument("--config", type=Path, default=default, metavar="FILE", help=text)
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Add what chooses a plan."""
-    add_config(parser)
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the config, such as tier=imagenet",
-    )
-    parser.add_argument("--tier", metavar="NAME", help="the same as --set tier=NAME")
+    _add_config(parser)
+    option, text = parser.add_argument, "override a key of the config, such as tier=imagenet"
+    option("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+    option("--tier", metavar="NAME", help="the same as --set tier=NAME")
 
 
 def chosen_plan(options: argparse.Namespace) -> Plan:
@@ -74,10 +67,9 @@ def chosen_plan(options: argparse.Namespace) -> Plan:
 
 def add_study(parser: argparse.ArgumentParser) -> None:
     """Add what chooses a study, whatever the tier."""
-    add_config(parser)
-    parser.add_argument(
-        "--study", metavar="NAME", help="a folder in workflow/studies; default: the config's"
-    )
+    _add_config(parser)
+    text = "a folder in workflow/studies; default: the config's"
+    parser.add_argument("--study", metavar="NAME", help=text)
 
 
 def chosen_study(options: argparse.Namespace) -> Study:
@@ -91,62 +83,34 @@ def chosen_study(options: argparse.Namespace) -> Study:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add a run, where its data are, and what computes it."""
-    parser.add_argument("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("results/data"),
-        metavar="FOLDER",
-        help="where composed data sets and lists of files are; default: results/data",
-    )
-    parser.add_argument(
-        "--datasets",
-        type=Path,
-        metavar="FOLDER",
-        help="where the other data sets are, each by its name; default: the same",
-    )
+    option, default = parser.add_argument, Path("results/data")
+    option("spec", type=Path, help="results/<tier>/runs/<run id>/seed-<n>/spec.json")
+    text = f"where composed data sets and lists of files are; default: {default}"
+    option("--data", type=Path, default=default, metavar="FOLDER", help=text)
+    text = "where the other data sets are, each by its name; default: the same"
+    option("--datasets", type=Path, metavar="FOLDER", help=text)
     add_workers(parser)
     add_device(parser)
-    parser.add_argument(
-        "--runs-per-gpu",
-        type=count(1),
-        default=1,
-        metavar="N",
-        help="runs that share a GPU; one that finds all taken waits; default: 1",
-    )
+    text = "runs that share a GPU; one that finds all taken waits; default: 1"
+    option("--runs-per-gpu", type=count(1), default=1, metavar="N", help=text)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add the number of processes that decode."""
-    parser.add_argument(
-        "--workers",
-        type=count(0),
-        default=1,
-        metavar="N",
-        help="processes that decode image files; default: 1",
-    )
+    text = "processes that decode image files; default: 1"
+    parser.add_argument("--workers", type=count(0), default=1, metavar="N", help=text)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add the device and the threads."""
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1 ...; default: a GPU if any"
-    )
-    parser.add_argument(
-        "--threads", type=count(1), default=1, metavar="N", help="CPU threads; default: 1"
-    )
+    option, text = parser.add_argument, "cpu, cuda, cuda:1 ...; default: a GPU if any"
+    option("--device", default="auto", help=text)
+    option("--threads", type=count(1), default=1, metavar="N", help="CPU threads; default: 1")
 
 
 def machine(options: argparse.Namespace) -> Machine:
     """Return what computes, as the options say; some verbs have fewer of them."""
-    return Machine(
-        device_name=options.device,
-        threads=options.threads,
-        workers=getattr(options, "workers", 0),
-        runs_per_gpu=getattr(options, "runs_per_gpu", 1),
-    )
+    names = {"threads", "workers", "runs_per_gpu"} & vars(options).keys()
+    return Machine(options.device, **{name: getattr(options, name) for name in names})
 
 
 def folders(options: argparse.Namespace) -> Folders:
-    """Return where the data are."""
     return Folders(options.data, getattr(options, "datasets", None) or options.data)

@@ -2,33 +2,18 @@
 
 import argparse
 
-from attention_ablation.cli.options import (
-    add_choice,
-    add_device,
-    amount,
-    chosen_plan,
-    count,
-    machine,
-)
+from attention_ablation.cli import options as given
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_choice(parser)
-    parser.add_argument(
-        "--gpus",
-        type=count(1, 100_000),
-        default=1,
-        metavar="N",
-        help="runs at a time, a GPU each; default: 1",
-    )
-    parser.add_argument("--price", type=amount, metavar="MONEY", help="of an hour of one GPU")
-    parser.add_argument("--runs", action="store_true", help="list every run, too")
-    parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="first measure every network that was not yet, a few steps each, on --device",
-    )
-    add_device(parser)
+    given.add_choice(parser)
+    option, text = parser.add_argument, "runs at a time, a GPU each; default: 1"
+    option("--gpus", type=given.count(1, 100_000), default=1, metavar="N", help=text)
+    option("--price", type=given.amount, metavar="MONEY", help="of an hour of one GPU")
+    option("--runs", action="store_true", help="list every run, too")
+    text = "first measure every network that was not yet, a few steps each, on --device"
+    option("--calibrate", action="store_true", help=text)
+    given.add_device(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -36,12 +21,12 @@ def run(options: argparse.Namespace) -> None:
     from attention_ablation.cost.bill import describe, describe_runs, over_budget
     from attention_ablation.cost.cost import load_cost
 
-    plan = chosen_plan(options)
+    plan = given.chosen_plan(options)
     if options.calibrate:
         from attention_ablation.training.calibrate import calibrate
 
         specs = [run.spec for run in plan.runs.values()]
-        calibrate(specs, plan.calibration_folder, machine(options))
+        calibrate(specs, plan.calibration_folder, given.machine(options))
     from attention_ablation.evidence.complexity import count_params
 
     cost = load_cost(plan)

@@ -1,27 +1,23 @@
 """Write runs.csv, tables, figures, claims and report from what is there."""
 
 import argparse
-from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Any
 
-from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.base.errors import UserError
 from attention_ablation.cli.options import add_choice, chosen_plan
 from attention_ablation.study.expand import Plan
-
-if TYPE_CHECKING:
-    import pandas as pd
+from attention_ablation.study.files import require
 
 COMPLEXITY = "complexity"  # takes ten seconds, and no run changes it
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "names",
-        nargs="*",
-        help="runs, table1, figure4, claims, report ...; default: everything but `complexity`, "
-        "which counts every row's network",
+    text = (
+        "runs, table1, figure4, claims, report ...; default: everything but `complexity`, which "
+        "counts every row's network"
     )
+    parser.add_argument("names", nargs="*", help=text)
     add_choice(parser)
 
 
@@ -30,13 +26,11 @@ def run(options: argparse.Namespace) -> None:
     plan = chosen_plan(options)
     ledger = ["claims"] * bool(plan.study.claims)
     everything = ["runs", *plan.tables, *plan.figures, *ledger, "report"]
-    names, valid = options.names or everything, [COMPLEXITY, *everything]
-    for name in names:
-        if name not in valid:
-            raise unknown("table or figure", name, valid, options.config)
+    names = options.names or everything
+    require("table or figure", names, [COMPLEXITY, *everything], options.config)
 
     @cache
-    def frame() -> "pd.DataFrame":
+    def frame() -> Any:
         from attention_ablation.report.collect import collect
 
         return collect(plan)
@@ -51,12 +45,8 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("\n".join(refused))
 
 
-def _render(plan: Plan, name: str, frame: "Callable[[], pd.DataFrame]") -> None:
-    """Write one table or figure, the ledger, the report or runs.csv.
-
-    Args:
-        frame: returns the collected runs, which not every name needs.
-    """
+def _render(plan: Plan, name: str, frame: Any) -> None:
+    """Write one name; `frame` returns the collected runs, which not every name needs."""
     if name == "runs":
         from attention_ablation.report.collect import write_runs
 

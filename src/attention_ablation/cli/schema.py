@@ -5,16 +5,8 @@ import json
 from pathlib import Path
 
 from attention_ablation.base.io import write_text
-from attention_ablation.base.model import Model
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import Config, StudyFile, Tier
-
-MODELS: dict[str, type[Model]] = {
-    "config": Config,
-    "study": StudyFile,
-    "claims": ClaimsFile,
-    "tier": Tier,
-}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    for name, model in MODELS.items():
+    for model in (Config, StudyFile, ClaimsFile, Tier):
+        name = model.__name__.removesuffix("File").lower()
         text = json.dumps(model.model_json_schema(), indent=2)
         write_text(options.folder / f"{name}.schema.json", text + "\n")

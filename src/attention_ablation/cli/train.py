@@ -7,13 +7,8 @@ from attention_ablation.cli.options import add_run, count, folders, machine
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument(
-        "--attempt",
-        type=count(1),
-        default=1,
-        metavar="N",
-        help="above 1, do not try again what failed by itself before; default: 1",
-    )
+    text = "above 1, do not try again what failed by itself before; default: 1"
+    parser.add_argument("--attempt", type=count(1), default=1, metavar="N", help=text)
 
 
 def run(options: argparse.Namespace) -> None:

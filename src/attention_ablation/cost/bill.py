@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from tabulate import tabulate
 
@@ -38,21 +39,20 @@ def describe(
         heading = f"Cost at {price:g} for each of the {unit}"
         lines.append(line(heading, "{:,.0f}".format, hours * price, left * price))
     if params is not None:
-        weights = 4 * sum(params.values())
         # Two checkpoints of weights and momentum, and a third while it is written.
         under_way = 3 * 8 * sum(sorted(params.values())[-devices:])
         lines.append(
-            f"Disk, without data sets: {_bytes(weights)} of weights in the end, and up to "
-            f"{_bytes(under_way)} of checkpoints of the runs under way."
+            f"Disk, without data sets: {_bytes(4 * sum(params.values()))} of weights in the end, "
+            f"and up to {_bytes(under_way)} of checkpoints of the runs under way."
         )
     lines += ["", f"Estimated for: {cost.rates.title}."]
+    fill = textwrap.TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False).fill
     if cost.unknown:
         named = ", ".join(dict.fromkeys(path.rpartition("_")[0] for path in cost.unknown))
-        lines += _wrapped(
-            f"no rate is known of {len(cost.unknown)} runs, or they did not fit: {named}."
-        )
+        missing = f"no rate is known of {len(cost.unknown)} runs, or they did not fit: {named}."
+        lines.append(fill(f"- {missing}"))
     if sources := cost.rates.sources([run.spec for run in plan.runs.values()]):
-        lines += _wrapped(*sources)
+        lines += [fill(f"- {source}") for source in sources]
         lines.append(
             "To measure here instead: .venv/bin/attention-ablation plan "
             f"--tier {plan.config.tier} --calibrate"
@@ -62,7 +62,7 @@ def describe(
 
 def over_budget(cost: Cost) -> str | None:
     """Return why a plan must not be started, None where it may: see config.yaml, `budget`."""
-    budget = cost.plan.config.budget
+    budget, left = cost.plan.config.budget, sum(cost.left_hours.values())
     if budget is None:
         return None
     if cost.unknown:
@@ -70,7 +70,6 @@ def over_budget(cost: Cost) -> str | None:
             f"a budget is set and the rate of {len(cost.unknown)} runs is not known. Measure them "
             "with plan --calibrate, or choose other hardware."
         )
-    left = sum(cost.left_hours.values())
     if left <= budget:
         return None
     return (
@@ -80,19 +79,18 @@ def over_budget(cost: Cost) -> str | None:
 
 
 def _tables(cost: Cost) -> str:
+    plan, unit = cost.plan, cost.rates.unit
     seen: set[str] = set()
-    records: list[list[str]] = []
-    for table in cost.plan.tables:
-        paths = {run.path for run in cost.plan.table_runs(table)}
+    records: list[list[object]] = []
+    for table in plan.tables:
+        paths = {run.path for run in plan.table_runs(table)}
         new = paths - seen
         seen |= paths
-        counts = [str(n) for n in (len(cost.plan.rows(table)), len(paths), len(paths - new))]
+        counts = len(plan.rows(table)), len(paths), len(paths - new)
         records.append([table, *counts, _hours(cost, paths), _hours(cost, new)])
-    whole = _hours(cost, set(cost.plan.runs))
     # The runs that only give backbones their weights are in no table, but in the plan.
-    rows, runs = str(len(cost.plan.specs)), str(len(cost.plan.runs))
-    records.append(["all", rows, runs, "", "", whole])
-    unit = cost.rates.unit
+    whole = _hours(cost, set(plan.runs))
+    records.append(["all", len(plan.specs), len(plan.runs), "", "", whole])
     headings = ["table", "rows", "runs", "shared with above", f"{unit} alone", f"{unit} to add"]
     return _aligned(records, headings, ["left"] + ["right"] * 5)
 
@@ -107,26 +105,19 @@ def describe_runs(cost: Cost) -> str:
         [path, _hours(cost, {path}), " ".join(rows.get(path, ["what a detector starts from"]))]
         for path in cost.plan.runs
     ]
-    headings = ["run", cost.rates.unit, "rows"]
-    return _aligned(records, headings, ["left", "right", "left"])
+    return _aligned(records, ["run", cost.rates.unit, "rows"], ["left", "right", "left"])
+
+
+def _aligned(records: Any, headings: list[str], align: list[str]) -> str:
+    return str(tabulate(records, headings, disable_numparse=True, colalign=align))
 
 
 def _hours(cost: Cost, paths: set[str]) -> str:
     """Return the device-hours of some runs, of which not all may be known."""
-    unknown = paths & set(cost.unknown)
+    unknown = paths.intersection(cost.unknown)
     if unknown and unknown == paths:
         return "not known"
     return ("at least " if unknown else "") + _number(sum(cost.run_hours[path] for path in paths))
-
-
-def _wrapped(*sentences: str) -> list[str]:
-    fill = textwrap.TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False).fill
-    return [fill(f"- {line}") for line in sentences]
-
-
-def _aligned(records: list[list[str]], headings: list[str], align: list[str]) -> str:
-    text: str = tabulate(records, headings, disable_numparse=True, colalign=align)
-    return text
 
 
 def _number(hours: float) -> str:

@@ -5,10 +5,20 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from attention_ablation.cost.rates import Rates, choose_rates, fastest
+from attention_ablation.base.errors import UserError
+from attention_ablation.cost.rates import (
+    PUBLISHED,
+    Calibration,
+    PublishedRates,
+    fastest,
+    load_calibration,
+    load_published,
+    network_key,
+)
 from attention_ablation.runs.folder import read_outcome, steps_saved
 from attention_ablation.spec.spec import AnySpec
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.files import require
 
 # A forward pass is a third of a step: the backward pass has two products for its one.
 EVALUATION_SHARE = 1 / 3
@@ -20,13 +30,13 @@ MEMORY_MARGIN, LEAST_MEMORY_MB = 1.5, 4000
 
 @dataclass(frozen=True)
 class Cost:
-    """A plan and how fast its networks train."""
+    """A plan and how fast its networks train. Hours are of a device, and by a run's folder."""
 
     plan: Plan
-    rates: Rates
+    rates: Calibration | PublishedRates
 
     def hours(self, spec: AnySpec) -> float | None:
-        """Return the device-hours of a training, None where its rate is not known."""
+        """Return what a training takes, None where its rate is not known."""
         rate = self.rates.images_per_second(spec)
         return None if rate is None else _hours(spec, rate)
 
@@ -44,7 +54,7 @@ class Cost:
 
     @cached_property
     def run_hours(self) -> dict[str, float]:
-        """The device-hours of every run, by folder; 0 where they are not known."""
+        """The hours of every run; 0 where they are not known."""
         return {path: self.hours(run.spec) or 0.0 for path, run in self.plan.runs.items()}
 
     @cached_property
@@ -54,7 +64,7 @@ class Cost:
 
     @cached_property
     def urgency(self) -> dict[str, float]:
-        """The hours of every run and of the longest that starts from it, by folder.
+        """The hours of every run and of the longest that starts from it.
 
         The most urgent are started first, so that no device is left alone with one at the end. A
         run whose rate is not known counts with the least that it can take.
@@ -63,16 +73,16 @@ class Cost:
             path: hours or _hours(spec := self.plan.runs[path].spec, fastest(spec))
             for path, hours in self.run_hours.items()
         }
-        after: dict[str, float] = {}
+        after = dict.fromkeys(urgency, 0.0)
         for path, run in self.plan.runs.items():
             if run.initial:
                 first = run.initial.path
-                after[first] = max(after.get(first, 0.0), urgency[path])
-        return {path: hours + after.get(path, 0.0) for path, hours in urgency.items()}
+                after[first] = max(after[first], urgency[path])
+        return {path: hours + after[path] for path, hours in urgency.items()}
 
     @cached_property
     def left_hours(self) -> dict[str, float]:
-        """The device-hours that every run still needs: none where it ended."""
+        """The hours that every run still needs: none where it ended."""
         left = {}
         for path, run in self.plan.runs.items():
             folder = self.plan.runs_folder / path
@@ -95,9 +105,29 @@ class Cost:
 
 
 def load_cost(plan: Plan) -> Cost:
-    """Return the cost of a plan by the rates that its config chooses."""
-    specs = list({run.spec.run_id: run.spec for run in plan.runs.values()}.values())
-    return Cost(plan, choose_rates(plan.config.hardware, plan.calibration_folder, specs, plan.root))
+    """Return the cost of a plan by its `hardware`: a calibration's name, or one of published rates.
+
+    Without a name it is the latest calibration that knows every network, and the published A100
+    where none does. Raises UserError for an unknown name, and for a precision without a rate.
+    """
+    name, found = plan.config.hardware, plan.calibration_folder.glob("*.json")
+    specs = [run.spec for run in plan.runs.values() if run.seed == plan.seeds[0]]
+    paths = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    stems = [path.stem for path in paths]
+    if name in stems:
+        return Cost(plan, load_calibration(paths[stems.index(name)]))
+    for calibration in map(load_calibration, paths if name is None else []):
+        if all(network_key(spec) in calibration.measured for spec in specs):
+            return Cost(plan, calibration)
+    published, name = load_published(plan.root), name or "a100"
+    require("hardware", [name], [*stems, *published.hardware], "plan")
+    valid = published.hardware[name].resnet50
+    for precision in sorted({spec.recipe.precision for spec in specs} - valid.keys()):
+        raise UserError(
+            f"{plan.root / PUBLISHED}: there is no {precision} rate of {name}; valid are: "
+            f"{', '.join(valid)}. Choose other hardware, or measure with plan --calibrate."
+        )
+    return Cost(plan, PublishedRates(published, name))
 
 
 def _hours(spec: AnySpec, images_per_second: float) -> float:

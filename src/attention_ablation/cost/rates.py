@@ -1,13 +1,12 @@
 """How fast a network trains: measured on a device and kept, or estimated from published rates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.io import read_json
 from attention_ablation.base.model import Model, Positive, canonical_json, short_hash
 from attention_ablation.base.yaml import read_yaml
@@ -66,41 +65,36 @@ class PublishedRates:
 
     @property
     def title(self) -> str:
-        """What the rates are of."""
         return f"{self.table.hardware[self.hardware].title}, published rates"
 
     def images_per_second(self, spec: AnySpec) -> float | None:
         """Return the estimate; None for a network without a published rate, such as a detector."""
-        if not self._published(spec):
+        relative = self._relative(spec)
+        if relative is None:
             return None
-        recipe = spec.recipe
-        rates = self.table.hardware[self.hardware].resnet50
-        pixels = (recipe.dataset.image_size / 224) ** 2
+        recipe, gate = spec.recipe, spec.attention
+        work = (recipe.dataset.image_size / 224) ** 2 * spec.backbone.width
         if spec.backbone.stem == "cifar":
-            pixels *= 16  # every map is four times as high and as wide
-        plain = rates[recipe.precision] * self.table.backbones[spec.backbone.name].relative
-        rate = plain / (pixels * spec.backbone.width * self._gate_factor(spec))
-        return min(rate, fastest(spec))
+            work *= 16  # every map is four times as high and as wide
+        if gate != Attention():
+            channel = gate.pooling and not gate.descriptor
+            work *= self.table.gates["se" if channel else "cbam"].factor
+        plain = self.table.hardware[self.hardware].resnet50[recipe.precision] * relative.relative
+        return min(plain / work, fastest(spec))
 
-    def sources(self, specs: Sequence[AnySpec]) -> list[str]:
+    def sources(self, specs: Iterable[AnySpec]) -> list[str]:
         """Return where the figures that `specs` need come from, a line each."""
-        names = dict.fromkeys(spec.backbone.name for spec in specs if self._published(spec))
-        plain = {name: self.table.backbones[name] for name in names if name != "resnet50"}
+        found = {spec.backbone.name: n for spec in specs if (n := self._relative(spec))}
+        found.pop("resnet50", None)
         return [
             f"ResNet50: {self.table.hardware[self.hardware].source}",
-            *(f"{name} at {n.relative:g} x ResNet50: {n.source}" for name, n in plain.items()),
+            *(f"{name} at {n.relative:g} x ResNet50: {n.source}" for name, n in found.items()),
             *(f"{name}, time x {g.factor:g}: {g.source}" for name, g in self.table.gates.items()),
             *(f"assumed: {line}" for line in self.table.assumptions),
         ]
 
-    def _published(self, spec: AnySpec) -> bool:
-        return isinstance(spec, Spec) and spec.backbone.name in self.table.backbones
-
-    def _gate_factor(self, spec: AnySpec) -> float:
-        if spec.attention == Attention():
-            return 1.0
-        channel = spec.attention.pooling and not spec.attention.descriptor
-        return self.table.gates["se" if channel else "cbam"].factor
+    def _relative(self, spec: AnySpec) -> Relative | None:
+        return self.table.backbones.get(spec.backbone.name) if isinstance(spec, Spec) else None
 
 
 class Measured(Model):
@@ -124,8 +118,7 @@ class Calibration(Model):
         found = self.measured.get(network_key(spec))
         return found.images_per_second if found else None
 
-    def sources(self, specs: Sequence[AnySpec]) -> list[str]:
-        """Return what has to be said of measurements: nothing."""
+    def sources(self, specs: Iterable[AnySpec]) -> list[str]:
         return []
 
 
@@ -149,11 +142,12 @@ def network_key(spec: AnySpec) -> str:
     """Return a name for all that a training's speed depends on."""
     recipe = spec.recipe
     size = [recipe.dataset.image_size, recipe.batch_size, recipe.precision, recipe.dataset.classes]
+    detector = [spec.detector] if isinstance(spec, DetectionSpec) else []
     # Fields that are unset are left out, so that keys stay what they are when one is added.
-    parts = [part.model_dump(exclude_none=True) for part in (spec.backbone, spec.attention)]
-    detector = getattr(spec, "detector", None)
-    last = [detector.model_dump(exclude_none=True)] if detector else []
-    return short_hash(canonical_json([*parts, size, *last]))
+    first, gate, *last = (
+        part.model_dump(exclude_none=True) for part in (spec.backbone, spec.attention, *detector)
+    )
+    return short_hash(canonical_json([first, gate, size, *last]))
 
 
 def load_published(root: Path = Path()) -> Published:
@@ -164,39 +158,3 @@ def load_published(root: Path = Path()) -> Published:
 def load_calibration(path: Path) -> Calibration:
     """Read a calibration. Raises UserError where it is not one."""
     return parse(Calibration, read_json(path), path)
-
-
-Rates = Calibration | PublishedRates
-
-
-def choose_rates(
-    name: str | None, folder: Path, specs: Sequence[AnySpec], root: Path = Path()
-) -> Rates:
-    """Return the rates to plan with.
-
-    Args:
-        name: a calibration in `folder`, or published hardware; None takes the latest calibration
-            that knows every network, and the published A100 where none does.
-        folder: where calibrations are kept.
-        specs: what is to be trained.
-        root: holds `workflow/`.
-
-    Raises UserError for an unknown name, and for a precision without a published rate.
-    """
-    paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    if name in [path.stem for path in paths]:
-        return load_calibration(folder / f"{name}.json")
-    for calibration in map(load_calibration, paths if name is None else []):
-        if all(network_key(spec) in calibration.measured for spec in specs):
-            return calibration
-    published = load_published(root)
-    name = name or "a100"
-    if name not in published.hardware:
-        raise unknown("hardware", name, [*(p.stem for p in paths), *published.hardware], "plan")
-    valid = published.hardware[name].resnet50
-    for precision in sorted({spec.recipe.precision for spec in specs} - valid.keys()):
-        raise UserError(
-            f"{root / PUBLISHED}: there is no {precision} rate of {name}; valid are: "
-            f"{', '.join(valid)}. Choose other hardware, or measure with plan --calibrate."
-        )
-    return PublishedRates(published, name)

@@ -11,8 +11,7 @@ from attention_ablation.datasets import contract
 if TYPE_CHECKING:
     from attention_ablation.datasets.contract import Dataset, DetectionDataset
 else:
-    Dataset = contract.by_name(contract.Dataset)
-    DetectionDataset = contract.by_name(contract.DetectionDataset)
+    Dataset, DetectionDataset = map(contract.by_name, (contract.Dataset, contract.DetectionDataset))
 
 
 class StepSchedule(Model):
@@ -86,11 +85,10 @@ class Recipe(Model):
         if warmup >= self.epochs:
             raise ValueError(f"expected schedule.warmup_epochs below {self.epochs}, got {warmup}")
         self.dataset.check_augmentation(self.augmentation)
-        images = self.dataset.train_images
-        if images < self.batch_size:
+        images, batch = self.dataset.train_images, self.batch_size
+        if images < batch:
             raise ValueError(
-                f"expected a batch_size of at most dataset.train_images ({images}), got "
-                f"{self.batch_size}"
+                f"expected a batch_size of at most dataset.train_images ({images}), got {batch}"
             )
         return self
 
@@ -106,7 +104,6 @@ class Recipe(Model):
 
     @property
     def evaluations(self) -> int:
-        """How often the validation set is evaluated."""
         return math.ceil(self.epochs / getattr(self, "evaluate_every", 1))
 
 

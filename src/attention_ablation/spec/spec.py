@@ -5,7 +5,7 @@ output folder are never in a spec. A field added later defaults to None, which t
 leaves out, so that the ids of runs already trained stay what they are.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,13 +23,12 @@ class Identity(Model):
         """Return the record as JSON: sorted keys, no spaces, no unset fields."""
         return canonical_json(self.model_dump(mode="json", exclude_none=True))
 
-    def _named(self, *parts: str) -> str:
-        """Return a readable slug and the first 10 hexadecimal digits of the record's SHA-256."""
-        return "_".join([*parts, short_hash(self.canonical())])
-
 
 class Spec(Identity):
     """One classification training, apart from its seed."""
+
+    # The fewest images that a process trains on in a step: BatchNorm needs two.
+    least_batch: ClassVar = 2
 
     task: Literal["classification"] = "classification"
     backbone: Backbone
@@ -38,13 +37,8 @@ class Spec(Identity):
 
     @property
     def run_id(self) -> str:
-        """The name of the folder of its runs."""
-        return self._named(self.backbone.name, self.attention.slug)
-
-    @property
-    def least_batch(self) -> int:
-        """The fewest images that a process trains on in a step: BatchNorm needs two."""
-        return 2
+        """The name of the folder of its runs, unique by the hash at its end."""
+        return f"{self.backbone.name}_{self.attention.slug}_{short_hash(self.canonical())}"
 
 
 class DetectionSpec(Identity):
@@ -63,23 +57,22 @@ class DetectionSpec(Identity):
 
     @property
     def run_id(self) -> str:
-        """The name of the folder of its runs."""
-        return self._named(self.backbone.name, self.detector.name, self.attention.slug)
+        names = (self.backbone.name, self.detector.name, self.attention.slug)
+        return "_".join([*names, short_hash(self.canonical())])
 
     @property
     def least_batch(self) -> int:
-        """The fewest images that a process trains on in a step: two where BatchNorm is trained.
+        """Two where BatchNorm is trained.
 
         Faster R-CNN's keeps its statistics; SSD has none beside its backbone's and its gates'.
         """
         if self.detector.name == "faster-rcnn":
             return 1
         plain = not self.backbone.network.normalises(self.backbone)
-        alone = self.detector.name == "ssd" and plain and not self.attention.norm
-        return 1 if alone else 2
+        return 1 if self.detector.name == "ssd" and plain and not self.attention.norm else 2
 
     @model_validator(mode="after")
-    def _normalises(self) -> "DetectionSpec":
+    def _normalises(self) -> Self:
         if self.recipe.batch_size < self.least_batch:
             raise ValueError(
                 f"expected a recipe.batch_size of at least {self.least_batch} for "

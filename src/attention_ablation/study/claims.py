@@ -4,21 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from attention_ablation.base.errors import unknown
 from attention_ablation.base.model import Line, Model, Prose
 from attention_ablation.study.metrics import COUNTS
 
-if TYPE_CHECKING:
-    from attention_ablation.study.config import Study
-
-# Numbers of a run that no table shows, under the names that they have in runs.csv.
-RUN_METRICS = ("train_top1_error", "gradcam_energy_in_box", "gradcam_target_probability")
-
-Predicate = Literal["less", "greater", "greater-by-about", "at-most-more"]
+# The keys that a predicate needs, and that the others must not have.
+THRESHOLDS = {
+    "greater-by-about": ("by", "within", "reason"),
+    "at-most-more": ("percent", "reason"),
+}
 
 
 class Comparison(Model):
@@ -33,7 +30,7 @@ class Comparison(Model):
     rows: list[str] = Field(
         min_length=2, description="Row keys; 'table2:resnet50+se' is a row of another table."
     )
-    predicate: Predicate = Field(
+    predicate: Literal["less", "greater", "greater-by-about", "at-most-more"] = Field(
         "less",
         description="What a row is to the next one: less; greater; greater-by-about 'by', give or "
         "take 'within'; at-most-more, by 'percent'.",
@@ -57,10 +54,7 @@ class Comparison(Model):
 
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
-        needed = {
-            "at-most-more": {"percent", "reason"},
-            "greater-by-about": {"by", "within", "reason"},
-        }.get(self.predicate, set())
+        needed = THRESHOLDS.get(self.predicate, ())
         for key in ("percent", "by", "within", "reason"):
             given = getattr(self, key) is not None
             if given and key not in needed:
@@ -72,23 +66,21 @@ class Comparison(Model):
                 f"expected only {' and '.join(COUNTS)} with 'at-most-more', which compares exact "
                 f"counts, got {', '.join(self.metrics)}"
             )
-        for first, second in pairwise(self.rows):
-            if first == second:
-                raise ValueError(f"expected two rows to compare, got '{first}' twice")
+        if same := [first for first, second in pairwise(self.rows) if first == second]:
+            raise ValueError(f"expected two rows to compare, got '{same[0]}' twice")
         return self
 
     @property
     def bounds(self) -> tuple[Decimal, Decimal]:
         """Between what a difference lies where the predicate holds; infinite where unbounded."""
-        infinity = Decimal("Infinity")
-        if self.predicate == "less":
-            return -infinity, Decimal(0)
-        if self.predicate == "greater":
-            return Decimal(0), infinity
-        if self.predicate == "at-most-more":
-            return -infinity, Decimal(str(self.percent))
-        by, within = Decimal(str(self.by)), Decimal(str(self.within))
-        return by - within, by + within
+        given = (self.percent, self.by, self.within)
+        percent, by, within = (Decimal(str(number or 0.0)) for number in given)
+        return {
+            "less": (Decimal("-Infinity"), Decimal(0)),
+            "greater": (Decimal(0), Decimal("Infinity")),
+            "greater-by-about": (by - within, by + within),
+            "at-most-more": (Decimal("-Infinity"), percent),
+        }[self.predicate]
 
     @property
     def cuts(self) -> list[float]:
@@ -103,9 +95,8 @@ class Comparison(Model):
     def holds(self, difference: Decimal) -> bool:
         """Judge an exact difference. Equal values are neither less nor greater."""
         low, high = self.bounds
-        if self.predicate in ("less", "greater"):
-            return low < difference < high
-        return low <= difference <= high
+        inside = low <= difference <= high
+        return inside and (self.predicate in THRESHOLDS or difference != 0)
 
 
 @dataclass(frozen=True)
@@ -119,17 +110,13 @@ class Pair:
 
     @property
     def table(self) -> str:
-        """The table that the comparison belongs to."""
         return self.comparison.table
 
     @property
     def text(self) -> str:
         """The comparison in words, such as 'resnet50+cbam < resnet50+se'."""
-        first, second = (
-            key if table == self.table else f"{table}:{key}"
-            for table, key in (self.first, self.second)
-        )
-        c = self.comparison
+        c, rows = self.comparison, (self.first, self.second)
+        first, second = (key if table == c.table else f"{table}:{key}" for table, key in rows)
         return {
             "less": f"{first} < {second}",
             "greater": f"{first} > {second}",
@@ -157,25 +144,3 @@ class ClaimsFile(Model):
     """A paper's claims by their keys: claims.yaml, optional in a study."""
 
     claims: dict[Line, Claim] = Field(min_length=1)
-
-
-def check_claims(study: "Study", where: object) -> None:
-    """Raise UserError for a table, row or metric that the study's claims name and it has not.
-
-    `where` is the file, for messages.
-    """
-    for name, claim in study.claims.items():
-        for number, comparison in enumerate(claim.comparisons):
-            place = f"{where}: claims.{name}.comparisons.{number}"
-            for table, key in comparison.places:
-                if table not in study.tables:
-                    raise unknown("table", table, study.tables, place)
-                keys = [row.key for row in study.table_rows(table)]
-                if key not in keys:
-                    raise unknown("row", key, keys, f"{place}: {table}")
-                columns = study.tables[table].columns
-                others = [n for n, m in study.metrics.items() if not m.counted]
-                valid = list(dict.fromkeys([*columns, *others]))
-                for metric in comparison.metrics:
-                    if metric not in valid:
-                        raise unknown("metric", metric, valid, f"{place}: {table}")

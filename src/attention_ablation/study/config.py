@@ -22,20 +22,18 @@ def _number(value: Any) -> Any:
     return int(value) if plain else value
 
 
-Seeds = Annotated[
-    list[Annotated[Seed, BeforeValidator(_number)]],
-    Field(min_length=1),
-    AfterValidator(no_duplicates),
-]
-
-
 def _no_wildcards(folder: str) -> str:
+    # Snakemake takes braces for them.
     if not folder or set("{}\0") & set(folder):
         raise ValueError(f"expected a folder without braces in its name, got '{folder}'")
     return folder
 
 
-# Snakemake takes braces for wildcards.
+Seeds = Annotated[
+    list[Annotated[Seed, BeforeValidator(_number)]],
+    Field(min_length=1),
+    AfterValidator(no_duplicates),
+]
 Folder = Annotated[str, AfterValidator(_no_wildcards)]
 
 
@@ -52,8 +50,7 @@ class Config(Model):
     )
     results: Folder = Field("results", description="Folder for runs, tables and figures.")
     data: Folder | None = Field(
-        None,
-        description="Folder in which each data set lies by its name; null: <results>/data.",
+        None, description="Folder in which each data set lies by its name; null: <results>/data."
     )
     hardware: str | None = Field(
         None,
@@ -85,7 +82,6 @@ class ClassificationTier(Sizing):
     )
 
     def sizing(self, backbone: str) -> Sizing:
-        """Return what holds for a backbone."""
         return self.backbones.get(backbone, self)
 
 
@@ -113,7 +109,6 @@ class DetectionTier(DetectionSizing):
     )
 
     def sizing(self, backbone: str) -> DetectionSizing:
-        """Return what holds for the detector on a backbone."""
         return self.backbones.get(backbone, self)
 
 
@@ -135,7 +130,7 @@ class Tier(Model):
     def _gates_in_backbones_are_reduced_there(self) -> Self:
         detector = self.detection.get("faster-rcnn")
         sizings = [detector, *detector.backbones.values()] if detector else []
-        if any(sizing.reduction is not None for sizing in sizings):
+        if any(sizing.reduction for sizing in sizings):
             raise ValueError(
                 "'reduction' has no meaning for faster-rcnn, whose gates are those of its "
                 "backbone; set it below classification"
@@ -156,8 +151,8 @@ class Row(Model):
     @property
     def key(self) -> str:
         """The row's name within its table: backbone, detector and attention, where there are."""
-        attention = None if self.attention == "none" else self.attention
-        return "+".join(part for part in (self.backbone, self.detector, attention) if part)
+        attention = self.attention if self.attention != "none" else None
+        return "+".join(filter(None, (self.backbone, self.detector, attention)))
 
 
 class Table(Model):
@@ -217,7 +212,6 @@ class Study(StudyFile):
     claims: dict[Line, Claim] = Field(default_factory=dict)
 
     def table_rows(self, table: str) -> list[Row]:
-        """Return the rows of one table, in the paper's order."""
         return [row for row in self.rows if row.table == table]
 
     def explaining(self, row: Row, metric: str) -> list[str]:

@@ -4,10 +4,11 @@ A table varies its rows' backbone and gate. What a tier chooses for them, and wh
 must be the same for all rows of a group.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from attention_ablation.base.errors import UserError
+from attention_ablation.base.errors import UserError, few
 from attention_ablation.gates.record import Attention
 from attention_ablation.study.config import DetectionSizing, Sizing
 
@@ -19,7 +20,7 @@ NOTED = (
     *("git_commit", "git_dirty", "attention_ablation", "python", "torch", "torchvision", "numpy"),
     *("device", "threads"),
 )
-NAMES_SHOWN = 4
+Facts = Mapping[str, Mapping[str, Any]]  # of each row: values by key
 
 
 def chosen(sizing: Sizing | DetectionSizing, attention: Attention, task: str) -> dict[str, Any]:
@@ -30,14 +31,8 @@ def chosen(sizing: Sizing | DetectionSizing, attention: Attention, task: str) ->
     return flatten(data, f"{task}.")
 
 
-def check_recipes(rows: Mapping[str, Mapping[str, Any]], where: str, remedy: str) -> None:
-    """Raise UserError where rows that are compared were not chosen the same recipe and size.
-
-    Args:
-        rows: for each row what `chosen` says of it.
-        where: the tier's file and what compares the rows.
-        remedy: a sentence that says what to do.
-    """
+def check_recipes(rows: Facts, where: str, remedy: str) -> None:
+    """Raise UserError, which ends with `remedy`, where compared rows have not the same `chosen`."""
     keys = dict.fromkeys(key for facts in rows.values() for key in facts)
     full = {
         # A schedule's keys depend on its name; a row without a gate has no reduction to compare.
@@ -51,21 +46,17 @@ def check_recipes(rows: Mapping[str, Mapping[str, Any]], where: str, remedy: str
         )
 
 
-def differing(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line for each key that has several values: `epochs: 5 for a, b; 6 for c`.
-
-    A name without a key is not in its line.
-    """
-    lines = []
-    for key in dict.fromkeys(key for known in facts.values() for key in known):
-        names: dict[str, list[str]] = {}
-        for name, known in facts.items():
-            if key in known:
-                names.setdefault(_text(known[key]), []).append(name)
-        if len(names) > 1:
-            shares = "; ".join(f"{value} for {_few(having)}" for value, having in names.items())
-            lines.append(f"{key}: {shares}")
-    return lines
+def differing(rows: Facts) -> list[str]:
+    """Return a line for each key that has several values: `epochs: 5 for a, b; 6 for c`."""
+    names: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, facts in rows.items():
+        for key, value in facts.items():
+            names[key]["null" if value is None else str(value)].append(name)
+    return [
+        f"{key}: " + "; ".join(f"{value} for {few(having, 4)}" for value, having in values.items())
+        for key, values in names.items()
+        if len(values) > 1
+    ]
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -75,12 +66,3 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping)
         flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else str(value)
-
-
-def _few(names: list[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,12 +1,12 @@
 """From config, study and tier to rows, and from rows to runs: equal specs are one run."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.base.errors import UserError
 from attention_ablation.base.model import Model
 from attention_ablation.detectors.record import Detector, DetectorSize, check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
@@ -14,7 +14,7 @@ from attention_ablation.networks.record import Backbone, BackboneSize
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.study.config import Config, Row, Study, Tier
 from attention_ablation.study.confounds import check_recipes, chosen
-from attention_ablation.study.files import load_study, load_tier, parse
+from attention_ablation.study.files import load_study, load_tier, parse, require
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,13 @@ class Plan:
     config: Config
     study: Study
     tier: Tier
-    seeds: list[int]
     tables: list[str]
-    specs: dict[tuple[str, str], AnySpec]
-    root: Path = Path()
+    root: Path
+    specs: dict[tuple[str, str], AnySpec] = field(default_factory=dict)  # by table and row key
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.config.seeds or self.tier.seeds
 
     @cached_property
     def runs(self) -> dict[str, Run]:
@@ -40,26 +43,14 @@ class Plan:
         return {run.path: run for run in [*shown, *initial] if run}
 
     @property
-    def folder(self) -> Path:
-        """Where this study's tables and figures go at this tier."""
-        return self.runs_folder.parent / self.study.name
-
-    @property
-    def study_folder(self) -> Path:
-        """Where the study's files are."""
-        return self.root / "workflow/studies" / self.study.name
-
-    @property
-    def reference_files(self) -> list[str]:
-        """The published curves of the study."""
-        references = self.study.references.values()
-        files = [curve.file for reference in references for curve in reference.curves.values()]
-        return [(self.study_folder / file).as_posix() for file in files]
-
-    @property
     def runs_folder(self) -> Path:
         """Where the runs of this tier go, whatever the study."""
         return Path(self.config.results) / self.config.tier / "runs"
+
+    @property
+    def folder(self) -> Path:
+        """Where this study's tables and figures go at this tier."""
+        return self.runs_folder.parent / self.study.name
 
     @property
     def data_folder(self) -> Path:
@@ -77,6 +68,27 @@ class Plan:
         return Path(self.config.results) / "calibration"
 
     @property
+    def study_folder(self) -> Path:
+        return self.root / "workflow/studies" / self.study.name
+
+    @property
+    def tier_file(self) -> Path:
+        return self.root / f"workflow/tiers/{self.config.tier}.yaml"
+
+    @property
+    def reference_files(self) -> list[str]:
+        """The published curves of the study."""
+        references = self.study.references.values()
+        files = [curve.file for reference in references for curve in reference.curves.values()]
+        return [(self.study_folder / file).as_posix() for file in files]
+
+    @property
+    def module_files(self) -> list[str]:
+        """The files of the gates of a user's own that rows of the study have."""
+        gates = [self.study.attentions[row.attention] for row in self.study.rows]
+        return sorted({gate.module_file for gate in gates if gate.module_file})
+
+    @property
     def figures(self) -> list[str]:
         """The figures that show rows of the selected tables only."""
         return [
@@ -85,35 +97,26 @@ class Plan:
             if all(table in self.tables for table, _ in figure.shown)
         ]
 
-    @property
-    def module_files(self) -> list[str]:
-        """The files of the gates of a user's own that rows of the study have."""
-        gates = [self.study.attentions[row.attention] for row in self.study.rows]
-        return sorted({gate.module_file for gate in gates if gate.module_file})
-
     def rows(self, table: str) -> list[Row]:
-        """Return the rows of a selected table."""
         return self.study.table_rows(table)
 
     def groups(self, table: str) -> list[list[Row]]:
-        """Return the rows of a selected table in groups that are each compared."""
-        rows = self.rows(table)
-        if self.study.tables[table].group_by is None:
-            return [rows]
-        names = dict.fromkeys(row.backbone for row in rows)
-        return [[row for row in rows if row.backbone == name] for name in names]
+        """Return a table's rows in groups that are each compared."""
+        by = self.study.tables[table].group_by
+        groups: dict[str | None, list[Row]] = {}
+        for row in self.rows(table):
+            groups.setdefault(by and row.backbone, []).append(row)
+        return list(groups.values())
 
     def row_runs(self, table: str, key: str) -> list[Run]:
         """Return a row's runs, one for each seed."""
         return [Run(seed=seed, spec=self.specs[table, key]) for seed in self.seeds]
 
     def table_runs(self, table: str) -> list[Run]:
-        """Return the runs that a table shows."""
         return [run for row in self.rows(table) for run in self.row_runs(table, row.key)]
 
     @property
     def summary(self) -> str:
-        """One line: how many rows, trainings and shared rows."""
         tables, rows, seeds = len(self.tables), len(self.specs), len(self.seeds)
         distinct = len(self.runs) // seeds
         shown = len({spec.canonical() for spec in self.specs.values()})
@@ -146,73 +149,62 @@ def load_plan(config: Config | dict[str, Any], root: Path = Path()) -> Plan:
     tables = config.tables
     if tables == "all":
         tables = _trained_tables(study, tier, root / f"workflow/tiers/{config.tier}.yaml")
-    for table in tables:
-        if table not in study.tables:
-            raise unknown("table", table, study.tables, where)
-    specs = {
-        (row.table, row.key): _spec(row, study, tier, root)
-        for table in tables
-        for row in study.table_rows(table)
-    }
-    plan = Plan(config, study, tier, config.seeds or tier.seeds, tables, specs, root)
+    require("table", tables, study.tables, where)
+    plan = Plan(config, study, tier, tables, root)
+    rows = [row for table in tables for row in plan.rows(table)]
+    plan = replace(plan, specs={(row.table, row.key): _spec(row, plan) for row in rows})
     _check_comparisons(plan)
     return plan
 
 
-def _trained_tables(study: Study, tier: Tier, where: object) -> list[str]:
+def _trained_tables(study: Study, tier: Tier, where: Path) -> list[str]:
     """Return the study's tables that a tier, whose file is `where`, is for and has recipes of."""
-    for table in tier.tables or []:
-        if table not in study.tables:
-            raise unknown("table", table, study.tables, f"{where}: tables")
-    detectors = {None, *tier.detection}
+    meant = tier.tables or list(study.tables)
+    require("table", meant, study.tables, f"{where}: tables")
     trained = [
         table
-        for table in tier.tables or study.tables
-        if {row.detector for row in study.table_rows(table)} <= detectors
+        for table in study.tables
+        if table in meant
+        and {row.detector for row in study.table_rows(table)} <= {None, *tier.detection}
     ]
     if not trained:
         raise UserError(
             f"{where}: there is no table of the study '{study.name}' that this tier is for and has "
             "recipes of; add a recipe, or choose another tier."
         )
-    return [table for table in study.tables if table in trained]
+    return trained
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number > 1)}"
 
 
-def _check_folder(folder: Path, where: object) -> None:
-    """Raise UserError where a folder cannot be, because a file has its name or a parent's."""
+def _check_folder(folder: Path, where: str) -> None:
+    # A file may have its name, or a parent's.
     there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())
     if not there.is_dir():
         raise UserError(f"{where}: results: expected a folder, but {there} is none; name another.")
 
 
-def _spec(row: Row, study: Study, tier: Tier, root: Path) -> AnySpec:
-    where = f"{root / 'workflow/studies' / study.name / 'rows.csv'}: {row.table}: {row.label}"
-    attention = study.attentions[row.attention]
+def _spec(row: Row, plan: Plan) -> AnySpec:
+    where = f"{plan.study_folder / 'rows.csv'}: {row.table}: {row.label}"
+    attention = plan.study.attentions[row.attention]
     if row.detector is None:
-        return _classification(row.backbone, attention, tier, where)
-    if row.detector not in tier.detection:
+        return _classification(row.backbone, attention, plan.tier, where)
+    if row.detector not in plan.tier.detection:
         raise UserError(
             f"{where}: expected a recipe for {row.detector} below detection in the tier; add one, "
             "or leave the table out."
         )
-    sized = tier.detection[row.detector].sizing(row.backbone)
+    sized = plan.tier.detection[row.detector].sizing(row.backbone)
     detector = parse(Detector, {"name": row.detector} | _size(sized, DetectorSize), where)
     inside = gates_in_backbone(detector)
-    first = _classification(row.backbone, attention if inside else Attention(), tier, where)
+    first = _classification(row.backbone, attention if inside else Attention(), plan.tier, where)
     gate = first.attention if inside else attention.reduced(sized.reduction)
     check_fit(gate, first.backbone, where, detector)
-    parts = {
-        "backbone": first.backbone,
-        "attention": gate,
-        "detector": detector,
-        "recipe": sized.recipe,
-        "initial": first if sized.initial else None,
-    }
-    return parse(DetectionSpec, parts, where)
+    parts = {"backbone": first.backbone, "attention": gate, "detector": detector}
+    initial = first if sized.initial else None
+    return parse(DetectionSpec, parts | {"recipe": sized.recipe, "initial": initial}, where)
 
 
 def _classification(name: str, attention: Attention, tier: Tier, where: str) -> Spec:
@@ -240,7 +232,6 @@ def _chosen(row: Row, plan: Plan) -> dict[str, Any]:
 
 def _check_comparisons(plan: Plan) -> None:
     """Raise UserError where a table's group or a figure's panel compares unequal recipes."""
-    study_file = plan.root / "workflow/studies" / plan.study.name / "study.yaml"
     compared = [
         (table, group, "or compare within each backbone (the table's group_by)")
         for table in plan.tables
@@ -251,7 +242,6 @@ def _check_comparisons(plan: Plan) -> None:
             rows = [row for row in plan.rows(table) if row.key in keys]
             compared.append((f"{name}, {title}", rows, "or draw them in panels of their own"))
     for name, rows, instead in compared:
+        remedy = f"Make them equal there, {instead} in {plan.study_folder / 'study.yaml'}."
         facts = {row.key: _chosen(row, plan) for row in rows}
-        where = f"{plan.root / 'workflow/tiers' / plan.config.tier}.yaml: {name}"
-        remedy = f"Make them equal there, {instead} in {study_file}."
-        check_recipes(facts, where, remedy)
+        check_recipes(facts, f"{plan.tier_file}: {name}", remedy)

@@ -49,7 +49,7 @@ class Figure(Model):
         return sorted({f"{plan.runs_folder}/{run.path}/{self.run_file}" for run in runs})
 
     def heading(self, name: str) -> str:
-        """Return its title, with the number that its name has in the paper, if it has one."""
+        """Return its title, with the number that its name has in the paper."""
         number = name.removeprefix("figure")
         return f"Figure {number}. {self.title}" if number.isdigit() else self.title
 
@@ -70,7 +70,6 @@ class RowsFigure(Figure):
 
     @property
     def shown(self) -> list[tuple[str, list[str]]]:
-        """The table, with its rows."""
         return [(self.table, self.rows)]
 
 
@@ -80,8 +79,7 @@ def any_figure() -> Any:
         found
         for module in modules("attention_ablation.figures")
         for found in vars(module).values()
-        if getattr(found, "__module__", None) == module.__name__
-        and isinstance(found, type)
-        and issubclass(found, Figure)
+        if isinstance(found, type) and issubclass(found, Figure)
+        if found.__module__ == module.__name__
     ]
     return Annotated[Union[tuple(kinds)], Field(discriminator="kind")]  # noqa: UP007

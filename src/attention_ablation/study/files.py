@@ -1,7 +1,7 @@
 """The user's files, read and checked: config.yaml, a study's files, a tier's YAML."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +14,10 @@ from attention_ablation.base.yaml import read_yaml
 from attention_ablation.detectors.record import Detector, check_fit
 from attention_ablation.gates.record import seal
 from attention_ablation.networks.record import BACKBONES, Backbone
-from attention_ablation.study.claims import Claim, ClaimsFile, check_claims
+from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import Row, Study, StudyFile, Tier
-from attention_ablation.study.metrics import Metric, check_metrics
-from attention_ablation.study.references import check_references
+from attention_ablation.study.metrics import COUNTS, RESERVED, RUN_NUMBERS
+from attention_ablation.study.references import read_curve
 
 ModelType = TypeVar("ModelType", bound=Model)
 
@@ -34,13 +34,11 @@ def load_tier(folder: Path, name: str, where: object) -> Tier:
     """Read the tier `name` below `folder`; `where` is the file that names it."""
     path = _listed("tier", folder, "*.yaml", name, where)
     tier = parse(Tier, read_yaml(path), path)
-    named = {"classification": tier.classification.backbones} | {
+    sized = {"classification": tier.classification.backbones} | {
         f"detection.{name}": detector.backbones for name, detector in tier.detection.items()
     }
-    for key, backbones in named.items():
-        for backbone in backbones:
-            if backbone not in BACKBONES:
-                raise unknown("backbone", backbone, BACKBONES, f"{path}: {key}.backbones")
+    for key, backbones in sized.items():
+        require("backbone", backbones, BACKBONES, f"{path}: {key}.backbones")
     return tier
 
 
@@ -49,17 +47,21 @@ def load_study(folder: Path, name: str, where: object) -> Study:
 
     `folder` is workflow/studies; files of a user's own gates are below the folder of `workflow`.
     """
-    path = _listed("study", folder, "*/study.yaml", name, where).parent
-    file = parse(StudyFile, read_yaml(path / "study.yaml"), path / "study.yaml")
-    columns = {name: table.columns for name, table in file.tables.items()}
-    check_metrics(file.metrics, columns, path / "study.yaml")
-    rows = _read_rows(path / "rows.csv", file)
-    file = _seal_modules(file, rows, folder.parent.parent, path / "study.yaml")
-    claims = _read_claims(path / "claims.yaml")
-    study = Study(name=name, rows=rows, claims=claims, **dict(file))
-    _check_references(study, path / "study.yaml")
-    check_references(study, path, path / "study.yaml")
-    check_claims(study, path / "claims.yaml")
+    path = _listed("study", folder, "*/study.yaml", name, where)
+    file = parse(StudyFile, read_yaml(path), path)
+    _check_metrics(file, path)
+    rows = _read_rows(path.with_name("rows.csv"), file)
+    attentions = dict(file.attentions)
+    for key in dict.fromkeys(row.attention for row in rows):
+        gate = attentions[key]
+        attentions[key] = seal(gate, folder.parent.parent, f"{path}: attentions.{key}")
+    said = path.with_name("claims.yaml")
+    claims = parse(ClaimsFile, read_yaml(said), said).claims if said.exists() else {}
+    parts = dict(file) | {"name": name, "attentions": attentions}
+    study = Study(rows=rows, claims=claims, **parts)
+    _check_rows(study, path)
+    _check_references(study, path)
+    _check_claims(study, said)
     return study
 
 
@@ -71,14 +73,20 @@ def parse(model: type[ModelType], data: Any, where: object) -> ModelType:
         raise invalid(error, model, where) from None
 
 
+def require(what: str, names: Iterable[str], valid: Collection[str], where: object) -> None:
+    """Raise UserError, about `where`, for a name that is not among `valid`."""
+    for name in names:
+        if name not in valid:
+            raise unknown(what, name, valid, where)
+
+
 def _keys(data: Any, where: object) -> dict[str, Any]:
-    """Return data that are keys with values. Raises UserError for others."""
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UserError(f"{where}: expected keys with values, got {shortened(data)}.")
     return data
 
 
-def _listed(kind: str, folder: Path, pattern: str, name: str, where: object) -> Path:
+def _listed(what: str, folder: Path, pattern: str, name: str, where: object) -> Path:
     """Return the file of a name in a folder. Raises UserError where there is none inside."""
     files = {
         path.relative_to(folder).parts[0].removesuffix(".yaml"): path
@@ -86,15 +94,14 @@ def _listed(kind: str, folder: Path, pattern: str, name: str, where: object) -> 
     }
     if not files:
         raise UserError(
-            f"{where}: unknown {kind} '{name}'; there are none in {folder}. Run it in the "
+            f"{where}: unknown {what} '{name}'; there are none in {folder}. Run it in the "
             "project's folder, where workflow/ is."
         )
-    if name not in files:
-        raise unknown(kind, name, sorted(files), where)
+    require(what, [name], sorted(files), where)
     path = files[name].resolve()
     if not path.is_relative_to(folder.resolve()):
         raise UserError(
-            f"{where}: expected the {kind} '{name}' in {folder}, but a link leads to {path}; copy "
+            f"{where}: expected the {what} '{name}' in {folder}, but a link leads to {path}; copy "
             "it there."
         )
     return files[name]
@@ -115,13 +122,9 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
         if None in record or None in record.values():
             raise UserError(f"{where}: expected {len(columns)} cells, separated by commas.")
         row = _parse_row(record, study.metrics, where)
-        for kind, name, valid in (
-            ("table", row.table, study.tables),
-            ("backbone", row.backbone, BACKBONES),
-            ("attention", row.attention, study.attentions),
-        ):
-            if name not in valid:
-                raise unknown(kind, name, valid, where)
+        require("table", [row.table], study.tables, where)
+        require("backbone", [row.backbone], BACKBONES, where)
+        require("attention", [row.attention], study.attentions, where)
         if (row.table, row.key) in rows:
             raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
         if row.detector and row.detector not in study.counted_on.detectors:
@@ -143,43 +146,63 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
     return list(rows.values())
 
 
-def _seal_modules(study: StudyFile, rows: list[Row], root: Path, where: Path) -> StudyFile:
-    """Give the gates of a user's own that rows have the hash of their file."""
-    named = {row.attention for row in rows}
-    attentions = {
-        name: seal(gate, root, f"{where}: attentions.{name}") if name in named else gate
-        for name, gate in study.attentions.items()
-    }
-    return study.model_copy(update={"attentions": attentions})
-
-
-def _parse_row(record: dict[str, str], metrics: Mapping[str, Metric], where: str) -> Row:
-    cells = {metric: record.pop(metric, "") for metric in metrics}
-    if not record.get("detector"):
-        record.pop("detector", None)
-    printed = {metric: cell for metric, cell in cells.items() if cell}
+def _parse_row(record: dict[str, str], metrics: Iterable[str], where: str) -> Row:
+    printed = {name: cell for name in metrics if (cell := record.pop(name, ""))}
     for metric, cell in printed.items():
         if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", cell):
             raise UserError(f"{where}: {metric}: expected a number, got '{cell}'.")
-    return parse(Row, {**record, "printed": printed}, where)
+    detector = record.pop("detector", None) or None
+    return parse(Row, {**record, "detector": detector, "printed": printed}, where)
 
 
-def _read_claims(path: Path) -> dict[str, Claim]:
-    return parse(ClaimsFile, read_yaml(path), path).claims if path.exists() else {}
+def _check_metrics(study: StudyFile, where: Path) -> None:
+    for name, metric in study.metrics.items():
+        if name in RESERVED or name.endswith(("_sd", "_paper")):
+            raise UserError(
+                f"{where}: metrics: '{name}' is the name of another column of a table; take "
+                "another name."
+            )
+        numbers = [*COUNTS, *RUN_NUMBERS]
+        require("number", [metric.source], numbers, f"{where}: metrics.{name}.source")
+    for name, table in study.tables.items():
+        require("metric", table.columns, study.metrics, f"{where}: tables.{name}.columns")
+
+
+def _check_rows(study: Study, where: Path) -> None:
+    """Check the tables and rows of discrepancies and figures, and figures by their own rules."""
+    for name, d in study.discrepancies.items():
+        _require_rows(study, d.table, d.rows, f"{where}: discrepancies.{name}")
+    for name, figure in study.figures.items():
+        for table, rows in figure.shown:
+            _require_rows(study, table, rows, f"{where}: figures.{name}")
+        figure.check(study, f"{where}: figures.{name}")
+
+
+def _require_rows(study: Study, table: str, rows: Iterable[str], where: str) -> None:
+    require("table", [table], study.tables, where)
+    require("row", rows, [row.key for row in study.table_rows(table)], f"{where}: {table}")
 
 
 def _check_references(study: Study, where: Path) -> None:
-    mentions = [
-        (f"figures.{name}", table, rows)
-        for name, figure in study.figures.items()
-        for table, rows in figure.shown
-    ] + [(f"discrepancies.{name}", d.table, d.rows) for name, d in study.discrepancies.items()]
-    for place, table, rows in mentions:
-        if table not in study.tables:
-            raise unknown("table", table, study.tables, f"{where}: {place}")
-        keys = [row.key for row in study.table_rows(table)]
-        for key in rows:
-            if key not in keys:
-                raise unknown("row", key, keys, f"{where}: {place}: {table}")
-    for name, figure in study.figures.items():
-        figure.check(study, f"{where}: figures.{name}")
+    """Raise UserError for a curve of an unknown row, of another's row, or that cannot be read."""
+    rows = [f"{row.table}:{row.key}" for row in study.rows]
+    for name, reference in study.references.items():
+        curve_of: dict[str, str] = {}
+        for key, curve in reference.curves.items():
+            place = f"{where}: references.{name}.curves.{key}"
+            read_curve(where.parent / curve.file)
+            if curve.row is not None:
+                require("row", [curve.row], rows, place)
+                if (first := curve_of.setdefault(curve.row, key)) != key:
+                    raise UserError(f"{place}: '{first}' stands for {curve.row} already.")
+
+
+def _check_claims(study: Study, where: Path) -> None:
+    others = [name for name, metric in study.metrics.items() if not metric.counted]
+    for name, claim in study.claims.items():
+        for number, comparison in enumerate(claim.comparisons):
+            place = f"{where}: claims.{name}.comparisons.{number}"
+            for table, key in comparison.places:
+                _require_rows(study, table, [key], place)
+                valid = dict.fromkeys([*study.tables[table].columns, *others])
+                require("metric", comparison.metrics, valid, f"{place}: {table}")

@@ -1,11 +1,9 @@
 """Metrics: what tables, claims and figures show and compare; a study may add some of its own."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
-from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.model import Line, Model
 
 COUNTS = ("params_m", "gflops")  # of the full-size network: exact, the same for every seed
@@ -44,7 +42,6 @@ class Metric(Model):
 
     @property
     def title(self) -> str:
-        """The heading with the unit."""
         return f"{self.heading} ({self.unit})" if self.unit else self.heading
 
     @property
@@ -63,22 +60,18 @@ class Metric(Model):
         return " points" if self.unit == "%" else self.suffix
 
 
-def _percent(heading: str, source: str, **how: Any) -> Metric:
-    return Metric(heading=heading, unit="%", source=source, **how)
-
-
-MAP: dict[str, Any] = {"better": "higher", "digits": 1}  # one, as papers print it
+MAP: dict[str, Any] = {"unit": "%", "better": "higher", "digits": 1}  # one, as papers print it
 SHARE: dict[str, Any] = {"better": "higher", "digits": 3}
 # In the order of columns in a CSV.
 METRICS = {
-    "params_m": Metric(heading="Params", unit="M", digits=2, source="params_m"),
-    "gflops": Metric(heading="GFLOPs", digits=3, source="gflops"),
-    "top1_error": _percent("Top-1 error", "validation_top1_error"),
-    "top5_error": _percent("Top-5 error", "validation_top5_error"),
-    "map_50": _percent("mAP@.5", "validation_map_50", **MAP),
-    "map_75": _percent("mAP@.75", "validation_map_75", **MAP),
-    "map": _percent("mAP@[.5, .95]", "validation_map", **MAP),
-    "train_top1_error": _percent("Training top-1 error", "train_top1_error"),
+    "params_m": Metric(heading="Params", source="params_m", unit="M", digits=2),
+    "gflops": Metric(heading="GFLOPs", source="gflops", digits=3),
+    "top1_error": Metric(heading="Top-1 error", source="validation_top1_error", unit="%"),
+    "top5_error": Metric(heading="Top-5 error", source="validation_top5_error", unit="%"),
+    "map_50": Metric(heading="mAP@.5", source="validation_map_50", **MAP),
+    "map_75": Metric(heading="mAP@.75", source="validation_map_75", **MAP),
+    "map": Metric(heading="mAP@[.5, .95]", source="validation_map", **MAP),
+    "train_top1_error": Metric(heading="Training top-1 error", source="train_top1_error", unit="%"),
     "gradcam_energy_in_box": Metric(
         heading="Grad-CAM energy in the box", source="gradcam_energy_in_box", **SHARE
     ),
@@ -86,27 +79,6 @@ METRICS = {
         heading="Target's probability", source="gradcam_target_probability", **SHARE
     ),
 }
-
-
-def check_metrics(
-    metrics: Mapping[str, Metric], columns: Mapping[str, Sequence[str]], where: object
-) -> None:
-    """Check names and sources of a study's metrics, and the columns of its tables.
-
-    Raises UserError.
-    """
-    for name, metric in metrics.items():
-        if name in RESERVED or name.endswith(("_sd", "_paper")):
-            raise UserError(
-                f"{where}: metrics: '{name}' is the name of another column of a table; take "
-                "another name."
-            )
-        if metric.source not in (valid := [*COUNTS, *RUN_NUMBERS]):
-            raise unknown("number", metric.source, valid, f"{where}: metrics.{name}.source")
-    for table, names in columns.items():
-        for name in names:
-            if name not in metrics:
-                raise unknown("metric", name, metrics, f"{where}: tables.{table}.columns")
 
 
 class CountSize(Model):
@@ -117,7 +89,6 @@ class CountSize(Model):
 
     @property
     def text(self) -> str:
-        """Both in words."""
         return f"{self.image_size} px, {self.classes} classes"
 
 
@@ -131,5 +102,5 @@ class CountedOn(CountSize):
     )
 
     def size(self, detector: str | None) -> CountSize:
-        """Return what networks of a detector, or those of classification, are counted on."""
+        """Return a detector's, or classification's."""
         return self if detector is None else self.detectors[detector]

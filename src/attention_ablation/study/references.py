@@ -1,17 +1,12 @@
 """Training curves that others published, which a study's rows can be held beside."""
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import read_csv
 from attention_ablation.base.model import Line, Model, Prose
-
-if TYPE_CHECKING:
-    from attention_ablation.study.config import Study
 
 # What claims compare, and the columns of a curve that have it; others are left alone.
 COLUMNS = {"top1_error": "val_top1_error", "train_top1_error": "train_top1_error"}
@@ -46,38 +41,15 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     """
     needed = {"epoch": "epoch"} | COLUMNS
     columns, records = read_csv(path)
-    lines = [line for _, line in records]
+    lines, names = [line for _, line in records], ", ".join(needed.values())
     if not lines or not set(needed.values()) <= set(columns):
-        raise UserError(f"{path}: expected lines below the columns {', '.join(needed.values())}.")
+        raise UserError(f"{path}: expected lines below the columns {names}.")
     try:
         curve = {name: [float(line[of]) for line in lines] for name, of in needed.items()}
     except (TypeError, ValueError):
-        raise UserError(f"{path}: expected numbers below {', '.join(needed.values())}.") from None
-    errors = [value for name in COLUMNS for value in curve[name]]
+        raise UserError(f"{path}: expected numbers below {names}.") from None
     if curve["epoch"] != [*range(1, len(lines) + 1)]:
         raise UserError(f"{path}: expected epochs 1, 2, 3 and so on, a line for each.")
-    if not all(math.isfinite(value) and 0 <= value <= 100 for value in errors):
+    if not all(0 <= value <= 100 for name in COLUMNS for value in curve[name]):  # nan is not
         raise UserError(f"{path}: expected errors from 0 to 100 %.")
     return curve
-
-
-def check_references(study: "Study", folder: Path, where: object) -> None:
-    """Raise UserError for a curve of an unknown row, of another's row, or that cannot be read.
-
-    Args:
-        folder: the study's.
-        where: the file, for messages.
-    """
-    rows = [f"{row.table}:{row.key}" for row in study.rows]
-    for name, reference in study.references.items():
-        curve_of: dict[str, str] = {}
-        for key, curve in reference.curves.items():
-            place = f"{where}: references.{name}.curves.{key}"
-            read_curve(folder / curve.file)
-            if curve.row is None:
-                continue
-            if curve.row not in rows:
-                raise unknown("row", curve.row, rows, place)
-            if curve.row in curve_of:
-                raise UserError(f"{place}: '{curve_of[curve.row]}' stands for {curve.row} already.")
-            curve_of[curve.row] = key
