@@ -82,7 +82,8 @@ onerror:
     # Some trainings failed; the tables still show what there is, with dashes for the rest.
     shell(f"attention-ablation render {SETTINGS}")
     logger.info(
-        f"`make status` says what failed and why; {PLAN.folder}/report.html has the rest."
+        f"`make status` says which trainings failed and why, {PLAN.folder}/logs what was not "
+        f"rendered; {PLAN.folder}/report.html has the rest."
     )
 
 
@@ -103,4 +104,5 @@ onstart:
 
 
 onsuccess:
-    logger.info(f"Open {PLAN.folder}/report.html; tables and figures are beside it.")
+    if Path(f"{PLAN.folder}/report.html").exists():
+        logger.info(f"Open {PLAN.folder}/report.html; tables and figures are beside it.")

@@ -116,6 +116,15 @@ def test_a_metric_of_a_studys_own_is_in_tables_best_cells_claims_and_the_page(
     assert "seed 1: completed, 122 images/s" in capsys.readouterr().out
 
 
+def test_a_comparison_of_what_is_better_when_higher_says_how(plan: Plan) -> None:
+    path = Path("workflow/studies/fast/claims.yaml")
+    path.write_text(path.read_text().replace("predicate: greater", "").replace(", }", "}"))
+    with pytest.raises(
+        UserError, match=r"comparisons.0: expected a predicate, because more of speed"
+    ):
+        load_plan({"study": "fast", "tier": "tiny"})
+
+
 def test_networks_are_counted_on_the_studys_own_size(plan: Plan) -> None:
     first, *_, last = count_rows(plan.study)
     assert first.params == 11_689_512 - 990 * 513  # fewer classes than ImageNet

@@ -162,7 +162,8 @@ def gradient(subject: Subject) -> str:
                 )
             require(
                 tensor.grad.isfinite().all(),
-                f"{name} has a gradient that is not finite on maps of {size}.",
+                f"{name} has a gradient that is not finite on maps of {size}; keep roots, "
+                "logarithms and divisions away from 0, as (x + 1e-6).sqrt().",
             )
     count = len(list(gate.parameters()))
     tensors = f"{count} parameter tensor{'s' * (count != 1)}"

@@ -3,6 +3,7 @@
 import argparse
 import textwrap
 
+from attention_ablation.base.errors import few
 from attention_ablation.cli.options import add_study, chosen_study
 
 add_options = add_study
@@ -26,4 +27,9 @@ def run(options: argparse.Namespace) -> int:
     print(tabulate(shown, headings, disable_numparse=True, colalign=align))
     for name, discrepancy in study.discrepancies.items():
         print("\n" + textwrap.fill(f"{name}: {discrepancy.explanation}", 100))
-    return int(any(c.verdict == MISMATCH for c in counted))
+    if wrong := [f"{c.table} {c.row}" for c in counted if c.verdict == MISMATCH]:
+        print(
+            f"\nNot what is printed: {few(wrong)}. Correct rows.csv, or explain the cells below "
+            "discrepancies in study.yaml."
+        )
+    return int(bool(wrong))

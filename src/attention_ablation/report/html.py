@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from attention_ablation import __version__
 from attention_ablation.base.io import Missing, read_bytes, write_text
-from attention_ablation.evidence.complexity import Counts, read_counts
+from attention_ablation.evidence.complexity import MISMATCH, Counts, read_counts
 from attention_ablation.report.claims import page_claims
 from attention_ablation.report.notes import confounds, table_notes
 from attention_ablation.report.results import DASH, MINUS, Cell, Results, number, table_results
@@ -72,6 +72,8 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
             for name, found in plan.study.discrepancies.items()
             if found.table in plan.tables
         ],
+        unexplained="; cells that differ without an explanation are marked MISMATCH below"
+        * any(count.verdict == MISMATCH for count in counts.values()),
         blocks=[_complexity(plan, counts), _run_list(measured, runs), _environment(runs)],
         made_by=f"Made by attention-ablation {__version__}.",
         css=Markup(page["css"]),
@@ -158,8 +160,10 @@ def _complexity(plan: Plan, counts: Counts) -> dict[str, Any]:
         for count in counts.values()
     ]  # fmt: skip
     text = (
-        f"Of the full-size networks, {plan.study.counted_on.size(None).text}, and of detectors "
-        "with the classes of the paper's data set; GFLOPs are multiply-accumulates. "
+        f"Of the full-size networks, {plan.study.counted_on.size(None).text}"
+        + ", and of detectors with the classes of the paper's data set"
+        * any(row.detector for row in plan.study.rows)
+        + "; GFLOPs are multiply-accumulates. "
         "'match': equal to what the paper prints when rounded to its digits."
     )
     headings = ["Row", "Table", "Params", "paper (M)", "GFLOPs", "paper", "Verdict"]

@@ -17,7 +17,8 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
     seeds, table = len(plan.seeds), results.table
     recipes = [plan.specs[table, row.key].recipe for row in plan.rows(table)]
     protocols = dict.fromkeys(
-        f"{r.dataset.name}, {r.dataset.image_size} px, {r.epochs} epochs" for r in recipes
+        f"{r.dataset.name}, {r.dataset.image_size} px, {r.epochs} epoch{'s' * (r.epochs > 1)}"
+        for r in recipes
     )
     notes = [
         f"Tier {plan.config.tier} ({plan.tier.title}): {'; '.join(protocols)}; "

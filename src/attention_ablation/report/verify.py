@@ -76,11 +76,13 @@ def describe(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
             lines.append(f"{level}: {where[0]}{more}{shows}: {text}")
     finished = {str(plan.runs_folder / str(path)) for path in runs.index[runs["verified"].notna()]}
     wrong = {finding.where for finding in findings if finding.level == WRONG}
+    files = wrong - {str(plan.runs_folder / str(path)) for path in runs.index}
     damaged = int((runs["status"] == "damaged").sum())
     lines.append(
         f"{len(finished)} of {len(runs)} runs finished: "
         f"{len(finished - wrong)} verified, {len(finished & wrong)} wrong"
         + (f", {damaged} damaged." if damaged else ".")
+        + f" {len(files)} file{'s are' if len(files) > 1 else ' is'} wrong, too." * bool(files)
     )
     return "\n".join(lines)
 

@@ -16,10 +16,12 @@ from attention_ablation.gates.record import seal
 from attention_ablation.networks.record import BACKBONES, Backbone
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import Row, Study, StudyFile, Tier
-from attention_ablation.study.metrics import COUNTS, RESERVED, RUN_NUMBERS
+from attention_ablation.study.metrics import COUNTS, METRICS, RESERVED, RUN_NUMBERS
 from attention_ablation.study.references import read_curve
 
 ModelType = TypeVar("ModelType", bound=Model)
+# What `render` writes beside tables and figures, by name.
+RENDERED = ("runs", "claims", "report", "complexity", "all")
 
 
 def merged(files: Iterable[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def load_study(folder: Path, name: str, where: object) -> Study:
     """
     path = _listed("study", folder, "*/study.yaml", name, where)
     file = parse(StudyFile, read_yaml(path), path)
+    _check_names(file, path)
     _check_metrics(file, path)
     rows = _read_rows(path.with_name("rows.csv"), file)
     attentions = dict(file.attentions)
@@ -120,7 +123,8 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
     for line, record in records:
         where = f"{path} line {line}"
         if None in record or None in record.values():
-            raise UserError(f"{where}: expected {len(columns)} cells, separated by commas.")
+            got = sum(cell is not None for cell in record.values()) + len(record.get(None) or [])  # type: ignore[call-overload]
+            raise UserError(f"{where}: expected {len(columns)} cells between commas, got {got}.")
         row = _parse_row(record, study.metrics, where)
         require("table", [row.table], study.tables, where)
         require("backbone", [row.backbone], BACKBONES, where)
@@ -155,8 +159,19 @@ def _parse_row(record: dict[str, str], metrics: Iterable[str], where: str) -> Ro
     return parse(Row, {**record, "detector": detector, "printed": printed}, where)
 
 
+def _check_names(study: StudyFile, where: Path) -> None:
+    """Raise UserError for names that `render` and the results' folder have for something else."""
+    for name in [*study.tables, *study.figures]:
+        other = "figure" if name in study.tables else "table"
+        if name in RENDERED or (name in study.tables and name in study.figures):
+            what = f"a {other}" if name not in RENDERED else "something else that is rendered"
+            raise UserError(f"{where}: '{name}' is the name of {what}; take another name.")
+
+
 def _check_metrics(study: StudyFile, where: Path) -> None:
     for name, metric in study.metrics.items():
+        if METRICS.get(name, metric) != metric:
+            raise UserError(f"{where}: metrics: every study has a '{name}'; take another name.")
         if name in RESERVED or name.endswith(("_sd", "_paper")):
             raise UserError(
                 f"{where}: metrics: '{name}' is the name of another column of a table; take "
@@ -206,3 +221,9 @@ def _check_claims(study: Study, where: Path) -> None:
                 _require_rows(study, table, [key], place)
                 valid = dict.fromkeys([*study.tables[table].columns, *others])
                 require("metric", comparison.metrics, valid, f"{place}: {table}")
+            higher = [m for m in comparison.metrics if study.metrics[m].better == "higher"]
+            if higher and "predicate" not in comparison.model_fields_set:
+                raise UserError(
+                    f"{place}: expected a predicate, because more of {higher[0]} is better and "
+                    "where it is left out 'less' is meant; add predicate: greater, or less."
+                )
