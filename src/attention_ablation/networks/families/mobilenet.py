@@ -1,6 +1,7 @@
 """MobileNet v1 (Howard et al. 2017) with its width multiplier alpha."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from attention_ablation.networks.network import Network, Places, pooled
@@ -49,14 +50,15 @@ class MobileNet(Network):
         from torch import nn
         from torchvision.ops import Conv2dNormActivation
 
+        conv = partial(Conv2dNormActivation, norm_layer=nn.BatchNorm2d)
         ends = gates.at("block-end")
         inputs, *blocks = self.channels(backbone.width)
-        stem = Conv2dNormActivation(3, inputs, stride=1 if backbone.stem == "cifar" else 2)
+        stem = conv(3, inputs, stride=1 if backbone.stem == "cifar" else 2)
         layers = [stem.append(next(ends))]
         for outputs, (_, stride) in zip(blocks, BLOCKS, strict=True):
-            depthwise = Conv2dNormActivation(inputs, inputs, stride=stride, groups=inputs)
+            depthwise = conv(inputs, inputs, stride=stride, groups=inputs)
             layers.append(depthwise.append(next(ends)))
-            layers.append(Conv2dNormActivation(inputs, outputs, 1).append(next(ends)))
+            layers.append(conv(inputs, outputs, 1).append(next(ends)))
             inputs = outputs
         return pooled(nn.Sequential(*layers), inputs, classes)
 
