@@ -73,10 +73,10 @@ class MemorySource(_Source):
     def training(self, epoch: int, first: int) -> Iterator[Batch]:
         part, count = self.part, self.train_images
         order = part.order(count, epoch).to(self.device)
-        drawn = draws(part.seed, epoch, count).to(self.device)
+        drawn = draws(part.seed, epoch, count).to(self.device) if self._augment else None
         for step in part.steps(count, epoch, first):
             _, mine = part.at(count, step)
-            if self._augment is None:
+            if self._augment is None or drawn is None:
                 yield self.batch(self.train_set, order[mine])
             else:
                 images = self._augment(order[mine], drawn[mine])

@@ -24,8 +24,8 @@ class Comparison(Model):
     table: str
     metrics: list[str] = Field(
         min_length=1,
-        description="Columns of the table, or train_top1_error, gradcam_energy_in_box, "
-        "gradcam_target_probability; each is compared.",
+        description="Columns of the table, or other metrics of the study that are numbers of its "
+        "runs, such as train_top1_error; each is compared.",
     )
     rows: list[str] = Field(
         min_length=2, description="Row keys; 'table2:resnet50+se' is a row of another table."
