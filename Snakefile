@@ -105,4 +105,6 @@ onstart:
 
 onsuccess:
     if Path(f"{PLAN.folder}/report.html").exists():
-        logger.info(f"Open {PLAN.folder}/report.html; tables and figures are beside it.")
+        logger.info(
+            f"Open {PLAN.folder}/report.html; tables and figures are beside it."
+        )

@@ -193,7 +193,7 @@ def test_a_detector_stopped_within_an_epoch_samples_the_same(plan: Plan) -> None
 
 def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(plan: Plan) -> None:
     detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
-    detection.source.reader.workers = 1
+    detection.source._reader.workers = 1
     batches = detection.batches(1)
     next(batches)
     (worker,) = multiprocessing.active_children()
@@ -208,7 +208,7 @@ def test_an_image_that_fails_is_named_without_a_traceback(
     plan: Plan, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
-    detection.source.reader.workers = workers
+    detection.source._reader.workers = workers
 
     def broken(images: SceneSet, index: int) -> object:
         raise UserError("a.jpg: expected an image that decodes.")

@@ -21,6 +21,7 @@ from attention_ablation.gates.record import Attention, seal
 from attention_ablation.gates.source import PLACES
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import BACKBONES, Backbone
+from attention_ablation.study.expand import load_plan
 from tests.conftest import ROOT
 from tests.small_detectors import BOTTLENECK, classifier_state, scene, small
 
@@ -231,6 +232,20 @@ def test_a_network_without_the_place_is_refused_in_a_sentence(
     with pytest.raises(UserError, match=sentence):
         check_fit(toys[place], Backbone(name=name), "rows.csv line 2", on)
     check_fit(toys[place], Backbone(name="resnet50"), "", Detector(name="faster-rcnn"))
+
+
+def test_a_row_of_a_table_that_is_not_chosen_is_refused_too(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    Path("over.py").write_text(TOY.replace("PLACE", "over-stage"))
+    study = Path("workflow/studies/cbam/study.yaml")
+    entry = 'attentions:\n  over: {module: "over.py:Toy"}\n'
+    study.write_text(study.read_text().replace("attentions:\n", entry, 1))
+    with Path("workflow/studies/cbam/rows.csv").open("a") as rows:
+        rows.write("table5,MobileNet + mine,mobilenet,,over,,,,,,,\n")
+    with pytest.raises(UserError, match=r"rows.csv line \d+: .* which stands at over-stage"):
+        load_plan({"study": "cbam", "tier": "tiny", "tables": ["table3"]})
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -178,7 +178,13 @@ def test_what_is_loaded_is_what_the_record_says(
             split = ImageSet(torch.zeros(shape, dtype=torch.uint8), torch.tensor(labels))
             return ImageData(split, split, 2, 0.5, 0.25, "toys")
 
+    class Listed(Toys):
+        def load(self, folders: Folders) -> ImageData:
+            return ImageData([], [], 2, 0.5, 0.25, "toys")
+
     nowhere = Folders(Path("nowhere"), Path("nowhere"))
+    with pytest.raises(UserError, match="expected an ImageSet in memory, got list"):
+        load(Listed(name="toys"), nowhere)
     if message is None:
         assert len(load(Toys(name="toys"), nowhere).train) == 4
     else:

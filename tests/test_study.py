@@ -218,6 +218,7 @@ MISTAKES = [
     (STUDY, ["tables", "claims"], {"title": "t", "section": "1", "columns": ["gflops"]}, r"'claims' is the name of something else that is rendered; take another name"),
     (STUDY, ["figures", "table3"], {"kind": "detections", "title": "t", "section": "1", "table": "table6", "rows": ["resnet50+faster-rcnn"]}, r"'table3' is the name of a figure; take another name"),
     (STUDY, ["metrics"], {"top1_error": {"heading": "Mine", "source": "seconds"}}, r"metrics: every study has a 'top1_error'; take another name"),
+    (STUDY, ["attentions", "se"], {7: 1}, r"study.yaml: .*7"),
     (ROWS, ["22.95,6.59"], "22.95", r"line 15: expected 12 cells between commas, got 11"),
     (ROWS, ["table,label"], "tabel,label", r"rows.csv: expected the columns table,label,backbone"),
     (TIER, ["classification", "reduction"], 99, r"rows.csv: table3: .* reduction of at most 64, .* got 99"),

@@ -1,5 +1,7 @@
 """What the rules ask of the plan: runs, their data, and their files."""
 
+import re
+
 RUN = f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}"
 # Specs and data come before every training, so that all trainings are ready when the first one is
 # chosen and the longest is chosen first.
@@ -57,7 +59,7 @@ def figure(name):
 
 
 def any_of(names):
-    return "|".join(sorted(names)) or "(?!)"  # which nothing matches
+    return "|".join(map(re.escape, sorted(names))) or "(?!)"  # which nothing matches
 
 
 # What the report shows.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union
 
 from pydantic import Field
 
@@ -201,9 +201,11 @@ def load(dataset: Dataset | DetectionDataset, folders: Folders) -> Any:
 def _check_memory(dataset: Dataset, data: ImageData, place: Path) -> None:
     side, classes = dataset.image_size, dataset.classes
     for images, split in (
-        (dataset.train_images, cast(ImageSet, data.train)),
-        (dataset.validation_images, cast(ImageSet, data.validation)),
+        (dataset.train_images, data.train),
+        (dataset.validation_images, data.validation),
     ):
+        if not isinstance(split, ImageSet):
+            raise UserError(f"{place}: expected an ImageSet in memory, got {type(split).__name__}.")
         shape, labels = tuple(split.images.shape), split.labels
         if shape not in ((images, 1, side, side), (images, 3, side, side)) or len(labels) != images:
             raise UserError(

@@ -54,16 +54,20 @@ class DetectionSource:
         self._device = device
         # Of data in memory a worker would only make copies.
         workers = 0 if part.recipe.dataset.in_memory else workers
-        self.reader = Reader(self._item, self._name, _lists, workers)
+        self._reader = Reader(self._item, self._name, _lists, workers)
 
     def training(self, steps: range) -> Iterator[Batch]:
         """Yield this process's parts of the batches of steps."""
         keys = self._part.keys(len(self._images), steps)
-        for images, targets in self.reader.batches(keys):
+        for images, targets in self._reader.batches(keys):
             yield (
                 to_device(images, self._device),
                 [{k: v.to(self._device) for k, v in target.items()} for target in targets],
             )
+
+    def close(self) -> None:
+        """End the workers."""
+        self._reader.close()
 
     def _item(self, key: Key) -> tuple[Tensor, Target]:
         number, index = key

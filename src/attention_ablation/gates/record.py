@@ -100,7 +100,7 @@ class Attention(Model):
         given = {key: value for key, value in given.items() if value is not None}
         named = "gate" if "gate" in given else "module"
         fields = [name for name in cls.model_fields if name != "reduction"]
-        others = [key for key in given if not get_close_matches(key, fields, 1)]
+        others = [key for key in given if not get_close_matches(str(key), fields, 1)]
         if named in given and others:
             raise ValueError(f"expected '{others[0]}' below 'options' of a {named}; put it there")
         defaults = {k: v for key in given for k, v in DEFAULTS.get(key, {}).items()}

@@ -24,7 +24,8 @@ def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
     network = backbone.network
     places = network.places(backbone.width)
     if attention != Attention() and attention.position not in places:
-        raise ValueError(f"expected no attention in {backbone.name}, got '{attention.slug}'")
+        there = f"attention at {' or '.join(places)}" if places else "no attention"
+        raise ValueError(f"expected {there} in {backbone.name}, got '{attention.slug}'")
     model: nn.Module = network.build(backbone, Gates(attention, places), classes)
     # What Grad-CAM may explain; not a part of its state.
     model.stages = {name: model.get_submodule(name) for name in network.stages}  # type: ignore[assignment]

@@ -28,11 +28,13 @@ class Block(nn.Module):
 
     def added(self, x: Tensor) -> Tensor:
         """Return the gated map with the shortcut added, before the last ReLU."""
-        maps = [x]
+        out, maps = x, []
         for i in range(1, self.convolutions + 1):
-            out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(maps[-1]))
-            maps.append(self.relu(out) if i < self.convolutions else out)
-        gated: Tensor = self.gate(maps[1:] if self.inside else maps[-1])
+            out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(out))
+            out = self.relu(out) if i < self.convolutions else out
+            if self.inside:
+                maps.append(out)
+        gated: Tensor = self.gate(maps if self.inside else out)
         return gated + (x if self.downsample is None else self.downsample(x))
 
     def forward(self, x: Tensor) -> Any:

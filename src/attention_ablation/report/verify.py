@@ -76,7 +76,7 @@ def describe(plan: Plan, findings: list[Finding], runs: pd.DataFrame) -> str:
             lines.append(f"{level}: {where[0]}{more}{shows}: {text}")
     finished = {str(plan.runs_folder / str(path)) for path in runs.index[runs["verified"].notna()]}
     wrong = {finding.where for finding in findings if finding.level == WRONG}
-    files = wrong - {str(plan.runs_folder / str(path)) for path in runs.index}
+    files = {where for where in wrong if where.startswith(f"{plan.folder}/")}
     damaged = int((runs["status"] == "damaged").sum())
     lines.append(
         f"{len(finished)} of {len(runs)} runs finished: "

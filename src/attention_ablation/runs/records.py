@@ -46,8 +46,8 @@ class Metrics(Model):
     dataset_fingerprint: Text
     dataset_composed_with: Text | None
     dataset_remarks: Text | None = None
-    initial_sha256: Text | None = None
     processes: Count
+    initial_sha256: Text | None = None
     device: Text
     threads: Count
     git_commit: Text | None
@@ -148,7 +148,7 @@ def read_sealed(path: Path, digest: str | None) -> bytes:
     """Return a file's content. Raises as `read_bytes`, and UserError where its SHA-256 is another.
 
     Args:
-        digest: the recorded one; None where the run has no such file, and nothing is it.
+        digest: the recorded one; None, which matches no content, where the run has no such file.
     """
     content = read_bytes(path)
     if hashlib.sha256(content).hexdigest() != digest:

@@ -55,13 +55,16 @@ def load_study(folder: Path, name: str, where: object) -> Study:
     _check_metrics(file, path)
     rows = _read_rows(path.with_name("rows.csv"), file)
     attentions = dict(file.attentions)
-    for key in dict.fromkeys(row.attention for row in rows):
+    for key in dict.fromkeys(row.attention for row in rows.values()):
         gate = attentions[key]
         attentions[key] = seal(gate, folder.parent.parent, f"{path}: attentions.{key}")
+    for where, row in rows.items():
+        detector = Detector(name=row.detector) if row.detector else None
+        check_fit(attentions[row.attention], Backbone(name=row.backbone), where, detector)
     said = path.with_name("claims.yaml")
     claims = parse(ClaimsFile, read_yaml(said), said).claims if said.exists() else {}
     parts = dict(file) | {"name": name, "attentions": attentions}
-    study = Study(rows=rows, claims=claims, **parts)
+    study = Study(rows=list(rows.values()), claims=claims, **parts)
     _check_rows(study, path)
     _check_references(study, path)
     _check_claims(study, said)
@@ -110,8 +113,10 @@ def _listed(what: str, folder: Path, pattern: str, name: str, where: object) -> 
     return files[name]
 
 
-def _read_rows(path: Path, study: StudyFile) -> list[Row]:
-    rows: dict[tuple[str, str], Row] = {}
+def _read_rows(path: Path, study: StudyFile) -> dict[str, Row]:
+    """Return the rows by their places in the file."""
+    rows: dict[str, Row] = {}
+    keys: set[tuple[str, str]] = set()
     required, optional = ["table", "label", "backbone", "attention"], ["detector", *study.metrics]
     columns, records = read_csv(path)
     known = set(required) <= set(columns) <= {*required, *optional}
@@ -129,16 +134,15 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
         require("table", [row.table], study.tables, where)
         require("backbone", [row.backbone], BACKBONES, where)
         require("attention", [row.attention], study.attentions, where)
-        if (row.table, row.key) in rows:
+        if (row.table, row.key) in keys:
             raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
         if row.detector and row.detector not in study.counted_on.detectors:
             raise UserError(
                 f"{where}: expected {row.detector} below counted_on.detectors in study.yaml, with "
                 "the classes and the image size that its parameters are counted on; add it."
             )
-        detector = Detector(name=row.detector) if row.detector else None
-        check_fit(study.attentions[row.attention], Backbone(name=row.backbone), where, detector)
-        rows[row.table, row.key] = row
+        rows[where] = row
+        keys.add((row.table, row.key))
     for table in study.tables:
         tasks = {row.detector is None for row in rows.values() if row.table == table}
         if not tasks:
@@ -147,7 +151,7 @@ def _read_rows(path: Path, study: StudyFile) -> list[Row]:
             raise UserError(
                 f"{path}: {table}: expected a detector in every row or in none; make it two tables."
             )
-    return list(rows.values())
+    return rows
 
 
 def _parse_row(record: dict[str, str], metrics: Iterable[str], where: str) -> Row:

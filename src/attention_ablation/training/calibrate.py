@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,13 @@ def measured_loop(spec: AnySpec, machine: Machine) -> tuple[Loop, float]:
     run = Run(seed=0, spec=spec.model_copy(update={"recipe": recipe}))
     random = _random_scenes if isinstance(spec, DetectionSpec) else _random_images
     loop = Loop(task_class(run)(run, random(spec.recipe.dataset, STEPS * batch), machine))
-    loop.epoch()
     seconds = images = 0.0
-    while seconds < LEAST_SECONDS:
-        rate = loop.epoch()["images_per_second"]
-        images += STEPS * batch
-        seconds += STEPS * batch / rate
+    with closing(loop.task):  # or its images would stay in memory
+        loop.epoch()
+        while seconds < LEAST_SECONDS:
+            rate = loop.epoch()["images_per_second"]
+            images += STEPS * batch
+            seconds += STEPS * batch / rate
     return loop, round(images / seconds, 1)
 
 

@@ -144,4 +144,4 @@ class Detection(Task):
         return {"detections_sha256": write_arrays(folder / DETECTIONS, arrays)}
 
     def close(self) -> None:
-        self.source.reader.close()
+        self.source.close()

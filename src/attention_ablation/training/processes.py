@@ -43,7 +43,7 @@ class Processes:
             print(text, flush=True)
 
     def check_shared(self, batch_size: int, least: int) -> None:
-        """Raise UserError where they cannot all take as many images, or take less than `least`."""
+        """Raise UserError where they cannot all take as many images, or take fewer than `least`."""
         if batch_size % self.size:
             raise UserError(
                 f"recipe.batch_size: expected a multiple of the {self.size} processes, got "

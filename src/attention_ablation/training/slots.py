@@ -29,7 +29,7 @@ def gpu_slot(runs_per_gpu: int) -> Iterator[str | None]:
 
     Waits until a slot is free. It is free again when this process ends, however it ends. All GPUs'
     first slots are taken before any second one. Without GPUs, or without nvidia-smi to list them,
-    yields None at once. Raises UserError for less than one slot of each GPU.
+    yields None at once. Raises UserError for fewer than one slot of each GPU.
     """
     if runs_per_gpu < 1:
         raise UserError(f"--runs-per-gpu: expected 1 or more, got {runs_per_gpu}.")
