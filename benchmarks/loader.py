@@ -29,8 +29,8 @@ from torchvision.datasets import ImageFolder as ReferenceFolder
 from torchvision.transforms import v2
 
 from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD
-from attention_ablation.datasets.image_folders import FileList, ImageFolder, list_files
-from attention_ablation.datasets.reading.data import ImageData, ImageSet
+from attention_ablation.datasets.image_folders import ImageFolder, list_files
+from attention_ablation.datasets.reading.data import FileList, ImageData, ImageSet
 from attention_ablation.feed.augment import crop_box, draw, training_crop
 from attention_ablation.feed.batches import Batch, FileSource, MemorySource
 from attention_ablation.feed.order import Part

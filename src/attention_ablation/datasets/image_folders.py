@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -16,11 +15,8 @@ from pydantic import Field, field_validator, model_validator
 
 from attention_ablation.base.errors import UserError, few
 from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD, Dataset, Folders
-from attention_ablation.datasets.reading.data import ImageData, fingerprint, of_channels
+from attention_ablation.datasets.reading.data import FileList, ImageData, fingerprint, of_channels
 from attention_ablation.datasets.reading.kept import Arrays, keep
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # torchvision's ImageFolder takes files with these endings for images, and so does this.
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -141,42 +137,6 @@ class ImageFolder(Images):
                 "link it there under such a name"
             )
         return folder
-
-
-@dataclass(frozen=True)
-class FileList:
-    """One split's files: names (N,) below `folder` as `<class>/<file>`, sorted, labels, and bytes.
-
-    A label is the place of a class's folder in the sorted names. Arrays, because a million Python
-    objects would be copied into every worker process, bit by bit, as their reference counts change.
-    """
-
-    folder: Path
-    classes: list[str]
-    names: NDArray[np.bytes_]
-    labels: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return (3, H, W) uint8 and the label; raises as `read_image`."""
-        from attention_ablation.datasets.reading.decode import read_image
-
-        return read_image(self.path(index)), int(self.labels[index])
-
-    def path(self, index: int) -> Path:
-        return self.folder / os.fsdecode(bytes(self.names[index]))
-
-    def file(self, index: int) -> tuple[Path, None]:
-        """Return the path of a file; no annotation says its size in px."""
-        return self.path(index), None
-
-    def counts(self) -> list[tuple[str, int]]:
-        """Return each class and how many images it has."""
-        images = np.bincount(self.labels, minlength=len(self.classes))
-        return list(zip(self.classes, images.tolist(), strict=True))
 
 
 def list_files(dataset: Images, datasets: Path, cache: Path | None = None) -> ImageData:

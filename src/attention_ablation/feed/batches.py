@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from attention_ablation.datasets.image_folders import FileList
-from attention_ablation.datasets.reading.data import ImageData, ImageSet
+from attention_ablation.datasets.reading.data import FileList, ImageData, ImageSet
 from attention_ablation.feed.augment import PadCropFlip, draws, evaluation_crop, training_crop
 from attention_ablation.feed.order import Key, Part
 from attention_ablation.feed.workers import Reader

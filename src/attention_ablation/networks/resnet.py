@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from attention_ablation.gates.build import Gates
-from attention_ablation.networks.families.resnet import ResNet
 from attention_ablation.networks.record import Backbone
 
 STEM_CHANNELS = 64  # also where the stages are widened (WideResNet18, Table 4)
@@ -68,7 +67,8 @@ class GatedStage(nn.Sequential):
 class GatedResNet(resnet.ResNet):  # type: ignore[misc]
     """torchvision's ResNet with the backbone's width, stride and stem, and gates at any place."""
 
-    def __init__(self, network: ResNet, backbone: Backbone, gates: Gates, classes: int) -> None:
+    def __init__(self, network: Any, backbone: Backbone, gates: Gates, classes: int) -> None:
+        """network: a record of families/resnet.py."""
         # Set before torchvision's constructor, which calls `_make_layer` below.
         self._stem = int(STEM_CHANNELS * backbone.width)
         self._planes = iter(network.planes(backbone.width))

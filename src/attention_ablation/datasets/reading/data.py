@@ -6,15 +6,19 @@ torch is imported where it is used, so that the records may import this.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from attention_ablation.datasets.image_folders import FileList
 
 Target = dict[str, "Tensor"]
 Colour = tuple[float, float, float]
@@ -37,6 +41,42 @@ class ImageSet:
 
     def to(self, device: torch.device) -> ImageSet:
         return ImageSet(self.images.to(device), self.labels.to(device), self.boxes)
+
+
+@dataclass(frozen=True)
+class FileList:
+    """One split's files: names (N,) below `folder` as `<class>/<file>`, sorted, labels, and bytes.
+
+    A label is the place of a class's folder in the sorted names. Arrays, because a million Python
+    objects would be copied into every worker process, bit by bit, as their reference counts change.
+    """
+
+    folder: Path
+    classes: list[str]
+    names: NDArray[np.bytes_]
+    labels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return (3, H, W) uint8 and the label; raises as `read_image`."""
+        from attention_ablation.datasets.reading.decode import read_image
+
+        return read_image(self.path(index)), int(self.labels[index])
+
+    def path(self, index: int) -> Path:
+        return self.folder / os.fsdecode(bytes(self.names[index]))
+
+    def file(self, index: int) -> tuple[Path, None]:
+        """Return the path of a file; no annotation says its size in px."""
+        return self.path(index), None
+
+    def counts(self) -> list[tuple[str, int]]:
+        """Return each class and how many images it has."""
+        images = np.bincount(self.labels, minlength=len(self.classes))
+        return list(zip(self.classes, images.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.evidence.statistics import bootstrap_interval, t_interval
-from attention_ablation.figures.gradcam import GradCamFigure
 from attention_ablation.figures.parts import drawing
 from attention_ablation.runs.folder import GRADCAM_IMAGES, GRADCAM_MAPS, read_gradcam, read_outcome
 from attention_ablation.runs.records import GRADCAM_MEANS, GradCam, read_sealed
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.figure import RowsFigure
 
 Maps = dict[str, NDArray[Any]]
 COLUMNS = ["row", "metric", "mean", "ci_low", "ci_high", "interval", "n_images", "n_seeds"]
@@ -33,7 +33,7 @@ PLACEHOLDERS = 10
 IMAGES, SEEDS = "bootstrap over images", "t over seeds"
 
 
-def gradcam_frame(plan: Plan, figure: GradCamFigure) -> pd.DataFrame:
+def gradcam_frame(plan: Plan, figure: RowsFigure) -> pd.DataFrame:
     """Return a line for each row and metric, and for each difference to the first row.
 
     The interval (95 %) of one seed is a bootstrap over its images, which says nothing about other
@@ -54,7 +54,7 @@ def gradcam_frame(plan: Plan, figure: GradCamFigure) -> pd.DataFrame:
     return pd.DataFrame(records, columns=COLUMNS)
 
 
-def _per_image(plan: Plan, figure: GradCamFigure, key: str) -> dict[int, pd.DataFrame]:
+def _per_image(plan: Plan, figure: RowsFigure, key: str) -> dict[int, pd.DataFrame]:
     """Return the numbers of every image, by those seeds that have any."""
     found = {}
     for run in plan.row_runs(figure.table, key):
@@ -83,7 +83,7 @@ def _summary(values: list[pd.Series]) -> dict[str, Any]:
     }
 
 
-def draw(plan: Plan, figure: GradCamFigure, name: str, means: pd.DataFrame) -> None:
+def draw(plan: Plan, figure: RowsFigure, name: str, means: pd.DataFrame) -> None:
     """Draw a line for each row; one without maps has dashes and the reason.
 
     evidence/explain.py chose the images before anybody saw a map: the first of each class.
