@@ -7,13 +7,16 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from attention_ablation.base.errors import UserError
+from attention_ablation.base.registry import records
 from attention_ablation.cli.options import add_choice, chosen_plan, count
 from attention_ablation.datasets import contract
 from attention_ablation.datasets.contract import Dataset, DetectionDataset, Folders
 from attention_ablation.datasets.image_folders import kept_list
 
 DOWNLOADS = {
-    name: record for record in contract.records(contract.Record) for name in record.downloads
+    name: record
+    for record in records("attention_ablation.datasets", contract.Record, "name")
+    for name in record.downloads
 }
 CHUNK = 64  # files that a process is given at once
 # A file's path, and its width and height in px where an annotation says them.

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from attention_ablation.base.errors import UserError, brief, few
 from attention_ablation.base.model import Model, canonical_json, short_hash
-from attention_ablation.base.registry import modules
+from attention_ablation.base.registry import any_of
 from attention_ablation.datasets.reading.data import DetectionData, ImageData, ImageSet
 
 Split = Literal["train", "validation"]
@@ -147,20 +145,9 @@ class Composed(Record):
         raise NotImplementedError
 
 
-def records(of: type[R]) -> list[type[R]]:
-    """Return the records of this package of a class, in the order of their files."""
-    return [
-        value
-        for module in modules("attention_ablation.datasets")
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, of) and "name" in value.model_fields
-        and value.__module__ == module.__name__
-    ]  # fmt: skip
-
-
 def by_name(of: type[Record]) -> Any:
     """Return the type of a field that holds any record of a class; its `name` says which."""
-    return Annotated[Union[tuple(records(of))], Field(discriminator="name")]  # noqa: UP007
+    return any_of(__package__, of, "name")
 
 
 @contextmanager

@@ -3,12 +3,10 @@
 Planning imports these files: they import pandas, matplotlib and torch inside functions only.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attention_ablation.base.model import Line, Model, Names
-from attention_ablation.base.registry import modules
+from attention_ablation.base.registry import any_of
 
 if TYPE_CHECKING:
     from attention_ablation.study.config import Study
@@ -74,12 +72,5 @@ class RowsFigure(Figure):
 
 
 def any_figure() -> Any:
-    """Return the type of every kind of figure, told apart by `kind`."""
-    kinds = [
-        found
-        for module in modules("attention_ablation.figures")
-        for found in vars(module).values()
-        if isinstance(found, type) and issubclass(found, Figure)
-        if found.__module__ == module.__name__
-    ]
-    return Annotated[Union[tuple(kinds)], Field(discriminator="kind")]  # noqa: UP007
+    """Return the type of every kind of figure, which its `kind` tells apart."""
+    return any_of("attention_ablation.figures", Figure, "kind")
