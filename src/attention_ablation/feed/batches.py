@@ -72,12 +72,13 @@ class MemorySource(_Source):
     def training(self, epoch: int, first: int) -> Iterator[Batch]:
         part, count = self.part, self.train_images
         order = part.order(count, epoch).to(self.device)
-        drawn = draws(part.seed, epoch, count).to(self.device) if self._augment else None
-        for step in part.steps(count, epoch, first):
-            _, mine = part.at(count, step)
-            if self._augment is None or drawn is None:
+        steps = [part.at(count, step)[1] for step in part.steps(count, epoch, first)]
+        if self._augment is None:
+            for mine in steps:
                 yield self.batch(self.train_set, order[mine])
-            else:
+        else:
+            drawn = draws(part.seed, epoch, count).to(self.device)
+            for mine in steps:
                 images = self._augment(order[mine], drawn[mine])
                 yield self._input(images), self.train_set.labels[order[mine]]
 
