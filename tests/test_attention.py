@@ -176,3 +176,42 @@ def test_equal_gates_are_equal_records() -> None:
     )
     with pytest.raises(ValidationError, match="no meaning without descriptor"):
         Attention(pooling="avg", kernel=7)
+
+
+@pytest.mark.parametrize("arrangement", ["channel-first", "spatial-first", "parallel"])
+def test_a_gate_that_has_learned_nothing_scales_by_its_start(arrangement: str) -> None:
+    keys = {"pooling": "avg&max", "descriptor": "pool", "reduction": 4, "arrangement": arrangement}
+    x = torch.randn(2, 8, 5, 6)
+    gains = {"half": 0.5 if arrangement == "parallel" else 0.25, "identity": 1.0}
+    for start, gain in gains.items():
+        gate = build_gate(Attention.model_validate(keys | {"start": start}), 8).eval()
+        channel = next(m for m in gate.modules() if isinstance(m, ChannelAttention))
+        nn.init.zeros_(channel.mlp[2].weight)
+        nn.init.zeros_(channel.mlp[2].bias)
+        torch.testing.assert_close(gate(x), gain * x, rtol=0, atol=0)
+        control = build_gate(Attention(gate="scale", options={"factor": gain}), 8)
+        assert not list(control.parameters())
+        torch.testing.assert_close(control(x), gate(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("keys", [{"pooling": "avg&max"}, {"descriptor": "pool"}])
+def test_from_the_identity_the_same_weights_attend_twice_as_much(keys: dict[str, str]) -> None:
+    x = torch.randn(2, 16, 5, 6)
+    half = build_gate(Attention.model_validate(keys), 16).eval()
+    identity = build_gate(Attention.model_validate(keys | {"start": "identity"}), 16).eval()
+    identity.load_state_dict(half.state_dict())
+    torch.testing.assert_close(identity(x), 2 * half(x))
+
+
+def test_the_tier_starts_the_gates_of_which_the_study_says_nothing() -> None:
+    se, none = Attention(pooling="avg"), Attention()
+    assert se.sized(None, "identity").start == "identity"
+    for start in ("half", None):  # the authors' gate is one record, and so one run
+        assert (
+            se.sized(None, start) == se == Attention(pooling="avg", start="half").sized(None, start)
+        )
+    assert Attention(pooling="avg", start="half").sized(None, "identity") == se
+    assert Attention(pooling="avg", start="identity").sized(None, "half").start == "identity"
+    assert none.sized(4, "identity") == none
+    with pytest.raises(ValidationError, match="'start' has no meaning without pooling or desc"):
+        Attention(gate="scale", start="identity")

@@ -34,7 +34,7 @@ def test_detectors_start_from_the_classification_runs_of_other_tables() -> None:
     for row in both.rows("table6"):
         spec = detection(both, "table6", row.key)
         assert spec.attention == both.study.attentions[row.attention].model_copy(
-            update={"reduction": spec.attention.reduction}
+            update=spec.attention.model_dump(include={"reduction", "start"})
         )
         assert spec.initial == both.specs["table4", row.key.replace("+faster-rcnn", "")]
         (run,) = both.row_runs("table6", row.key)

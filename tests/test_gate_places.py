@@ -282,9 +282,9 @@ end = gates["end"]
 assert end.options == {"reduction": 4, "times": 1.0}, end
 assert end == Attention(gate="toy_end", options={"times": 1.0, "reduction": 4})
 assert Attention.model_validate_json(end.model_dump_json()) == end
-assert end.reduced(8).options["reduction"] == 8 and end.reduced(None) is end
+assert end.sized(8, None).options["reduction"] == 8 and end.sized(None, "identity") is end
 chosen = Attention(gate="toy_end", options={"reduction": 2})
-assert chosen.reduced(8) is chosen  # a tier replaces the default alone
+assert chosen.sized(8, None) is chosen  # a tier replaces the default alone
 refused = []
 for entry in ({"gate": "toy_ends"}, {"gate": "toy_end", "options": {"tims": 2.0}},
               {"gate": "toy_end", "pooling": "avg"}):
@@ -293,7 +293,7 @@ for entry in ({"gate": "toy_ends"}, {"gate": "toy_end", "options": {"tims": 2.0}
     except UserError as error:
         refused.append(str(error))
 try:
-    check_fit(end.reduced(32), resnet, "rows.csv")
+    check_fit(end.sized(32, None), resnet, "rows.csv")
 except UserError as error:
     refused.append(str(error))
 assert "torch" not in sys.modules

@@ -80,31 +80,45 @@ class SpatialAttention(nn.Module):
 
 
 class Gate(nn.Module):
-    """One attention, applied: F -> sigmoid(A(F)) * F. Shape: (N, C, H, W) -> the same."""
+    """One attention, applied: F -> g sigmoid(A(F)) * F. Shape: (N, C, H, W) -> the same.
 
-    def __init__(self, attention: nn.Module) -> None:
+    The authors' g is 1: a gate that has learned nothing, whose A is near 0, halves its map. With
+    g = 2 (start: identity) it leaves the map as it is.
+    """
+
+    def __init__(self, attention: nn.Module, gain: int = 1) -> None:
         super().__init__()
         self.attention = attention
+        self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
-        weights: Tensor = self.attention(x).sigmoid()
+        weights = amplified(self.attention(x).sigmoid(), self.gain)
         # In this order the product keeps the memory layout of x. Autocast makes the sum over pools
         # single precision, which the product would hand on to all that follows.
         return x * weights.to(x.dtype)
 
 
 class ParallelGate(nn.Module):
-    """Both attentions see F: F -> sigmoid(Ac(F) + As(F)) * F (section 4.1, 'Arrangement')."""
+    """Both attentions see F: F -> g sigmoid(Ac(F) + As(F)) * F (section 4.1, 'Arrangement').
 
-    def __init__(self, channel: nn.Module, spatial: nn.Module) -> None:
+    g is the gain of `Gate`.
+    """
+
+    def __init__(self, channel: nn.Module, spatial: nn.Module, gain: int = 1) -> None:
         super().__init__()
         self.channel = channel
         self.spatial = spatial
+        self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
         # Cast before they are broadcast, so that no map of single precision is kept.
         raw: Tensor = self.channel(x).to(x.dtype) + self.spatial(x).to(x.dtype)
-        return x * raw.sigmoid()
+        return x * amplified(raw.sigmoid(), self.gain)
+
+
+def amplified(weights: Tensor, gain: int) -> Tensor:
+    """Return the weights times the gain; with the authors' gain of 1 that costs nothing."""
+    return weights if gain == 1 else gain * weights
 
 
 def build_cbam(attention: Attention, channels: int) -> nn.Module:
@@ -119,8 +133,9 @@ def build_cbam(attention: Attention, channels: int) -> nn.Module:
     if attention.descriptor:
         spatial = attention.model_dump(include={"descriptor", "kernel", "norm"})
         parts.append(SpatialAttention(channels, **spatial))
+    gain = 2 if attention.start == "identity" else 1
     if attention.arrangement == "parallel":
-        return ParallelGate(*parts)
+        return ParallelGate(*parts, gain=gain)
     if attention.arrangement == "spatial-first":
         parts.reverse()
-    return nn.Sequential(*map(Gate, parts)) if parts else nn.Identity()
+    return nn.Sequential(*(Gate(part, gain) for part in parts)) if parts else nn.Identity()

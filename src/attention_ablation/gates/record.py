@@ -45,6 +45,12 @@ class Attention(Model):
     arrangement: Literal["channel-first", "spatial-first", "parallel"] | None = Field(
         None, description="Order of the two gates (Table 3); channel-first."
     )
+    start: Literal["half", "identity"] | None = Field(
+        None,
+        description="What each gate starts as: 'half', the authors' sigmoid, which halves its map "
+        "before anything is learned; or 'identity', twice that sigmoid. null: what the tier sets, "
+        "else 'half'.",
+    )
     gate: str | None = Field(
         None,
         description="Another gate of the package, instead of all that: its file's name in gates/.",
@@ -122,6 +128,7 @@ class Attention(Model):
             "kernel": ("descriptor", self.descriptor),
             "norm": ("descriptor", self.descriptor),
             "arrangement": ("pooling and descriptor", self.pooling and self.descriptor),
+            "start": ("pooling or descriptor", self.pooling or self.descriptor),
             "options": ("module or gate", named),
             "place": ("module or gate", named),
             "module_sha256": ("module", self.module),
@@ -137,17 +144,23 @@ class Attention(Model):
                 )
         return self
 
-    def reduced(self, reduction: int | None) -> Self:
-        """Return the gate with a tier's reduction, in place of the default and of no other."""
+    def sized(self, reduction: int | None, start: str | None) -> Self:
+        """Return the gate as a tier trains it.
+
+        The tier's reduction stands in place of the default and of no other, its start where the
+        study says nothing. The authors' start is left out, so that it is one gate however it came.
+        """
         default = DEFAULTS["pooling"]["reduction"]
         if self.gate:
             default = (builtin_gates()[self.gate].options or {}).get("reduction")
-        if reduction is None or self.ratio is None or self.ratio != default:
-            return self
-        options = {**(self.options or {}), "reduction": reduction}
-        return self.model_copy(
-            update={"options": options} if self.gate else {"reduction": reduction}
-        )
+        update: dict[str, Any] = {}
+        if reduction is not None and self.ratio is not None and self.ratio == default:
+            options = {**(self.options or {}), "reduction": reduction}
+            update = {"options": options} if self.gate else {"reduction": reduction}
+        if self.pooling or self.descriptor:
+            started = self.start or start
+            update["start"] = None if started == "half" else started
+        return self.model_copy(update=update) if update else self
 
     @property
     def ratio(self) -> int | None:
@@ -180,7 +193,8 @@ class Attention(Model):
         parts = [part for part in (channel, spatial) if part]
         if self.arrangement == "spatial-first":
             parts.reverse()
-        return ("-parallel-" if self.arrangement == "parallel" else "+").join(parts) or "none"
+        joined = ("-parallel-" if self.arrangement == "parallel" else "+").join(parts) or "none"
+        return joined + "-identity" * (self.start == "identity")
 
 
 def seal(attention: Attention, root: Path, where: object) -> Attention:

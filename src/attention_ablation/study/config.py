@@ -67,10 +67,17 @@ Reduction = Annotated[
 ]
 
 
+Start = Annotated[
+    Literal["half", "identity"] | None,
+    Field(description="Start of CBAM's gates and SE; null: the authors', 'half'."),
+]
+
+
 class Sizing(BackboneSize):
     """The size of a network and the recipe that trains it."""
 
     reduction: Reduction = None
+    start: Start = None
     recipe: ClassificationRecipe
 
 
@@ -92,6 +99,7 @@ class DetectionSizing(DetectorSize):
     """
 
     reduction: Reduction = None
+    start: Start = None
     initial: bool = Field(
         True,
         description="Start the backbone from the tier's classification run of the same backbone, "
@@ -127,14 +135,15 @@ class Tier(Model):
     )
 
     @model_validator(mode="after")
-    def _gates_in_backbones_are_reduced_there(self) -> Self:
+    def _gates_in_backbones_are_sized_there(self) -> Self:
         detector = self.detection.get("faster-rcnn")
         sizings = [detector, *detector.backbones.values()] if detector else []
-        if any(sizing.reduction for sizing in sizings):
-            raise ValueError(
-                "'reduction' has no meaning for faster-rcnn, whose gates are those of its "
-                "backbone; set it below classification"
-            )
+        for key in ("reduction", "start"):
+            if any(getattr(sizing, key) for sizing in sizings):
+                raise ValueError(
+                    f"'{key}' has no meaning for faster-rcnn, whose gates are those of its "
+                    "backbone; set it below classification"
+                )
         return self
 
 

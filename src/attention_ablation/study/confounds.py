@@ -20,14 +20,20 @@ NOTED = (
     *("git_commit", "git_dirty", "attention_ablation", "python", "torch", "torchvision", "numpy"),
     *("device", "threads"),
 )
+OF_GATES = (".reduction", ".start")  # what a tier chooses for gates only
 Facts = Mapping[str, Mapping[str, Any]]  # of each row: values by key
 
 
 def chosen(sizing: Sizing | DetectionSizing, attention: Attention, task: str) -> dict[str, Any]:
-    """Return what a tier chooses for a row, by the dotted key under which it stands there."""
+    """Return what a tier chooses for a row, by the dotted key under which it stands there.
+
+    `attention` is the study's gate, of which the tier changes what the study leaves open.
+    """
     data = sizing.model_dump(mode="json", exclude={"backbones"})
     if attention.ratio is None:
         del data["reduction"]  # there is no MLP that it could change
+    if attention.start or not (attention.pooling or attention.descriptor):
+        del data["start"]
     return flatten(data, f"{task}.")
 
 
@@ -35,8 +41,8 @@ def check_recipes(rows: Facts, where: str, remedy: str) -> None:
     """Raise UserError, which ends with `remedy`, where compared rows have not the same `chosen`."""
     keys = dict.fromkeys(key for facts in rows.values() for key in facts)
     full = {
-        # A schedule's keys depend on its name; a row without a gate has no reduction to compare.
-        name: {k: facts.get(k, "unset") for k in keys if k in facts or not k.endswith("reduction")}
+        # A schedule's keys depend on its name; a row without a gate has none of a gate's.
+        name: {k: facts.get(k, "unset") for k in keys if k in facts or not k.endswith(OF_GATES)}
         for name, facts in rows.items()
     }
     if lines := differing(full):

@@ -200,7 +200,7 @@ def _spec(row: Row, plan: Plan) -> AnySpec:
     detector = parse(Detector, {"name": row.detector} | _size(sized, DetectorSize), where)
     inside = gates_in_backbone(detector)
     first = _classification(row.backbone, attention if inside else Attention(), plan.tier, where)
-    gate = first.attention if inside else attention.reduced(sized.reduction)
+    gate = first.attention if inside else attention.sized(sized.reduction, sized.start)
     check_fit(gate, first.backbone, where, detector)
     parts = {"backbone": first.backbone, "attention": gate, "detector": detector}
     initial = first if sized.initial else None
@@ -210,7 +210,7 @@ def _spec(row: Row, plan: Plan) -> AnySpec:
 def _classification(name: str, attention: Attention, tier: Tier, where: str) -> Spec:
     sized = tier.classification.sizing(name)
     backbone = parse(Backbone, {"name": name} | _size(sized, BackboneSize), where)
-    gate = attention.reduced(sized.reduction)
+    gate = attention.sized(sized.reduction, sized.start)
     check_fit(gate, backbone, where)
     return Spec(backbone=backbone, attention=gate, recipe=sized.recipe)
 
@@ -221,13 +221,16 @@ def _size(sized: Model, size: type[Model]) -> dict[str, Any]:
 
 def _chosen(row: Row, plan: Plan) -> dict[str, Any]:
     """Return what the tier chooses for a row, by its dotted keys there."""
-    spec = plan.specs[row.table, row.key]
+    spec, gate = plan.specs[row.table, row.key], plan.study.attentions[row.attention]
     sized = plan.tier.classification.sizing(row.backbone)
     if isinstance(spec, Spec):
-        return chosen(sized, spec.attention, "classification")
+        return chosen(sized, gate, "classification")
     detection = plan.tier.detection[spec.detector.name].sizing(row.backbone)
-    first = chosen(sized, spec.initial.attention, "classification") if spec.initial else {}
-    return chosen(detection, spec.attention, "detection") | first
+    inside = gates_in_backbone(spec.detector)
+    found = chosen(detection, Attention() if inside else gate, "detection")
+    if spec.initial:
+        found |= chosen(sized, gate if inside else Attention(), "classification")
+    return found
 
 
 def _check_comparisons(plan: Plan) -> None:
