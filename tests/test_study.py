@@ -105,7 +105,7 @@ def test_a_figure_is_drawn_where_its_tables_are_chosen() -> None:
 def test_names_do_not_make_a_run() -> None:
     plan = plan_from(ROOT / "config.yaml", ROOT)
     spec = plan.specs["table4", "resnet50+cbam"]
-    assert spec.run_id.startswith("resnet50_channel+spatial-pool-k7_")
+    assert spec.run_id.startswith("resnet50_channel+spatial-pool-k7-identity_")
     same = Spec.model_validate_json(spec.canonical())
     assert (same, same.run_id) == (spec, spec.run_id)
 
@@ -334,7 +334,7 @@ def test_a_study_is_a_folder(
     write_yaml(Path(CONFIG), {"study": "other", "tier": "tiny"})
     plan = plan_from(Path(CONFIG))
     assert plan.tables == ["gain", "sizes"]
-    assert plan.specs["gain", "resnet18+max"].attention.slug == "channel-max"
+    assert plan.specs["gain", "resnet18+max"].attention.slug == "channel-max-identity"
     assert plan.study.rows[2].printed == {"map_50": "51.5"}
     assert main(["status"]) == 0
     counts = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -126,16 +126,16 @@ def count_rows(study: Study) -> list[Counted]:
     """Count the network of every row of the study."""
     measured: dict[str, Complexity] = {}
     for row in study.rows:
-        if row.key not in measured:
-            measured[row.key] = measure_row(study, row)
+        if row.network not in measured:
+            measured[row.network] = measure_row(study, row)
     return [
         Counted(
             *(row.table, row.key, row.label, row.backbone, row.attention),
-            params=measured[row.key].params,
+            params=measured[row.network].params,
             params_m_paper=row.printed.get("params_m", ""),
-            gflops=measured[row.key].gflops,
+            gflops=measured[row.network].gflops,
             gflops_paper=row.printed.get("gflops", ""),
-            verdict=compare(study, row, measured[row.key]),
+            verdict=compare(study, row, measured[row.network]),
         )
         for row in study.rows
     ]

@@ -135,7 +135,7 @@ def build_cbam(attention: Attention, channels: int) -> nn.Module:
         parts.append(SpatialAttention(channels, **spatial))
     gain = 2 if attention.start == "identity" else 1
     if attention.arrangement == "parallel":
-        return ParallelGate(*parts, gain=gain)
+        return ParallelGate(parts[0], parts[1], gain)
     if attention.arrangement == "spatial-first":
         parts.reverse()
     return nn.Sequential(*(Gate(part, gain) for part in parts)) if parts else nn.Identity()

@@ -35,7 +35,7 @@ def rendered(plan: Plan, table: str, runs: pd.DataFrame) -> dict[str, str]:
     results = table_results(plan, table, runs, read_counts(plan))
     notes = table_notes(plan, results, runs)
     entry = plan.study.tables[table]
-    title = f"{entry.title} (section {entry.section})"
+    title = entry.title + f" (section {entry.section})" * bool(entry.section)
     return {
         "csv": _csv(results),
         "md": to_markdown(results, title, notes),

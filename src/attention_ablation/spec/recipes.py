@@ -55,6 +55,13 @@ Schedule = Annotated[
 ]
 
 
+def _times(value: Any, times: float) -> Any:
+    if isinstance(value, list):
+        return [_times(each, times) for each in value]
+    product = value * times
+    return int(product) if isinstance(value, int) and product == int(product) else product
+
+
 class Recipe(Model):
     """What classification and detection share: the optimiser, its schedule, steps, evaluations."""
 
@@ -91,6 +98,17 @@ class Recipe(Model):
                 f"expected a batch_size of at most dataset.train_images ({images}), got {batch}"
             )
         return self
+
+    def multiplied(self, key: str, times: float) -> dict[str, Any]:
+        """Return the recipe's keys, one of them multiplied; a schedule is stretched with epochs."""
+        data = self.model_dump(mode="json")
+        places = [(data, key)]
+        if key == "epochs":
+            places += [(data["schedule"], name) for name in ("every", "at", "warmup_epochs")]
+        for keys, name in places:
+            if (value := keys.get(name)) is not None:
+                keys[name] = _times(value, times)
+        return data
 
     @property
     def steps(self) -> int:

@@ -15,7 +15,15 @@ from attention_ablation.study.metrics import COUNTS
 THRESHOLDS = {
     "greater-by-about": ("by", "within", "reason"),
     "at-most-more": ("percent", "reason"),
+    "not-greater": ("within", "reason"),
+    "not-less": ("within", "reason"),
 }
+
+
+Predicate = Literal[
+    "less", "greater", "greater-by-about", "at-most-more", "not-greater", "not-less"
+]
+MINUS = "\N{MINUS SIGN}"
 
 
 class Comparison(Model):
@@ -30,17 +38,33 @@ class Comparison(Model):
     rows: list[str] = Field(
         min_length=2, description="Row keys; 'table2:resnet50+se' is a row of another table."
     )
-    predicate: Literal["less", "greater", "greater-by-about", "at-most-more"] = Field(
+    than: list[str] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="less, greater: two further rows. What is compared is then the difference of "
+        "'rows', the first less the second, with the difference of these.",
+    )
+    predicate: Predicate = Field(
         "less",
         description="What a row is to the next one: less; greater; greater-by-about 'by', give or "
-        "take 'within'; at-most-more, by 'percent'.",
+        "take 'within'; at-most-more, by 'percent'; not-greater or not-less, by more than 'within'.",
     )
     percent: float | None = Field(None, ge=0, description="at-most-more: the most that is added.")
     by: float | None = Field(
         None, gt=0, description="greater-by-about: the difference, in the metric's unit."
     )
     within: float | None = Field(
-        None, ge=0, description="greater-by-about: what rounding leaves open on either side."
+        None,
+        ge=0,
+        description="greater-by-about: what rounding leaves open on either side. not-greater, "
+        "not-less: the difference that does not count, in the metric's unit.",
+    )
+    margin: float | None = Field(
+        None,
+        gt=0,
+        description="less, greater: the difference either way, in the metric's unit, within which "
+        "rows are as good as equal; a tier may have a margin of its own.",
     )
     reason: Prose | None = Field(
         None, description="Why this threshold; required where there is one."
@@ -49,18 +73,29 @@ class Comparison(Model):
     @property
     def places(self) -> list[tuple[str, str]]:
         """The table and the key of each row."""
-        parts = [row.partition(":") for row in self.rows]
-        return [(first, key) if colon else (self.table, first) for first, colon, key in parts]
+        return [self._place(row) for row in self.rows]
+
+    @property
+    def beside(self) -> list[tuple[str, str]]:
+        """The table and the key of both rows of `than`, empty where it is not given."""
+        return [self._place(row) for row in self.than or []]
+
+    def _place(self, row: str) -> tuple[str, str]:
+        first, colon, key = row.partition(":")
+        return (first, key) if colon else (self.table, first)
 
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
-        needed = THRESHOLDS.get(self.predicate, ())
-        for key in ("percent", "by", "within", "reason"):
+        directed = self.predicate in ("less", "greater")
+        needed = THRESHOLDS.get(self.predicate, ("margin", "reason") if self.margin else ())
+        for key in ("percent", "by", "within", "margin", "reason"):
             given = getattr(self, key) is not None
             if given and key not in needed:
                 raise ValueError(f"'{key}' has no meaning with '{self.predicate}'; remove it")
             if not given and key in needed:
                 raise ValueError(f"expected '{key}' with '{self.predicate}'; add it")
+        if self.than and not (directed and len(self.rows) == 2):
+            raise ValueError("expected two 'rows' and the predicate less or greater with 'than'")
         if self.predicate == "at-most-more" and not set(self.metrics) <= set(COUNTS):
             raise ValueError(
                 f"expected only {' and '.join(COUNTS)} with 'at-most-more', which compares exact "
@@ -80,6 +115,8 @@ class Comparison(Model):
             "greater": (Decimal(0), Decimal("Infinity")),
             "greater-by-about": (by - within, by + within),
             "at-most-more": (Decimal("-Infinity"), percent),
+            "not-greater": (Decimal("-Infinity"), within),
+            "not-less": (-within, Decimal("Infinity")),
         }[self.predicate]
 
     @property
@@ -87,9 +124,14 @@ class Comparison(Model):
         """The differences at which the predicate turns, the finite ones of its bounds."""
         return [float(bound) for bound in self.bounds if bound.is_finite()]
 
-    def difference(self, first: Decimal, second: Decimal) -> Decimal:
-        """Return first less second, in percent of the second with at-most-more."""
+    def difference(self, first: Decimal, second: Decimal, *than: Decimal) -> Decimal:
+        """Return first less second, in percent of the second with at-most-more.
+
+        Of four values it is the difference of the first two less that of the others.
+        """
         difference = first - second
+        if than:
+            difference -= than[0] - than[1]
         return 100 * difference / second if self.predicate == "at-most-more" else difference
 
     def holds(self, difference: Decimal) -> bool:
@@ -113,15 +155,26 @@ class Pair:
         return self.comparison.table
 
     @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The rows whose values make its difference: two, or four."""
+        return [self.first, self.second, *self.comparison.beside]
+
+    @property
     def text(self) -> str:
         """The comparison in words, such as 'resnet50+cbam < resnet50+se'."""
-        c, rows = self.comparison, (self.first, self.second)
-        first, second = (key if table == c.table else f"{table}:{key}" for table, key in rows)
+        c = self.comparison
+        first, second, *than = (
+            key if table == c.table else f"{table}:{key}" for table, key in self.rows
+        )
+        if than:
+            first, second = f"({first} {MINUS} {second})", f"({than[0]} {MINUS} {than[1]})"
         return {
             "less": f"{first} < {second}",
             "greater": f"{first} > {second}",
             "greater-by-about": f"{first} > {second} by {c.by} ± {c.within}",
             "at-most-more": f"{first} <= {second} + {c.percent or 0:g} %",
+            "not-greater": f"{first} <= {second} + {c.within}",
+            "not-less": f"{first} >= {second} {MINUS} {c.within}",
         }[c.predicate]
 
 

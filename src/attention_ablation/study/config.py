@@ -155,25 +155,42 @@ class Row(Model):
     backbone: str
     detector: DetectorName | None = None
     attention: str
+    times: float | None = Field(None, gt=0, description="Of the key that the table varies.")
     printed: dict[str, str] = Field(description="What the paper prints, by metric.")
 
     @property
     def key(self) -> str:
-        """The row's name within its table: backbone, detector and attention, where there are."""
+        """The row's name within its table, such as resnet50+cbam, or resnet50+cbam@x4."""
+        return self.network + (f"@x{self.times:g}" if self.times else "")
+
+    @property
+    def network(self) -> str:
+        """Its backbone, detector and attention, where there are."""
         attention = self.attention if self.attention != "none" else None
         return "+".join(filter(None, (self.backbone, self.detector, attention)))
 
 
 class Table(Model):
-    """A table of the paper: its title, place, and columns."""
+    """A table: its title, its section in the paper, and its columns."""
 
     title: Line
-    section: Line
+    section: Line | None = Field(None, description="Where the paper has it.")
     columns: Names = Field(description="Names of metrics.")
     group_by: Literal["backbone"] | None = Field(
         None,
         description="Within what rows are compared, so that their recipes must be equal, and a "
         "best cell is sought; the whole table where null.",
+    )
+    recipe: dict[Name, bool | int | float | str] = Field(
+        default_factory=dict,
+        description="Keys of the recipe that this table sets for all its rows, whatever the tier "
+        "has, such as {zero_init_residual: false}.",
+    )
+    varies: Literal["epochs", "learning_rate", "weight_decay", "batch_size"] | None = Field(
+        None,
+        description="A key of the recipe that rows multiply, each by its `times` in rows.csv (1 "
+        "where that is empty); with epochs the schedule is stretched. Only rows of the same times "
+        "are compared as a group.",
     )
 
 

@@ -4,17 +4,20 @@ import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.model import Model
 from attention_ablation.detectors.record import Detector, DetectorSize, check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone, BackboneSize
+from attention_ablation.spec.recipes import Recipe
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.study.config import Config, Row, Study, Tier
 from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.files import load_study, load_tier, parse, require
+
+RecipeType = TypeVar("RecipeType", bound=Recipe)
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,9 @@ class Plan:
     def groups(self, table: str) -> list[list[Row]]:
         """Return a table's rows in groups that are each compared."""
         by = self.study.tables[table].group_by
-        groups: dict[str | None, list[Row]] = {}
+        groups: dict[tuple[str | None, float | None], list[Row]] = {}
         for row in self.rows(table):
-            groups.setdefault(by and row.backbone, []).append(row)
+            groups.setdefault((by and row.backbone, row.times), []).append(row)
         return list(groups.values())
 
     def row_runs(self, table: str, key: str) -> list[Run]:
@@ -190,7 +193,8 @@ def _spec(row: Row, plan: Plan) -> AnySpec:
     where = f"{plan.study_folder / 'rows.csv'}: {row.table}: {row.label}"
     attention = plan.study.attentions[row.attention]
     if row.detector is None:
-        return _classification(row.backbone, attention, plan.tier, where)
+        spec = _classification(row.backbone, attention, plan.tier, where)
+        return spec.model_copy(update={"recipe": _recipe(spec.recipe, row, plan, where)})
     if row.detector not in plan.tier.detection:
         raise UserError(
             f"{where}: expected a recipe for {row.detector} below detection in the tier; add one, "
@@ -204,7 +208,20 @@ def _spec(row: Row, plan: Plan) -> AnySpec:
     check_fit(gate, first.backbone, where, detector)
     parts = {"backbone": first.backbone, "attention": gate, "detector": detector}
     initial = first if sized.initial else None
-    return parse(DetectionSpec, parts | {"recipe": sized.recipe, "initial": initial}, where)
+    recipe = _recipe(sized.recipe, row, plan, where)
+    return parse(DetectionSpec, parts | {"recipe": recipe, "initial": initial}, where)
+
+
+def _recipe(recipe: RecipeType, row: Row, plan: Plan, where: str) -> RecipeType:
+    """Return the tier's recipe with what a table sets and a row varies."""
+    table = plan.study.tables[row.table]
+    if table.recipe:
+        keys = recipe.model_dump(mode="json") | table.recipe
+        where_set = f"{plan.study_folder / 'study.yaml'}: tables.{row.table}.recipe"
+        recipe = parse(type(recipe), keys, where_set)
+    if row.times and table.varies:
+        recipe = parse(type(recipe), recipe.multiplied(table.varies, row.times), f"{where}: times")
+    return recipe
 
 
 def _classification(name: str, attention: Attention, tier: Tier, where: str) -> Spec:
@@ -223,14 +240,20 @@ def _chosen(row: Row, plan: Plan) -> dict[str, Any]:
     """Return what the tier chooses for a row, by its dotted keys there."""
     spec, gate = plan.specs[row.table, row.key], plan.study.attentions[row.attention]
     sized = plan.tier.classification.sizing(row.backbone)
+    varied = {"times": row.times or 1}
     if isinstance(spec, Spec):
-        return chosen(sized, gate, "classification")
+        return chosen(sized, gate, "classification") | _set(row, plan, "classification") | varied
     detection = plan.tier.detection[spec.detector.name].sizing(row.backbone)
     inside = gates_in_backbone(spec.detector)
     found = chosen(detection, Attention() if inside else gate, "detection")
     if spec.initial:
         found |= chosen(sized, gate if inside else Attention(), "classification")
-    return found
+    return found | _set(row, plan, "detection") | varied
+
+
+def _set(row: Row, plan: Plan, task: str) -> dict[str, Any]:
+    table = plan.study.tables[row.table]
+    return {f"{task}.recipe.{key}": value for key, value in table.recipe.items()}
 
 
 def _check_comparisons(plan: Plan) -> None:

@@ -5,6 +5,8 @@ Planning imports these files: they import pandas, matplotlib and torch inside fu
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from attention_ablation.base.model import Line, Model, Names
 from attention_ablation.base.registry import any_of
 
@@ -25,7 +27,7 @@ class Figure(Model):
 
     kind: str
     title: Line
-    section: Line
+    section: Line | None = Field(None, description="Where the paper has it.")
 
     @property
     def shown(self) -> list[tuple[str, list[str]]]:

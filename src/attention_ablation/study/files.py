@@ -117,7 +117,8 @@ def _read_rows(path: Path, study: StudyFile) -> dict[str, Row]:
     """Return the rows by their places in the file."""
     rows: dict[str, Row] = {}
     keys: set[tuple[str, str]] = set()
-    required, optional = ["table", "label", "backbone", "attention"], ["detector", *study.metrics]
+    required = ["table", "label", "backbone", "attention"]
+    optional = ["detector", "times", *study.metrics]
     columns, records = read_csv(path)
     known = set(required) <= set(columns) <= {*required, *optional}
     if not known or len(set(columns)) < len(columns):
@@ -134,6 +135,11 @@ def _read_rows(path: Path, study: StudyFile) -> dict[str, Row]:
         require("table", [row.table], study.tables, where)
         require("backbone", [row.backbone], BACKBONES, where)
         require("attention", [row.attention], study.attentions, where)
+        if row.times and not study.tables[row.table].varies:
+            raise UserError(
+                f"{where}: 'times' has no meaning in {row.table}, which varies nothing; say what "
+                "below the table in study.yaml, such as varies: epochs, or leave it out."
+            )
         if (row.table, row.key) in keys:
             raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
         if row.detector and row.detector not in study.counted_on.detectors:
@@ -156,11 +162,13 @@ def _read_rows(path: Path, study: StudyFile) -> dict[str, Row]:
 
 def _parse_row(record: dict[str, str], metrics: Iterable[str], where: str) -> Row:
     printed = {name: cell for name in metrics if (cell := record.pop(name, ""))}
-    for metric, cell in printed.items():
+    for key, cell in printed.items() | {("times", record.get("times") or "1")}:
         if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", cell):
-            raise UserError(f"{where}: {metric}: expected a number, got '{cell}'.")
+            raise UserError(f"{where}: {key}: expected a number, got '{cell}'.")
+    times = float(text) if (text := record.pop("times", None)) else None
     detector = record.pop("detector", None) or None
-    return parse(Row, {**record, "detector": detector, "printed": printed}, where)
+    given = {"detector": detector, "times": times, "printed": printed}
+    return parse(Row, record | given, where)
 
 
 def _check_names(study: StudyFile, where: Path) -> None:

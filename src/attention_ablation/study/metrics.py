@@ -19,7 +19,7 @@ RUN_NUMBERS = (
     *("gradcam_energy_in_box", "gradcam_hit_rate", "gradcam_iou", "gradcam_target_probability"),
 )
 # Columns of rows.csv and of tables' CSVs that are no metric.
-RESERVED = ("table", "row", "label", "backbone", "detector", "attention", "seeds")
+RESERVED = ("table", "row", "label", "backbone", "detector", "attention", "times", "seeds")
 
 
 class Metric(Model):

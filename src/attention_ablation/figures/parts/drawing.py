@@ -35,9 +35,9 @@ def panels(count: int, width: float) -> tuple[Figure, list[Axes]]:
 
 
 def style_curves(ax: Axes, title: str, ylabel: str, **settings: Any) -> None:
-    """Give axes of error curves, which are drawn, what they all have; a legend is below them."""
+    """Give axes of curves, which are drawn, what they all have; a legend is below them."""
     ax.set_title(title, fontsize=10)
-    ax.set(xlabel="epoch", ylabel=ylabel, **settings)
+    ax.set(**{"xlabel": "epoch", "ylabel": ylabel} | settings)
     ax.grid(color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
     lines = ax.get_lines()  # those too whose label begins with an underscore
@@ -98,7 +98,8 @@ def why_missing(folder: Path, what: str) -> str:
 def finish(plan: Plan, name: str, figure: Figure, caption: str, **place: Any) -> None:
     """Give a figure its title and its caption, and save it; `place` is matplotlib's, of text."""
     entry = plan.study.figures[name]
-    figure.suptitle(f"{entry.heading(name)} (section {entry.section})", fontsize=11)
+    title = entry.heading(name) + f" (section {entry.section})" * bool(entry.section)
+    figure.suptitle(title, fontsize=11)
     figure.supxlabel(caption, color="0.35", **({"fontsize": 8} | place))
     save(plan, name, figure)
 

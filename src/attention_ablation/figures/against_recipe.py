@@ -1,0 +1,122 @@
+"""Error, or another metric, against what a table varies: a key of the recipe, such as epochs."""
+
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from attention_ablation.base.errors import UserError, unknown
+from attention_ablation.base.model import Line, Model, Names
+from attention_ablation.study.figure import Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from attention_ablation.study.config import Row, Study
+    from attention_ablation.study.expand import Plan
+
+
+class VariedPanel(Model):
+    """One pair of axes."""
+
+    title: Line
+    rows: Names = Field(description="Rows by backbone, detector and gate, without the @x of times.")
+
+
+class VariedFigure(Figure):
+    """A metric against the key of the recipe that a table varies: mean and 95 % interval."""
+
+    run_file: ClassVar[str] = "metrics.json"
+    numbers: ClassVar[str] = (
+        "{name}: value of the varied key, mean, 95 % t-interval and number of seeds of every point"
+    )
+
+    kind: Literal["against-recipe"]
+    table: str
+    metric: str = Field("top1_error", description="A metric of runs, by its name.")
+    panels: list[VariedPanel] = Field(min_length=1)
+
+    @property
+    def shown(self) -> list[tuple[str, list[str]]]:
+        return [(self.table, [])]
+
+    def check(self, study: "Study", where: str) -> None:
+        """Raise UserError for a table that varies nothing, an unknown row or a counted metric."""
+        if study.tables[self.table].varies is None:
+            raise UserError(f"{where}: expected a table that varies a key, got {self.table}.")
+        known = {row.network for row in study.table_rows(self.table)}
+        for name in (row for panel in self.panels for row in panel.rows):
+            if name not in known:
+                raise unknown("row", name, known, f"{where}: {self.table}")
+        valid = [name for name, metric in study.metrics.items() if not metric.counted]
+        if self.metric not in valid:
+            raise unknown("metric", self.metric, valid, where)
+
+    def inputs(self, plan: "Plan") -> list[str]:
+        shown = {row for panel in self.panels for row in panel.rows}
+        rows = [row for row in plan.rows(self.table) if row.network in shown]
+        runs = [run for row in rows for run in plan.row_runs(self.table, row.key)]
+        return sorted({f"{plan.runs_folder}/{run.path}/{self.run_file}" for run in runs})
+
+    def csv(self, plan: "Plan") -> str:
+        return self._points(plan).to_csv(index=False)
+
+    def write(self, plan: "Plan", name: str) -> None:
+        from attention_ablation.base.io import write_text
+        from attention_ablation.figures.parts.drawing import COLOURS, finish, panels, style_curves
+
+        points = self._points(plan)
+        key, metric = self._key(plan), plan.study.metrics[self.metric]
+        write_text(plan.folder / f"figures/{name}.csv", points.to_csv(index=False))
+        labels = {row.network: row.label for row in plan.rows(self.table) if not row.times}
+        figure, axes = panels(len(self.panels), 5.5)
+        top = points[["mean", "ci_high"]].max().max() * 1.05
+        for ax, panel in zip(axes, self.panels, strict=True):
+            for row, colour in zip(panel.rows, cycle(COLOURS), strict=False):
+                drawn = points[points["row"] == row]
+                ax.plot(
+                    drawn[key], drawn["mean"], "o-", color=colour, ms=3, lw=1.4, label=labels[row]
+                )
+                low, high = (drawn[end].astype(float) for end in ("ci_low", "ci_high"))
+                ax.fill_between(drawn[key], low, high, color=colour, alpha=0.13, lw=0)
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(sorted(points[key].unique()), sorted(points[key].unique()))
+            limits: dict[str, Any] = {"ylim": (0, top)} if top > 0 else {}
+            style_curves(ax, panel.title, metric.title, xlabel=key.replace("_", " "), **limits)
+        seeds = len(plan.seeds)
+        spread = f"mean and 95 % interval of {seeds} seeds" if seeds > 1 else "one seed"
+        finish(plan, name, figure, f"tier {plan.config.tier}: {plan.tier.title}, {spread}")
+
+    def _key(self, plan: "Plan") -> str:
+        return str(plan.study.tables[self.table].varies)
+
+    def _points(self, plan: "Plan") -> "pd.DataFrame":
+        """Return a line for each row and value of the key, of the runs that completed."""
+        import pandas as pd
+
+        from attention_ablation.evidence.statistics import t_interval
+
+        key, source = self._key(plan), plan.study.metrics[self.metric].source
+        shown = dict.fromkeys(row for panel in self.panels for row in panel.rows)
+        records = []
+        for row in (row for row in plan.rows(self.table) if row.network in shown):
+            values = _values(plan, row, source)
+            low, high = t_interval(values) or (None, None)
+            mean = sum(values) / len(values) if values else None
+            value = getattr(plan.specs[self.table, row.key].recipe, key)
+            ends = [None if x is None else round(x, 4) for x in (mean, low, high)]
+            records.append([row.network, value, *ends, len(values)])
+        columns = ["row", key, "mean", "ci_low", "ci_high", "n"]
+        return pd.DataFrame(records, columns=columns).sort_values(["row", key])
+
+
+def _values(plan: "Plan", row: "Row", source: str) -> list[float]:
+    from attention_ablation.runs.folder import read_outcome
+
+    found = []
+    for run in plan.row_runs(row.table, row.key):
+        facts = read_outcome(plan.runs_folder / run.path).metrics
+        value = facts.recorded.get(source) if facts else None
+        if facts and facts.status == "completed" and value is not None:
+            found.append(float(value))
+    return found
