@@ -4,18 +4,22 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from scipy import stats
 
-from attention_ablation.evidence.ledger import JudgedPair, adjusted
+from attention_ablation.evidence.ledger import JudgedPair
+from attention_ablation.evidence.samples import Sample
 from attention_ablation.evidence.statistics import (
-    ALPHA,
+    Mean,
     contest,
     holm,
-    one_sided,
     seeds_needed,
+    spread_of,
     t_interval,
 )
-from attention_ablation.study.config import Study
+from attention_ablation.study.expand import load_plan
+from benchmarks.verdicts import MARGIN, SETTINGS, Simulation, decided, false_ledgers, is_false
+from tests.conftest import ROOT
 
 
 def test_holm_by_hand() -> None:
@@ -25,6 +29,13 @@ def test_holm_by_hand() -> None:
     assert holm([0.4, 0.3, 0.3]).tolist() == pytest.approx([0.9, 0.9, 0.9])
     assert holm([0.6, 0.9]).tolist() == [1, 1]
     assert holm([]).tolist() == []
+
+
+def test_holm_counts_names_of_which_one_test_at_most_calls_falsely() -> None:
+    # Two names, so 0.01 x 2; then still both, 0.02 x 2; then 0.03 x 1, of b alone.
+    adjusted_p = holm([0.01, 0.03, 0.02, 0.5], ["a", "b", "a", "b"])
+    assert adjusted_p.tolist() == pytest.approx([0.02, 0.04, 0.04, 0.5])
+    assert holm([0.02, 0.01], ["a", "a"]).tolist() == pytest.approx([0.02, 0.01])
 
 
 def test_the_paired_interval_and_test_are_scipys() -> None:
@@ -38,18 +49,26 @@ def test_the_paired_interval_and_test_are_scipys() -> None:
         first, second = (a, b) if ours.first == "a" else (b, a)
         assert (ours.n, ours.mean) == (n, pytest.approx(float(np.mean(first - second))))
         assert ours.interval == t_interval(first - second)
+        mean = mean_of(a - b)
+        assert mean.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)))
         for bounds in ((-math.inf, 0.0), (0.0, math.inf)):
-            assert 2 * min(one_sided(a - b, *bounds)) == pytest.approx(float(theirs.pvalue))
+            assert 2 * min(mean.one_sided(*bounds)) == pytest.approx(float(theirs.pvalue))
+
+
+def mean_of(differences: ArrayLike, block: ArrayLike | None = None) -> Mean:
+    spread = spread_of(differences, block)
+    assert spread
+    return Mean(float(np.mean(differences)), np.size(differences), spread)
 
 
 def test_about_is_two_tests_inside_and_the_nearer_end_outside() -> None:
     values = [0.8, 0.9, 1.0]
-    inside, outside = one_sided(values, 0.5, 1.5)
+    inside, outside = mean_of(values).one_sided(0.5, 1.5)
     assert inside == pytest.approx(
         float(stats.ttest_1samp(values, 0.5, alternative="greater").pvalue)
     )
     assert outside > 0.5
-    inside, outside = one_sided(values, 0.0, 0.5)
+    inside, outside = mean_of(values).one_sided(0.0, 0.5)
     assert outside == pytest.approx(
         float(stats.ttest_1samp(values, 0.5, alternative="greater").pvalue)
     )
@@ -59,75 +78,96 @@ def test_about_is_two_tests_inside_and_the_nearer_end_outside() -> None:
 def test_nothing_is_divided_by_no_spread() -> None:
     for values in ([1.0], [0.2, 0.2], [0.0, 0.0, 0.0]):
         assert t_interval(values) is None
-        assert one_sided(values, -math.inf, 0) == (1, 1)
-        assert seeds_needed(values, [0], ALPHA) is None
+        assert spread_of(values) is None
+        assert spread_of(values, np.full((3, len(values)), 7.0)) is None
+
+
+def test_rows_that_scatter_alike_share_their_spread() -> None:
+    rows = np.random.default_rng(0).normal(loc=[0, 1, 5, -3, 2], size=(4, 5))
+    own = spread_of(rows[0] - rows[1])
+    pooled = spread_of(rows[0] - rows[1], rows)
+    assert own
+    assert pooled
+    # A linear model of rows and seeds, by hand: the residual sum of squares over 3 x 4.
+    design = np.zeros((20, 9))
+    design[np.arange(20), np.repeat(np.arange(4), 5)] = 1
+    design[np.arange(20), 4 + np.tile(np.arange(5), 4)] = 1
+    (*_, fitted) = (design, design @ np.linalg.lstsq(design, rows.ravel(), rcond=None)[0])
+    squares = float(((rows.ravel() - fitted) ** 2).sum())
+    others = (2 * squares - 4 * own.variance) / 8  # of differences, so twice a row's variance
+    assert pooled.df == 12  # all of them: two rows more have twice the weight of the difference
+    assert pooled.variance == pytest.approx((8 * others + 4 * own.variance) / 12)
+    assert pooled.variance == pytest.approx(2 * squares / 12)
+    # Ten rows have no more weight than that, and rows that scatter less do not hide what does.
+    many = np.vstack([rows, np.random.default_rng(1).normal(size=(6, 5))])
+    more = spread_of(rows[0] - rows[1], many)
+    assert more
+    assert more.df == 12
+    rows[0] *= 50
+    assert spread_of(rows[0] - rows[1], rows) == spread_of(rows[0] - rows[1])
+
+
+def test_differences_without_spread_borrow_that_of_their_like() -> None:
+    rows = np.array([[10.0, 11, 12], [12.0, 13, 14], [10.2, 10.9, 12.4], [9.0, 11.1, 12.2]])
+    spread = spread_of(rows[0] - rows[1], rows)
+    assert spread
+    assert spread.variance > 0
 
 
 def test_seeds_needed_is_where_power_reaches_80_percent() -> None:
+    def needed(values: ArrayLike, level: float, margin: float | None = None) -> int | str:
+        return seeds_needed(mean_of(values), [0], margin, level)
+
     # An effect of one standard deviation, alpha 0.05 two-sided: 10 pairs (Cohen 1988, 80 % power).
-    assert seeds_needed([0.0, 1.0, 2.0], [0], 0.05) == 10
-    strict = seeds_needed([0.0, 1.0, 2.0], [0], 0.05 / 40)
+    assert needed([0.0, 1.0, 2.0], 0.05) == 10
+    strict = needed([0.0, 1.0, 2.0], 0.05 / 40)
     assert isinstance(strict, int)
     assert strict > 10
     draws = np.random.default_rng(0).normal(1, 1, size=(4000, strict))
     found = np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue <= 0.05 / 40)
     assert found == pytest.approx(0.8, abs=0.03)
-    assert seeds_needed([-1.0, 0.0, 1.0], [0], 0.05) == ">1000"
-    assert seeds_needed([-1.0, 0.0, 1.001], [0], 0.05) == ">1000"
-    assert seeds_needed([50.0, 50.00001], [0], 0.05) == 2
+    assert needed([-1.0, 0.0, 1.0], 0.05) == ">1000"
+    assert needed([-1.0, 0.0, 1.001], 0.05) == ">1000"
+    assert needed([50.0, 50.00001], 0.05) == 2
+    # No difference at all is equivalent as soon as the margin is one standard deviation away.
+    assert needed([-1.0, 0.0, 1.0], 0.05, margin=1.0) == 10
 
 
-def simulated(
-    study: Study,
-    generator: np.random.Generator,
-    effect: float = 0,
-    seeds: int = 5,
-    step: float | None = None,
-) -> set[tuple[str, str]]:
-    """Draw a ledger of the study's top-1 comparisons; return the verdict on each distinct one.
-
-    A seed shifts all rows together (by 0.3 points), and each row by itself (by 0.15, as ResNet50 on
-    ImageNet); errors are multiples of `step`. The first row of every comparison is better by
-    `effect`.
-    """
-    rows = {(row.table, row.key): (row.backbone, row.attention) for row in study.rows}
-    # Rows that tables share are one.
-    shared = generator.normal(0, 0.3, size=seeds)
-    errors = {net: 30 + shared + generator.normal(0, 0.15, size=seeds) for net in {*rows.values()}}
-    if step:
-        errors = {net: step * np.round(values / step) for net, values in errors.items()}
-    found = []
-    for claim in study.claims.values():
-        for pair in claim.pairs():
-            if pair.metric == "top1_error":
-                first, second = rows[pair.first], rows[pair.second]
-                differences = tuple(errors[first] - errors[second] - effect)
-                found.append(JudgedPair(pair, differences, hypothesis=(first, second)))
-    verdicts: set[tuple[str, str]] = {
-        (str(judged.hypothesis), judged.verdict) for judged in adjusted(found)
-    }
-    assert len(verdicts) == 40
-    return verdicts
+@pytest.fixture(scope="module")
+def simulation() -> Simulation:
+    return Simulation(load_plan({"study": "cbam", "tier": "quick"}, ROOT))
 
 
-@pytest.mark.parametrize(("seeds", "step"), [(5, None), (3, 0.2)])
-def test_equal_rows_are_called_different_in_at_most_5_percent_of_ledgers(
-    study: Study, seeds: int, step: float | None
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(("seeds", "shift"), [(3, 0.0), (5, 0.0), (5, MARGIN)])
+def test_at_most_5_percent_of_null_ledgers_have_a_false_verdict(
+    simulation: Simulation, setting: str, seeds: int, shift: float
 ) -> None:
-    generator = np.random.default_rng(0)
-    ledgers = 400
-    called = sum(
-        any(verdict != "undecided" for _, verdict in simulated(study, generator, 0, seeds, step))
-        for _ in range(ledgers)
-    )
+    ledgers = 60
+    found = false_ledgers(simulation, ledgers, seeds, setting, shift)
     # At a true rate of 5 %, more than this is seen once in a thousand tests.
-    assert called <= stats.binom.ppf(0.999, ledgers, 0.05)
+    assert found <= stats.binom.ppf(0.999, ledgers, 0.05)
 
 
-@pytest.mark.parametrize(("effect", "expected"), [(4.0, "supported"), (-4.0, "contradicted")])
-def test_large_effects_are_found_in_nearly_all_ledgers(
-    study: Study, effect: float, expected: str
+def test_a_false_verdict_is_seen() -> None:
+    study = load_plan({"study": "cbam", "tier": "quick"}, ROOT).study
+    (pair, *_) = study.claims["T3a"].pairs()
+    judged = JudgedPair(pair, Sample((1.0,) * 2), p_adjusted=0.001)
+    assert judged.verdict == "contradicted"
+    assert [is_false(judged, truth) for truth in (1.0, 0.0, -1.0)] == [False, True, True]
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_large_effects_are_found_more_often_with_a_shared_spread(
+    simulation: Simulation, pooled: bool
 ) -> None:
-    generator = np.random.default_rng(1)
-    verdicts = [v for _ in range(40) for _, v in simulated(study, generator, effect)]
-    assert verdicts.count(expected) / len(verdicts) > 0.99
+    share = decided(simulation, 4, 5, shift=4.0, pooled=pooled)
+    assert share > 0.6 if pooled else share < 0.3
+
+
+def test_a_huge_effect_is_found_in_all_ledgers(simulation: Simulation) -> None:
+    found = simulation.draw(np.random.default_rng(0), 5, shift=40.0)
+    for judged, truth in found:
+        if truth:
+            low, high = map(float, judged.pair.comparison.bounds)
+            assert judged.verdict == ("supported" if low < truth < high else "contradicted")

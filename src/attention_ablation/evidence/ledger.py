@@ -1,23 +1,23 @@
 """The claim ledger: what our runs and the paper's own cells say of each of the paper's claims."""
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from attention_ablation.evidence import statistics
 from attention_ablation.evidence.complexity import Counts, read_counts
+from attention_ablation.evidence.samples import Sample, Samples
 from attention_ablation.study.claims import Claim, Pair
 from attention_ablation.study.config import Study
-from attention_ablation.study.confounds import CHANGES_NUMBERS
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.references import COLUMNS, read_curve
 
-Verdict = Literal["supported", "contradicted", "undecided", "not run"]
+Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "not run"]
 PaperVerdict = Literal["holds", "does not hold", "not printed"]
 
 
@@ -25,22 +25,21 @@ PaperVerdict = Literal["holds", "does not hold", "not printed"]
 class JudgedPair:
     """A comparison with all that is said of it: a line of claims.csv and of the page.
 
-    There are `differences`, the first row's value less the second's in the metric's unit, one for
-    each seed that both rows completed; or `exact`, of counts; or neither, because of `obstacle`.
+    There is a `sample` of runs, or `exact`, of counts, or neither, because of `obstacle`.
 
-    hypothesis: of a comparison that is tested; the same where the same is asked of the same runs.
     reference: whose published curves it is made on, where it is not made on our runs.
-    p_adjusted: the p-value of its test, adjusted for the whole `family` of so many tests.
+    p_adjusted, p_equivalent: the p-values of the tests that its rows differ, by its predicate, and
+        that they are equivalent, adjusted for the whole `family` of comparisons.
     """
 
     pair: Pair
-    differences: tuple[float, ...] = ()
+    sample: Sample = field(default_factory=Sample)
     exact: Decimal | None = None
     obstacle: str = ""
-    hypothesis: Hashable = None
     reference: str = ""
     paper_difference: Decimal | None = None
     p_adjusted: float | None = None
+    p_equivalent: float | None = None
     family: int = 0
 
     @property
@@ -50,29 +49,39 @@ class JudgedPair:
 
     @property
     def n(self) -> int:
-        return len(self.differences) if self.exact is None else 1
+        return len(self.sample.differences) if self.exact is None else 1
 
     @property
     def difference(self) -> float | None:
+        """The first row's value less the second's, in the metric's unit: the seeds' mean."""
         if self.exact is not None:
             return float(self.exact)
-        return float(np.mean(self.differences)) if self.differences else None
+        return float(np.mean(self.sample.differences)) if self.sample.differences else None
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % t-interval of this comparison by itself."""
-        return statistics.t_interval(self.differences)
+        """The 95 % interval of this comparison by itself."""
+        return self.sample.mean.interval if self.sample.mean else None
 
     @property
     def p_value(self) -> float | None:
-        """The adjusted p-value, None where nothing could be tested."""
+        """The adjusted p-value that the rows differ, None where nothing could be tested."""
         return self.p_adjusted if self.interval else None
 
     @property
+    def margin(self) -> float | None:
+        """Within what the rows would be equivalent, None where that is not asked."""
+        comparison = self.pair.comparison
+        return comparison.margin if comparison.directed else None
+
+    @cached_property
     def seeds_needed(self) -> int | Literal[">1000"] | None:
         """How many seeds would decide it, at the level of one test of the ledger."""
+        if self.sample.mean is None:
+            return None
         level = statistics.ALPHA / max(self.family, 1)
-        return statistics.seeds_needed(self.differences, self.pair.comparison.cuts, level)
+        cuts = self.pair.comparison.cuts
+        return statistics.seeds_needed(self.sample.mean, cuts, self.margin, level)
 
     @property
     def verdict(self) -> Verdict:
@@ -95,12 +104,13 @@ class JudgedPair:
             return "not run", self.obstacle
         if self.n < 2:
             return "undecided", self.obstacle or "one seed"
-        if self.p_adjusted > statistics.ALPHA:
-            spread = statistics.has_spread(self.differences)
-            return "undecided", f"p = {self.p_adjusted:.2g}" if spread else "the same in every seed"
-        low, high = map(float, self.pair.comparison.bounds)
-        inside = low < np.mean(self.differences) < high
-        return ("supported" if inside else "contradicted"), ""
+        if self.p_adjusted <= statistics.ALPHA:
+            low, high = map(float, self.pair.comparison.bounds)
+            inside = low < np.mean(self.sample.differences) < high
+            return ("supported" if inside else "contradicted"), ""
+        if self.p_equivalent is not None and self.p_equivalent <= statistics.ALPHA:
+            return "equivalent", ""
+        return "undecided", f"p = {self.p_adjusted:.2g}" if self.interval else "no spread"
 
     @property
     def paper_verdict(self) -> PaperVerdict:
@@ -122,10 +132,15 @@ class JudgedClaim:
 
     @property
     def verdict(self) -> Verdict:
-        """Supported if all comparisons are, contradicted if any is, not run if none is run."""
+        """Contradicted if any comparison is, supported if all are, not run if none is run.
+
+        Equivalent where all are decided and some are equivalent: no difference there that counts.
+        """
         found = {pair.verdict for pair in self.pairs}
         if "contradicted" in found:
             return "contradicted"
+        if found == {"supported", "equivalent"}:
+            return "equivalent"
         return found.pop() if len(found) == 1 else "undecided"
 
     @property
@@ -146,24 +161,29 @@ class Ledger:
 
     @property
     def method(self) -> str:
-        """How verdicts come about, in two sentences."""
+        """How verdicts come about."""
         return (
-            "Rows are compared by the differences of their runs, paired by seed: the interval is "
-            "the 95 % t-interval of the mean difference, of each comparison by itself, and a "
-            "comparison is supported or contradicted, by its direction, where the p-value of the "
-            f"two-sided paired t-test is at most {statistics.ALPHA} after Holm's correction for "
-            f"all {self.family} distinct comparisons of this ledger that have runs. Parameters and "
-            "GFLOPs are counted and so compared exactly; a claim is supported where all of its "
-            "comparisons are, contradicted where one is, not run where none is, and undecided "
-            "otherwise, as with one seed."
+            "Rows are compared by the differences of their runs, paired by seed. How far these "
+            "scatter is told by the differences themselves and, where they scatter no more (an "
+            "F-test at 10 %), by the rows of the same backbone and recipe, with twice their weight "
+            "at most. The interval is the 95 % t-interval of the mean difference, of each "
+            "comparison by itself. A comparison is supported or contradicted, by its direction, "
+            "where it differs significantly from its bound, and equivalent where it does not and "
+            "lies significantly within its margin either way; significant is a t-test whose "
+            f"two-sided p-value (one-sided for the margin) is at most {statistics.ALPHA} after "
+            f"Holm's correction for all {self.family} distinct comparisons of this ledger that "
+            "have runs. Parameters and GFLOPs are counted and so compared exactly. A claim is "
+            "contradicted where one of its comparisons is, supported where all are, equivalent "
+            "where all are one or the other, not run where none is run, and undecided otherwise, "
+            "as with one seed."
         )
 
 
 def ledger(plan: Plan, runs: pd.DataFrame) -> Ledger:
     """Judge every claim of the plan's study; `runs` is what `report.collect.collect` returns."""
-    counts, claims = read_counts(plan), plan.study.claims
+    counts, claims, samples = read_counts(plan), plan.study.claims, Samples(plan, runs)
     ours = adjusted(
-        [_judge(plan, pair, runs, counts) for claim in claims.values() for pair in claim.pairs()]
+        [_judge(plan, pair, samples, counts) for claim in claims.values() for pair in claim.pairs()]
     )
     rest = iter(ours)
     judged = [
@@ -178,16 +198,18 @@ def ledger(plan: Plan, runs: pd.DataFrame) -> Ledger:
     return Ledger(judged, ours[0].family if ours else 0)
 
 
-def _judge(plan: Plan, pair: Pair, runs: pd.DataFrame, counts: Counts) -> JudgedPair:
-    rows = (pair.first, pair.second)
-    judged = JudgedPair(pair, paper_difference=paper_difference(plan.study, pair))
-    if outside := [table for table, key in rows if (table, key) not in plan.specs]:
-        return replace(judged, obstacle=f"{outside[0]} is not selected")
+def _judge(plan: Plan, pair: Pair, samples: Samples, counts: Counts) -> JudgedPair:
     metric = plan.study.metrics[pair.metric]
+    comparison = pair.comparison.at(plan.tier.margin, metric.unit)
+    pair = replace(pair, comparison=comparison)
+    judged = JudgedPair(pair, paper_difference=paper_difference(plan.study, pair))
+    if outside := [table for table, key in pair.rows if (table, key) not in plan.specs]:
+        return replace(judged, obstacle=f"{outside[0]} is not selected")
     if not metric.counted:
-        return replace(judged, **_of_runs(plan, pair, runs))
+        sample = samples.of(pair)
+        return replace(judged, sample=sample, obstacle=sample.obstacle)
     exact = []
-    for table, key in rows:
+    for table, key in pair.rows:
         count = counts.get((table, key))
         value = count.values[metric.source] if count else None
         if value is None:
@@ -201,30 +223,44 @@ def _published(plan: Plan, pair: Pair) -> Iterator[JudgedPair]:
     rows = [f"{table}:{key}" for table, key in (pair.first, pair.second)]
     for reference in plan.study.references.values():
         files = {curve.row: curve.file for curve in reference.curves.values()}
-        if pair.metric in COLUMNS and set(rows) <= set(files):
+        if not pair.comparison.than and pair.metric in COLUMNS and set(rows) <= set(files):
             curves = [read_curve(plan.study_folder / files[row]) for row in rows]
             errors = [Decimal(str(curve[pair.metric][-1])) for curve in curves]
             difference = float(pair.comparison.difference(*errors))
             paper = paper_difference(plan.study, pair)
-            yield JudgedPair(pair, (difference,), reference=reference.title, paper_difference=paper)
+            sample = Sample((difference,))
+            yield JudgedPair(pair, sample, reference=reference.title, paper_difference=paper)
 
 
 def adjusted(found: list[JudgedPair]) -> list[JudgedPair]:
     """Return comparisons with their p-values, adjusted for the family of all of them.
 
-    A p-value is two-sided, because a verdict may go either way: twice the smaller of the two
-    one-sided ones. Comparisons that ask the same of the same runs are one test. Those with runs
-    that cannot be tested (one seed, no spread, a divergence) stay in the family, with p = 1.
+    The p-value of a direction is two-sided, because a verdict may go either way: twice the smaller
+    of the two one-sided ones. It and that of equivalence are of one family: rows that differ by the
+    margin or more are not equivalent, and rows that do not differ are. Comparisons that ask the
+    same of the same runs are one. Those with runs that cannot be tested (one seed, no spread, a
+    divergence) stay among them, with p = 1.
     """
-    family: dict[Hashable, float] = {}
+    tests: dict[tuple[Hashable, str], float] = {}
     for judged in found:
-        if judged.hypothesis is not None and judged.hypothesis not in family:
-            low, high = map(float, judged.pair.comparison.bounds)
-            sides = statistics.one_sided(judged.differences, low, high)
-            family[judged.hypothesis] = min(1, 2 * min(sides))
-    p_values = dict(zip(family, statistics.holm(list(family.values())).tolist(), strict=True))
+        hypothesis, mean = judged.sample.hypothesis, judged.sample.mean
+        if hypothesis is None:
+            continue
+        sides = mean.one_sided(*map(float, judged.pair.comparison.bounds)) if mean else (1.0, 1.0)
+        tests[hypothesis, "differ"] = min(1.0, 2 * min(sides))
+        if judged.margin is not None:
+            inside = mean.one_sided(-judged.margin, judged.margin)[0] if mean else 1.0
+            tests[hypothesis, "equivalent"] = inside
+    families = [hypothesis for hypothesis, _ in tests]
+    adjusted_p = statistics.holm(list(tests.values()), families).tolist()
+    p_values = dict(zip(tests, adjusted_p, strict=True))
     return [
-        replace(judged, p_adjusted=p_values.get(judged.hypothesis), family=len(family))
+        replace(
+            judged,
+            p_adjusted=p_values.get((judged.sample.hypothesis, "differ")),
+            p_equivalent=p_values.get((judged.sample.hypothesis, "equivalent")),
+            family=len(set(families)),
+        )
         for judged in found
     ]
 
@@ -233,42 +269,8 @@ def paper_difference(study: Study, pair: Pair) -> Decimal | None:
     """Return the difference between the paper's own cells, None where one is not printed."""
     printed = [
         Decimal(row.printed[pair.metric])
-        for table, key in (pair.first, pair.second)
+        for table, key in pair.rows
         for row in study.table_rows(table)
         if row.key == key and pair.metric in row.printed
     ]
-    return pair.comparison.difference(*printed) if len(printed) == 2 else None
-
-
-def _of_runs(plan: Plan, pair: Pair, runs: pd.DataFrame) -> dict[str, Any]:
-    """Return what runs say of a comparison, as fields of a `JudgedPair`."""
-    first, second = (
-        runs.loc[[run.path for run in plan.row_runs(*row)]].set_index("seed")
-        for row in (pair.first, pair.second)
-    )
-    both = pd.concat([first, second])
-    unlike = [key for key in CHANGES_NUMBERS if key in both and both[key].dropna().nunique() > 1]
-    if unlike:
-        return {"obstacle": f"not trained alike: {', '.join(unlike)}"}
-    column = plan.study.metrics[pair.metric].source
-    completed = runs["status"] == "completed"
-    if column not in runs or (completed.any() and runs.loc[completed, column].isna().all()):
-        return {"obstacle": f"no run has {column}"}
-    # A test is two runs, a metric and where the predicate turns, whichever row is first.
-    ids = [plan.specs[row].run_id for row in (pair.first, pair.second)]
-    sign = -1 if ids[0] > ids[1] else 1
-    turns = sorted(sign * cut for cut in pair.comparison.cuts)
-    hypothesis = (*sorted(ids), pair.metric, tuple(turns))
-    # What trains at some seeds only has no mean: averaging the rest would select the survivors, and
-    # a divergence is no error rate that could contradict anything.
-    if "diverged" in set(both["status"]):
-        return {"obstacle": "a run diverged", "hypothesis": hypothesis}
-    # As floats by way of pandas' own, which knows NA.
-    values = [
-        rows.loc[rows["status"] == "completed", column].astype("Float64").astype(float)
-        for rows in (first, second)
-    ]
-    differences = (values[0] - values[1]).dropna()
-    if differences.empty:
-        return {"obstacle": "no seed has both rows"}
-    return {"differences": tuple(differences), "hypothesis": hypothesis}
+    return pair.comparison.difference(*printed) if len(printed) == len(pair.rows) else None

@@ -15,8 +15,8 @@ from attention_ablation.study.metrics import COUNTS
 THRESHOLDS = {
     "greater-by-about": ("by", "within", "reason"),
     "at-most-more": ("percent", "reason"),
-    "not-greater": ("within", "reason"),
-    "not-less": ("within", "reason"),
+    "not-greater": ("margin", "reason"),
+    "not-less": ("margin", "reason"),
 }
 
 
@@ -48,23 +48,20 @@ class Comparison(Model):
     predicate: Predicate = Field(
         "less",
         description="What a row is to the next one: less; greater; greater-by-about 'by', give or "
-        "take 'within'; at-most-more, by 'percent'; not-greater or not-less, by more than 'within'.",
+        "take 'within'; at-most-more, by 'percent'; not-greater, not-less: by more than 'margin'.",
     )
     percent: float | None = Field(None, ge=0, description="at-most-more: the most that is added.")
     by: float | None = Field(
         None, gt=0, description="greater-by-about: the difference, in the metric's unit."
     )
     within: float | None = Field(
-        None,
-        ge=0,
-        description="greater-by-about: what rounding leaves open on either side. not-greater, "
-        "not-less: the difference that does not count, in the metric's unit.",
+        None, ge=0, description="greater-by-about: what rounding leaves open on either side."
     )
     margin: float | None = Field(
         None,
         gt=0,
-        description="less, greater: the difference either way, in the metric's unit, within which "
-        "rows are as good as equal; a tier may have a margin of its own.",
+        description="The difference, in the metric's unit, that does not count. less, greater: "
+        "rows are equivalent within it, either way. A tier may have a margin of its own.",
     )
     reason: Prose | None = Field(
         None, description="Why this threshold; required where there is one."
@@ -86,7 +83,6 @@ class Comparison(Model):
 
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
-        directed = self.predicate in ("less", "greater")
         needed = THRESHOLDS.get(self.predicate, ("margin", "reason") if self.margin else ())
         for key in ("percent", "by", "within", "margin", "reason"):
             given = getattr(self, key) is not None
@@ -94,7 +90,7 @@ class Comparison(Model):
                 raise ValueError(f"'{key}' has no meaning with '{self.predicate}'; remove it")
             if not given and key in needed:
                 raise ValueError(f"expected '{key}' with '{self.predicate}'; add it")
-        if self.than and not (directed and len(self.rows) == 2):
+        if self.than and not (self.directed and len(self.rows) == 2):
             raise ValueError("expected two 'rows' and the predicate less or greater with 'than'")
         if self.predicate == "at-most-more" and not set(self.metrics) <= set(COUNTS):
             raise ValueError(
@@ -106,23 +102,34 @@ class Comparison(Model):
         return self
 
     @property
+    def directed(self) -> bool:
+        """Whether it says that rows differ, so that they may be shown to be equivalent instead."""
+        return self.predicate in ("less", "greater")
+
+    @property
     def bounds(self) -> tuple[Decimal, Decimal]:
         """Between what a difference lies where the predicate holds; infinite where unbounded."""
-        given = (self.percent, self.by, self.within)
-        percent, by, within = (Decimal(str(number or 0.0)) for number in given)
+        given = (self.percent, self.by, self.within, self.margin)
+        percent, by, within, margin = (Decimal(str(number or 0.0)) for number in given)
         return {
             "less": (Decimal("-Infinity"), Decimal(0)),
             "greater": (Decimal(0), Decimal("Infinity")),
             "greater-by-about": (by - within, by + within),
             "at-most-more": (Decimal("-Infinity"), percent),
-            "not-greater": (Decimal("-Infinity"), within),
-            "not-less": (-within, Decimal("Infinity")),
+            "not-greater": (Decimal("-Infinity"), margin),
+            "not-less": (-margin, Decimal("Infinity")),
         }[self.predicate]
 
     @property
     def cuts(self) -> list[float]:
         """The differences at which the predicate turns, the finite ones of its bounds."""
         return [float(bound) for bound in self.bounds if bound.is_finite()]
+
+    def at(self, margin: float | None, unit: str | None) -> Self:
+        """Return the comparison with a tier's margin, in points, in place of its own."""
+        if margin is None or self.margin is None or unit != "%":
+            return self
+        return self.model_copy(update={"margin": margin})
 
     def difference(self, first: Decimal, second: Decimal, *than: Decimal) -> Decimal:
         """Return first less second, in percent of the second with at-most-more.
@@ -173,8 +180,8 @@ class Pair:
             "greater": f"{first} > {second}",
             "greater-by-about": f"{first} > {second} by {c.by} ± {c.within}",
             "at-most-more": f"{first} <= {second} + {c.percent or 0:g} %",
-            "not-greater": f"{first} <= {second} + {c.within}",
-            "not-less": f"{first} >= {second} {MINUS} {c.within}",
+            "not-greater": f"{first} <= {second} + {c.margin or 0:g}",
+            "not-less": f"{first} >= {second} {MINUS} {c.margin or 0:g}",
         }[c.predicate]
 
 

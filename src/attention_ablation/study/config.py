@@ -126,6 +126,12 @@ class Tier(Model):
     title: Line
     limits: Prose = Field(description="What this tier can and cannot say; printed under tables.")
     seeds: Seeds
+    margin: float | None = Field(
+        None,
+        gt=0,
+        description="Points within which rows are equivalent at this size, in place of the margins "
+        "that claims state; null: the claims' own.",
+    )
     classification: ClassificationTier
     detection: dict[DetectorName, DetectionTier] = Field(
         default_factory=dict, description="By detector; tables of the others are not trained."

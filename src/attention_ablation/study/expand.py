@@ -1,8 +1,9 @@
 """From config, study and tier to rows, and from rows to runs: equal specs are one run."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -257,7 +258,7 @@ def _set(row: Row, plan: Plan, task: str) -> dict[str, Any]:
 
 
 def _check_comparisons(plan: Plan) -> None:
-    """Raise UserError where a table's group or a figure's panel compares unequal recipes."""
+    """Raise UserError where a table's group, a figure's panel or a claim has unequal recipes."""
     compared = [
         (table, group, "or compare within each backbone (the table's group_by)")
         for table in plan.tables
@@ -267,7 +268,26 @@ def _check_comparisons(plan: Plan) -> None:
         for title, table, keys in plan.study.figures[name].compared:
             rows = [row for row in plan.rows(table) if row.key in keys]
             compared.append((f"{name}, {title}", rows, "or draw them in panels of their own"))
+    chosen_for = cache(lambda row: _chosen(row, plan))
     for name, rows, instead in compared:
         remedy = f"Make them equal there, {instead} in {plan.study_folder / 'study.yaml'}."
-        facts = {row.key: _chosen(row, plan) for row in rows}
+        facts = {row.key: chosen_for(row) for row in rows}
         check_recipes(facts, f"{plan.tier_file}: {name}", remedy)
+    by_place = {(row.table, row.key): row for row in plan.study.rows}
+    for name, pair in _claimed(plan):
+        facts = {f"{table}:{key}": chosen_for(by_place[table, key]) for table, key in pair}
+        # One network at two values of what its table varies is what that table is for.
+        if len({by_place[place].network for place in pair}) == 1:
+            facts = {place: found | {"times": None} for place, found in facts.items()}
+        remedy = f"Compare rows of one recipe in {plan.study_folder / 'claims.yaml'}."
+        check_recipes(facts, f"{plan.tier_file}: claims.{name}", remedy)
+
+
+def _claimed(plan: Plan) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield a claim's name and two rows for all differences of trainings that claims are about."""
+    for name, claim in plan.study.claims.items():
+        for pair in claim.pairs():
+            for rows in filter(None, (pair.rows[:2], pair.rows[2:])):
+                trained = not plan.study.metrics[pair.metric].counted
+                if trained and all(place in plan.specs for place in rows):
+                    yield name, rows
