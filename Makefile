@@ -4,6 +4,7 @@
 # make verify   hold every number in the tables to the folder of its run
 # make test     create the environment and run the tests
 # make lint     ruff, mypy, import-linter, snakefmt and snakemake's own linter
+# make reference  the project's own results in docs/results: trains what is not there, for hours
 # make benchmark  after `make tables`: the first figures in benchmarks/README.md
 # make benchmark-cluster  checkpoints and 500 runs through a local Slurm (needs it, and root)
 # make benchmark-loader  how fast images are read, beside torchvision's reference loader
@@ -37,7 +38,7 @@ $(if $(strip $(UNKNOWN)),$(error unknown $(strip $(UNKNOWN)); valid are: $(CHOOS
 # Files are UTF-8 in any locale.
 export PYTHONUTF8 := 1
 
-.PHONY: tables plan status verify benchmark benchmark-cluster benchmark-loader benchmark-detection \
+.PHONY: tables plan status verify reference benchmark benchmark-cluster benchmark-loader benchmark-detection \
     benchmark-kills test lint format lock
 
 tables: $(READY)
@@ -57,6 +58,9 @@ status: $(READY)
 
 verify: $(READY)
 	@$(RUN) attention-ablation verify $(call choice,--set)
+
+reference: $(READY)
+	$(RUN) python -m benchmarks.reference $(OPTIONS) $(call given,CORES,--cores,$(CORES))
 
 benchmark: $(READY)
 	$(RUN) python -m benchmarks.quick

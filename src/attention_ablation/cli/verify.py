@@ -4,7 +4,14 @@ import argparse
 
 from attention_ablation.cli.options import add_choice, chosen_plan
 
-add_options = add_choice
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_choice(parser)
+    parser.add_argument(
+        "--without-weights",
+        action="store_true",
+        help="leave out weights.pt, which results that were published do not have",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -14,6 +21,6 @@ def run(options: argparse.Namespace) -> int:
     from attention_ablation.report.verify import describe, trustworthy, verify
 
     runs = collect(plan)
-    findings = verify(plan, runs)
+    findings = verify(plan, runs, weights=not options.without_weights)
     print(describe(plan, findings, runs))
     return int(not trustworthy(findings))

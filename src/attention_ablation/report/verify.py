@@ -18,8 +18,8 @@ from attention_ablation.runs.verify import LEVELS, NOTE, WRONG, Finding, check_r
 from attention_ablation.study.expand import Plan
 
 
-def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
-    """Return all findings about a plan's runs, their weights too, and what is rendered of them.
+def verify(plan: Plan, runs: pd.DataFrame, *, weights: bool = True) -> list[Finding]:
+    """Return all findings about a plan's runs, with their weights, and what is rendered of them.
 
     Every file that is there must be what the runs, or a new count of the networks, give now. Of
     figures that holds for their numbers; pictures are in the page as they are on the disk.
@@ -27,7 +27,7 @@ def verify(plan: Plan, runs: pd.DataFrame) -> list[Finding]:
     findings = [
         finding
         for path in plan.runs
-        for finding in check_run(plan.runs_folder / path, weights=True)
+        for finding in check_run(plan.runs_folder / path, weights=weights)
     ]
     # Files that are made together, below the study's folder, and what gives their texts.
     made: dict[tuple[str, ...], Callable[[], Mapping[str, str]]] = {

@@ -1,0 +1,74 @@
+"""The project's own results: both studies at the quick tier with five seeds, in docs/results.
+
+    make reference
+
+Runs that are in docs/results/quick/runs.zip are taken from there, the others are trained, and all
+but weights and logs goes back into it. What is there can be rendered and verified again, and grows
+when it is interrupted and started again; delete the archive to train everything anew.
+"""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from attention_ablation.base.io import write_bytes
+from attention_ablation.runs import folder as files
+from attention_ablation.study.expand import Plan, load_plan
+
+RESULTS = Path("docs/results")
+SEEDS = [0, 1, 2, 3, 4]
+STUDIES = ("controls", "cbam")
+KEPT = (
+    *(files.SPEC, files.METRICS, files.RESULT, files.HISTORY, files.DETECTIONS),
+    *(files.GRADCAM, files.GRADCAM_IMAGES, files.GRADCAM_MAPS),
+)
+STAMP = (1980, 1, 1, 0, 0, 0)  # the same runs make the same archive
+
+
+def main() -> None:
+    """Train what is missing, seed by seed, and render; arguments go to Snakemake."""
+    plans = [plan_of(study) for study in STUDIES]
+    archive = plans[0].runs_folder.with_suffix(".zip")
+    unpack(archive, plans[0].runs_folder)
+    # A seed of all rows before the next one: rows are compared within a seed.
+    for count in range(1, len(SEEDS) + 1):
+        for study in STUDIES:
+            choice = [f"study={study}", "tier=quick", f"results={RESULTS}"]
+            seeds = f"seeds={SEEDS[:count]}".replace(" ", "")
+            command = ["snakemake", "--workflow-profile", "workflow/profiles/default", "--nolock"]
+            subprocess.run([*command, *sys.argv[1:], "--config", *choice, seeds], check=True)
+            pack(archive, plans)
+
+
+def plan_of(study: str, root: Path = Path()) -> Plan:
+    choice = {"study": study, "tier": "quick", "seeds": SEEDS, "results": str(RESULTS)}
+    return load_plan(choice, root)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Write the files of an archive of runs that are not there."""
+    if archive.exists():
+        with zipfile.ZipFile(archive) as packed:
+            for name in packed.namelist():
+                if not (folder / name).exists():
+                    packed.extract(name, folder)
+
+
+def pack(archive: Path, plans: list[Plan]) -> None:
+    """Write an archive of all finished runs of the plans."""
+    folder = plans[0].runs_folder
+    part = archive.with_suffix(".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted({path for plan in plans for path in plan.runs}):
+            if (folder / path / files.METRICS).exists():
+                for name in KEPT:
+                    if (file := folder / path / name).exists():
+                        info = zipfile.ZipInfo(f"{path}/{name}", STAMP)
+                        packed.writestr(info, file.read_bytes(), zipfile.ZIP_DEFLATED)
+    write_bytes(archive, part.read_bytes())
+    part.unlink()
+
+
+if __name__ == "__main__":
+    main()
