@@ -97,7 +97,8 @@ class Comparison(Model):
                 f"expected only {' and '.join(COUNTS)} with 'at-most-more', which compares exact "
                 f"counts, got {', '.join(self.metrics)}"
             )
-        if same := [first for first, second in pairwise(self.rows) if first == second]:
+        pairs = [*pairwise(self.rows), *pairwise(self.than or [])]
+        if same := [first for first, second in pairs if first == second]:
             raise ValueError(f"expected two rows to compare, got '{same[0]}' twice")
         return self
 
