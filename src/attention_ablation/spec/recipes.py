@@ -59,9 +59,8 @@ Schedule = Annotated[
 def _times(value: Any, times: float) -> Any:
     if isinstance(value, list):
         return [_times(each, times) for each in value]
-    product = Decimal(str(value)) * Decimal(
-        str(times)
-    )  # 10 epochs times 1.1 are 11, not a bit more
+    # As decimal numbers, so that 10 epochs times 1.1 are 11 and no bit more.
+    product = Decimal(str(value)) * Decimal(str(times))
     return int(product) if isinstance(value, int) and product == int(product) else float(product)
 
 
