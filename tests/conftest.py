@@ -13,6 +13,7 @@ from attention_ablation.cli.main import main
 from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study, merged
+from tests.controls import load
 from tests.photos import CLASSES, encoded, folder, photo
 from tests.run_folders import ROWS, SEEDS, finished
 
@@ -69,6 +70,13 @@ def done(tiny: Plan) -> Plan:
             finished(tiny, run, 20.0 + 4 * number + 2 * run.seed)
     assert main(["render", *SEEDS]) == 0
     return tiny
+
+
+@pytest.fixture
+def controls(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """The study controls at the tiny tier, three seeds, with the project as the working folder."""
+    monkeypatch.chdir(project)
+    return load()
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from attention_ablation.study.config import Config, Sizing
 from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.expand import Plan, load_plan
 from tests.conftest import ROOT, write_yaml
+from tests.controls import TIER as CONTROLS_TIER
+from tests.controls import load as load_controls
 from tests.run_folders import FACTS, ROWS, SEEDS, finished
 
 
@@ -110,6 +112,28 @@ def test_a_tier_that_trains_compared_rows_unequally_is_refused(
     assert f"  classification.{line}" in lines
     assert last.startswith("Make them equal there, or compare within each backbone")
     assert last.endswith("in workflow/studies/cbam/study.yaml.")
+
+
+def test_gates_that_a_tier_starts_unequally_are_not_compared(controls: Plan) -> None:
+    tier = yaml.safe_load(CONTROLS_TIER.read_text())
+    base = dict(tier["classification"])
+    tier["classification"]["backbones"] = {"resnet50": base | {"start": "half"}}
+    write_yaml(CONTROLS_TIER, tier)
+    load_controls()  # each gate says its own start
+    cbam = Config(study="cbam", tier="tiny", tables=["table4"])
+    load_plan(cbam)  # compared within each backbone
+    study = yaml.safe_load((path := Path("workflow/studies/cbam/study.yaml")).read_text())
+    del study["tables"]["table4"]["group_by"]
+    write_yaml(path, study)
+    with pytest.raises(UserError) as refused:
+        load_plan(cbam)
+    line = str(refused.value).splitlines()[1]
+    assert line.startswith("  classification.start: identity for resnet18+se, resnet18+cbam")
+    assert line.endswith("; half for resnet50+se, resnet50+cbam")
+    for name in ("se", "cbam"):
+        study["attentions"][name]["start"] = "identity"
+    write_yaml(path, study)
+    load_plan(cbam)
 
 
 def test_a_figures_panel_is_held_to_the_same(

@@ -81,7 +81,7 @@ def spread_of(differences: ArrayLike, block: ArrayLike | None = None) -> Spread 
     Where the differences do not scatter more than the other rows of the block do (an F-test at
     10 %), both variances are pooled, the others' with at most `MOST_POOLED` times the degrees of
     freedom of the differences' own: spreads of rows are alike, not equal, and a pair that truly
-    scatters more than its like must not hide behind them. benchmarks/verdicts.md has the rate of
+    scatters more than its like must not hide behind them. benchmarks/verdicts.py has the rate of
     false verdicts for equal, unequal and skewed spreads.
 
     None for one difference, and where nothing scatters.

@@ -68,20 +68,21 @@ class VariedFigure(Figure):
         points = self._points(plan)
         key, metric = self._key(plan), plan.study.metrics[self.metric]
         write_text(plan.folder / f"figures/{name}.csv", points.to_csv(index=False))
-        labels = {row.network: row.label for row in plan.rows(self.table) if not row.times}
+        labels = {row.network: row.label for row in reversed(plan.rows(self.table))}  # the first's
         figure, axes = panels(len(self.panels), 5.5)
-        top = points[["mean", "ci_high"]].max().max() * 1.05
+        top, values = points[["mean", "ci_high"]].max().max() * 1.05, sorted(set(points[key]))
         for ax, panel in zip(axes, self.panels, strict=True):
             for row, colour in zip(panel.rows, cycle(COLOURS), strict=False):
                 drawn = points[points["row"] == row]
                 ax.plot(
                     drawn[key], drawn["mean"], "o-", color=colour, ms=3, lw=1.4, label=labels[row]
                 )
-                low, high = (drawn[end].astype(float) for end in ("ci_low", "ci_high"))
-                ax.fill_between(drawn[key], low, high, color=colour, alpha=0.13, lw=0)
+                ends = drawn["ci_low"], drawn["ci_high"]
+                ax.fill_between(drawn[key], *ends, color=colour, alpha=0.13, lw=0)
             ax.set_xscale("log", base=2)
-            ax.set_xticks(sorted(points[key].unique()), sorted(points[key].unique()))
-            limits: dict[str, Any] = {"ylim": (0, top)} if top > 0 else {}
+            ax.set_xticks(values, values)
+            limits: dict[str, Any] = {"xlim": (values[0] / 1.1, values[-1] * 1.1)}
+            limits |= {"ylim": (0, top)} if top > 0 else {}
             style_curves(ax, panel.title, metric.title, xlabel=key.replace("_", " "), **limits)
         seeds = len(plan.seeds)
         spread = f"mean and 95 % interval of {seeds} seeds" if seeds > 1 else "one seed"
@@ -104,10 +105,10 @@ class VariedFigure(Figure):
             low, high = t_interval(values) or (None, None)
             mean = sum(values) / len(values) if values else None
             value = getattr(plan.specs[self.table, row.key].recipe, key)
-            ends = [None if x is None else round(x, 4) for x in (mean, low, high)]
-            records.append([row.network, value, *ends, len(values)])
-        columns = ["row", key, "mean", "ci_low", "ci_high", "n"]
-        return pd.DataFrame(records, columns=columns).sort_values(["row", key])
+            records.append([row.network, value, mean, low, high, len(values)])
+        columns = ["row", key, *(numbers := ["mean", "ci_low", "ci_high"]), "n"]
+        points = pd.DataFrame(records, columns=columns).sort_values(["row", key])
+        return points.astype(dict.fromkeys(numbers, float)).round(dict.fromkeys(numbers, 4))
 
 
 def _values(plan: "Plan", row: "Row", source: str) -> list[float]:

@@ -97,6 +97,8 @@ class Comparison(Model):
                 f"expected only {' and '.join(COUNTS)} with 'at-most-more', which compares exact "
                 f"counts, got {', '.join(self.metrics)}"
             )
+        if self.than and len({*self.places, *self.beside}) < 4:  # whose spreads add up
+            raise ValueError("expected four different rows with 'than'")
         if same := [first for first, second in pairwise(self.rows) if first == second]:
             raise ValueError(f"expected two rows to compare, got '{same[0]}' twice")
         return self

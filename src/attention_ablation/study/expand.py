@@ -107,9 +107,9 @@ class Plan:
     def groups(self, table: str) -> list[list[Row]]:
         """Return a table's rows in groups that are each compared."""
         by = self.study.tables[table].group_by
-        groups: dict[tuple[str | None, float | None], list[Row]] = {}
+        groups: dict[tuple[str | None, float], list[Row]] = {}
         for row in self.rows(table):
-            groups.setdefault((by and row.backbone, row.times), []).append(row)
+            groups.setdefault((by and row.backbone, row.times or 1), []).append(row)
         return list(groups.values())
 
     def row_runs(self, table: str, key: str) -> list[Run]:
@@ -241,20 +241,20 @@ def _chosen(row: Row, plan: Plan) -> dict[str, Any]:
     """Return what the tier chooses for a row, by its dotted keys there."""
     spec, gate = plan.specs[row.table, row.key], plan.study.attentions[row.attention]
     sized = plan.tier.classification.sizing(row.backbone)
-    varied = {"times": row.times or 1}
     if isinstance(spec, Spec):
-        return chosen(sized, gate, "classification") | _set(row, plan, "classification") | varied
+        return chosen(sized, gate, "classification") | _set(row, plan, "classification")
     detection = plan.tier.detection[spec.detector.name].sizing(row.backbone)
     inside = gates_in_backbone(spec.detector)
     found = chosen(detection, Attention() if inside else gate, "detection")
     if spec.initial:
         found |= chosen(sized, gate if inside else Attention(), "classification")
-    return found | _set(row, plan, "detection") | varied
+    return found | _set(row, plan, "detection")
 
 
 def _set(row: Row, plan: Plan, task: str) -> dict[str, Any]:
-    table = plan.study.tables[row.table]
-    return {f"{task}.recipe.{key}": value for key, value in table.recipe.items()}
+    table, times = plan.study.tables[row.table], row.times or 1
+    found = {f"{task}.recipe.{key}": value for key, value in table.recipe.items()}
+    return found | {"multiplied": "nothing" if times == 1 else f"{table.varies} by {times:g}"}
 
 
 def _check_comparisons(plan: Plan) -> None:
@@ -278,7 +278,7 @@ def _check_comparisons(plan: Plan) -> None:
         facts = {f"{table}:{key}": chosen_for(by_place[table, key]) for table, key in pair}
         # One network at two values of what its table varies is what that table is for.
         if len({by_place[place].network for place in pair}) == 1:
-            facts = {place: found | {"times": None} for place, found in facts.items()}
+            facts = {place: found | {"multiplied": None} for place, found in facts.items()}
         remedy = f"Compare rows of one recipe in {plan.study_folder / 'claims.yaml'}."
         check_recipes(facts, f"{plan.tier_file}: claims.{name}", remedy)
 

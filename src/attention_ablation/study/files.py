@@ -229,7 +229,7 @@ def _check_claims(study: Study, where: Path) -> None:
     for name, claim in study.claims.items():
         for number, comparison in enumerate(claim.comparisons):
             place = f"{where}: claims.{name}.comparisons.{number}"
-            for table, key in comparison.places:
+            for table, key in [*comparison.places, *comparison.beside]:
                 _require_rows(study, table, [key], place)
                 valid = dict.fromkeys([*study.tables[table].columns, *others])
                 require("metric", comparison.metrics, valid, f"{place}: {table}")
