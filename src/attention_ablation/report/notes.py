@@ -105,10 +105,10 @@ def _unresolved(results: Results) -> list[str]:
 
 def _reproduced(results: Results) -> list[str]:
     """Say how many printed values one further run of ours would give, and which ones not."""
-    trained = {n: metric.title for n, metric in results.columns.items() if not metric.counted}
+    trained = {n: metric.heading for n, metric in results.columns.items() if not metric.counted}
     cells = [
-        (title, line.row.label, line.cells[name])
-        for name, title in trained.items()
+        (heading, line.row.label, line.cells[name])
+        for name, heading in trained.items()
         for line in results.rows
         if line.cells[name].paper
     ]
@@ -121,8 +121,8 @@ def _reproduced(results: Results) -> list[str]:
         "prediction interval for one further run. Of exact reproductions one in twenty does not."
     ]
     if outside := [
-        f"{label}, {title}: {cell.paper} against {cell.prediction_text}"
-        for title, label, cell in judged
+        f"{label}, {heading}: {cell.paper} against {cell.prediction_text}"
+        for heading, label, cell in judged
         if not cell.paper_inside
     ]:
         notes.append(f"{OUTSIDE} outside that interval: {'; '.join(outside)}.")
