@@ -63,6 +63,14 @@ def tiny(project: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 @pytest.fixture
+def faithful(tiny: Plan) -> Plan:
+    """The same, of a tier that says that it follows the paper's protocol."""
+    path = tiny.tier_file
+    write_yaml(path, yaml.safe_load(path.read_text()) | {"protocol_of": ["cbam"]})
+    return load_plan(tiny.config)
+
+
+@pytest.fixture
 def done(tiny: Plan) -> Plan:
     """Table 3 with all runs finished, and rendered."""
     for number, key in enumerate(ROWS):

@@ -91,7 +91,7 @@ def test_it_sorts_and_a_cell_opens_its_runs(report: Path, browser: webdriver.Chr
     ours = column(browser, 2)
     assert ours == ["10.0 ± 1.0", "26.0 ± 1.0", "99.7 ± 0.6", "-"]  # not as text: 10, 26, 99.7
     assert column(browser, 3)[0] == "22.66"
-    assert column(browser, 4)[0] == "\N{MINUS SIGN}12.7"
+    assert column(browser, 5)[0] == "6.31"  # no difference to another protocol's numbers
     heading.send_keys(Keys.ENTER)
     assert column(browser, 2) == ["99.7 ± 0.6", "26.0 ± 1.0", "10.0 ± 1.0", "-"]
     names = browser.find_element(By.CSS_SELECTOR, "#table3 thead th:nth-child(1) button")
@@ -163,6 +163,31 @@ def test_only_numbers_have_minus_signs(project: Path, monkeypatch: pytest.Monkey
     assert "(\N{MINUS SIGN}10 points, n = 1)" in page
     assert "wide-resnet18-1.5+cbam of table4 is not counted yet" in page
     assert re.findall(r"[a-z]\N{MINUS SIGN}", page) == []
+
+
+def test_differences_are_of_counts_and_of_the_papers_protocol(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    path = Path("workflow/tiers/tiny.yaml")
+    for protocol, shown in (("", 2), ("cbam", 4)):
+        path.write_text(path.read_text() + f"protocol_of: [{protocol}]\n" * bool(protocol))
+        plan = load_plan(Config(study="cbam", tier="tiny", tables=["table4"], seeds=[0, 1]))
+        for run, error in zip(plan.row_runs("table4", "resnet50"), (25.0, 25.01), strict=True):
+            finished(plan, run, error)
+        write_report(plan, collect(plan))
+        page = (plan.folder / "report.html").read_text()
+        section = page.partition('<section id="table4">')[2].partition("</section>")[0]
+        headings = re.findall(r"<th[^>]*>([^<]*)</th>", section.partition("</thead>")[0])
+        assert headings.count("ours \N{MINUS SIGN} paper") == shown
+        rows = section.partition("<tbody>")[2].split("<tr>")[1:]
+        assert {row.count("<td") for row in rows} == {len(headings) - 1}
+        assert ("+0.4</td>" in section) == bool(protocol)  # 25.0 less 24.56
+        data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+        says = data["cells"]["table4 resnet50 top1_error"]["text"]
+        # 25.005 and 12.706 x 0.00707 x sqrt(3/2) = 0.110.
+        inside = ", outside our 95 % prediction interval for one further run, 24.89 to 25.12"
+        assert f"The paper prints 24.56{inside * bool(protocol)}. The runs:" in says
 
 
 def test_what_a_cell_says_is_true_of_it(tiny: Plan) -> None:

@@ -12,7 +12,7 @@ from attention_ablation.report.where import find_cell
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
-from tests.run_folders import SEEDS, finished
+from tests.run_folders import SEEDS, finished, write_metrics
 
 
 def test_where_leads_from_a_cell_to_its_runs(
@@ -39,6 +39,23 @@ def test_where_leads_from_a_cell_to_its_runs(
     assert Run.model_validate({"seed": 1, "spec": cell["runs"][1]["spec"]}) == run
     assert cell["runs"][1]["folder"] == str(folder)
     assert cell["count"] is None
+
+
+def test_where_says_whether_we_reproduce_the_paper(
+    faithful: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_metrics(faithful, "resnet50+cbam", [22.0, 22.1, 22.2])
+    place = ["where", "table3", "resnet50+cbam", "top1_error", *SEEDS]
+    assert main(place) == 0
+    # 22.1 and 4.3027 x 0.1 x sqrt(4/3) = 0.497.
+    says = (
+        "  paper  22.66, outside our 95 % prediction interval for one further run, 21.60 to 22.60"
+    )
+    assert f"{says}\n" in capsys.readouterr().out
+    assert main([*place, "--format", "json"]) == 0
+    cell = json.loads(capsys.readouterr().out)
+    assert cell["prediction"] == pytest.approx([21.603, 22.597], abs=1e-3)
+    assert (cell["paper"], cell["paper_inside"]) == ("22.66", False)
 
 
 def test_every_cell_leads_somewhere_also_where_nothing_ran(

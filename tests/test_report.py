@@ -15,7 +15,8 @@ from attention_ablation.cli.main import main
 from attention_ablation.evidence.statistics import contest
 from attention_ablation.figures.error_curves import CurvesFigure
 from attention_ablation.report.collect import collect
-from attention_ablation.report.results import table_results
+from attention_ablation.report.notes import table_notes
+from attention_ablation.report.results import rounds_into, table_results
 from attention_ablation.report.tables import write_table
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
@@ -139,6 +140,65 @@ def test_the_winner_follows_the_t_interval_by_hand() -> None:
     assert resolved_best({"a": [0.4, 0.6], "b": [0.6, 0.8]}) is None
     assert resolved_best({"a": [1.0], "b": [2.0]}) is None
     assert resolved_best({"a": [1.0, 2.0]}) is None
+
+
+def test_printed_values_are_held_to_prediction_intervals(faithful: Plan) -> None:
+    write_metrics(faithful, "resnet50+se", [23.0, 23.1, 23.2])  # 23.14 is inside
+    write_metrics(faithful, "resnet50+cbam", [23.0, 23.1])  # t(0.975, 1): 22.66 is inside
+    write_metrics(faithful, "resnet50+spatial+channel", [22.0, 22.1, 22.2])  # 22.78 is outside
+    write_metrics(faithful, "resnet50+parallel", [22.95])
+    write_table(faithful, "table3", collect(faithful))
+    frame = pd.read_csv(faithful.folder / "tables/table3.csv", index_col="row")
+    column = frame["top1_error_paper_in_interval"]
+    assert column[column.notna()].to_dict() == {
+        "resnet50+se": True, "resnet50+cbam": True, "resnet50+spatial+channel": False,
+    }  # fmt: skip
+    text = (faithful.folder / "tables/table3.md").read_text()
+    assert " 22.78 ∉ |" in text
+    # 22.1 and 4.3027 x 0.1 x sqrt(4/3) = 0.497. Of top-5 errors, a quarter of these, 1 is near.
+    assert "ResNet50 + spatial + channel, Top-1 error: 22.78 against 21.60 to 22.60" in text
+    outside = text.count(" ∉ |")
+    assert f"{6 - outside} of 6 lie in our 95 % prediction interval for one further run." in text
+    assert r"22.78 $\notin$" in (faithful.folder / "tables/table3.tex").read_text()
+
+
+def test_other_tiers_hold_nothing_to_the_papers_values(tiny: Plan) -> None:
+    write_metrics(tiny, "resnet50+se", [50, 51, 52])
+    text = markdown(tiny)
+    assert "prediction" not in text
+    assert "∉" not in text
+    assert "in_interval" not in (tiny.folder / "tables/table3.csv").read_text()
+
+
+def test_one_seed_reproduces_nothing(faithful: Plan) -> None:
+    plan = load_plan(faithful.config.model_copy(update={"seeds": [0]}))
+    write_metrics(plan, "resnet50+se", [50])
+    text = markdown(plan)
+    assert "Two seeds or more would say whether our runs reproduce the paper's numbers." in text
+    assert "∉" not in text
+
+
+def test_a_printed_value_stands_for_all_that_rounds_to_it() -> None:
+    for interval in ((24.564, 25.0), (24.0, 24.556), (24.0, 25.0), (24.559, 24.561)):
+        assert rounds_into(interval, "24.56")
+    for interval in ((24.566, 25.0), (24.0, 24.554)):
+        assert not rounds_into(interval, "24.56")
+    assert rounds_into((24.9, 25.2), "24.5") is False
+    assert rounds_into((24.51, 25.2), "24.5")
+    assert rounds_into((24.6, 25.2), "25")
+
+
+def test_a_start_that_the_tier_sets_is_said_below_the_table(tiny: Plan) -> None:
+    note = "This tier starts gates as the identity, with twice the sigmoid"
+    assert markdown(tiny).count(note) == 1
+    # There each gate says its own start.
+    controls = load_plan({"study": "controls", "tier": "tiny"})
+    assert {spec.attention.start for spec in controls.specs.values()} == {None, "identity"}
+    runs = collect(controls)
+    for table in controls.tables:
+        assert note not in " ".join(
+            table_notes(controls, table_results(controls, table, runs, {}), runs)
+        )
 
 
 def test_latex_escapes_what_latex_reads_as_commands(tiny: Plan) -> None:

@@ -13,6 +13,7 @@ from attention_ablation.evidence.statistics import (
     Mean,
     contest,
     holm,
+    prediction_interval,
     seeds_needed,
     spread_of,
     t_interval,
@@ -78,8 +79,27 @@ def test_about_is_two_tests_inside_and_the_nearer_end_outside() -> None:
 def test_nothing_is_divided_by_no_spread() -> None:
     for values in ([1.0], [0.2, 0.2], [0.0, 0.0, 0.0]):
         assert t_interval(values) is None
+        assert prediction_interval(values) is None
         assert spread_of(values) is None
         assert spread_of(values, np.full((3, len(values)), 7.0)) is None
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_the_prediction_interval_holds_one_further_value_in_95_percent(n: int) -> None:
+    draws = np.random.default_rng(0).normal(24, 0.1, size=(4000, n + 1))
+    found = 0
+    for *values, further in draws:
+        interval = prediction_interval(values)
+        assert interval
+        found += interval[0] <= further <= interval[1]
+    low, high = stats.binom.interval(0.999, len(draws), 0.95)
+    assert low <= found <= high
+
+
+def test_the_prediction_interval_by_hand() -> None:
+    # Mean 23, standard deviation 3, t(0.975, 2) = 4.3027: 4.3027 x 3 x sqrt(4/3) = 14.905.
+    interval = prediction_interval([20.0, 23.0, 26.0])
+    assert interval == pytest.approx((8.095, 37.905), abs=1e-3)
 
 
 def test_rows_that_scatter_alike_share_their_spread() -> None:

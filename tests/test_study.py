@@ -67,6 +67,13 @@ def test_every_tier_plans_all_tables_and_says_what_it_costs(tier: str) -> None:
         assert "# Cost: " in header
 
 
+def test_tiers_that_follow_the_papers_protocol_say_so() -> None:
+    plans = [load_plan({"study": "cbam", "tier": tier}, ROOT) for tier in TIERS]
+    follow = [plan.config.tier for plan in plans if plan.follows_paper]
+    assert follow == ["coco", "imagenet", "voc"]
+    assert not load_plan({"study": "controls", "tier": "imagenet"}, ROOT).follows_paper
+
+
 def test_the_published_recipes_are_the_sources() -> None:
     cifar = load_plan(Config(study="cbam", tier="cifar100"), ROOT).specs["table4", "resnet18"]
     recipe = cifar.recipe
@@ -221,6 +228,7 @@ MISTAKES = [
     (STUDY, ["attentions", "se"], {7: 1}, r"study.yaml: .*7"),
     (ROWS, ["22.95,6.59"], "22.95", r"line 15: expected 12 cells between commas, got 11"),
     (ROWS, ["table,label"], "tabel,label", r"rows.csv: expected the columns table,label,backbone"),
+    (TIER, ["protocol_of"], ["cbma"], r"tiny.yaml: protocol_of: unknown study 'cbma'; did you mean 'cbam'\?"),
     (TIER, ["classification", "reduction"], 99, r"rows.csv: table3: .* reduction of at most 64, .* got 99"),
     (TIER, ["classification", "backbones"], {"mobilnet": {"recipe": "tier's"}}, r"tiny.yaml: classification.backbones: unknown backbone 'mobilnet'; did you mean 'mobilenet'\?"),
     (STUDY, ["attentions", "cbam", "kernel"], 4, r"study.yaml: attentions.cbam.kernel: expected an odd kernel .* got 4"),

@@ -62,6 +62,21 @@ def t_interval(values: ArrayLike) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def prediction_interval(values: ArrayLike) -> tuple[float, float] | None:
+    """Return the 95 % interval of one further value, None where `t_interval` has none."""
+    values = np.asarray(values, dtype=float)
+    error = _standard_error(values)
+    if error is None:
+        return None
+    from scipy.special import stdtrit  # quantiles of Student's t
+
+    # The further value scatters by itself, beside the mean: s sqrt(1 + 1/n).
+    half = (
+        float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * error * math.sqrt(values.size + 1)
+    )
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
 def contest(
     values: Mapping[str, Sequence[float]], *, higher_is_better: bool = False
 ) -> Contest | None:

@@ -16,7 +16,15 @@ from attention_ablation.base.io import Missing, read_bytes, write_text
 from attention_ablation.evidence.complexity import MISMATCH, Counts, read_counts
 from attention_ablation.report.claims import page_claims
 from attention_ablation.report.notes import confounds, table_notes
-from attention_ablation.report.results import DASH, MINUS, Cell, Results, number, table_results
+from attention_ablation.report.results import (
+    DASH,
+    MINUS,
+    Cell,
+    Results,
+    difference,
+    number,
+    table_results,
+)
 from attention_ablation.report.where import run_facts, run_record
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.metrics import METRICS, Metric
@@ -103,7 +111,8 @@ def _table(
     results = table_results(plan, table, runs, counts)
     headings = ["Architecture"]
     for metric in results.columns.values():
-        headings += [metric.title, "paper", f"ours {MINUS} paper"]
+        headings += [metric.title, "paper"]
+        headings += [f"ours {MINUS} paper"] * _comparable(plan, metric)
     # The last note, the tier's limits, stands at the top of the page.
     notes = table_notes(plan, results, runs)[:-1]
     return shown | {"headings": headings, "rows": _rows(plan, results, cells), "notes": notes}
@@ -120,24 +129,19 @@ def _rows(plan: Plan, results: Results, cells: dict[str, dict[str, Any]]) -> lis
                 "text": _explanation(plan, line.row.detector, cell, metric),
                 "runs": [run.path for run in cell.runs],
             }
-            record.append((identifier, cell, *_difference(cell)))
+            gap, text = difference(cell) if _comparable(plan, metric) else (None, None)
+            record.append((identifier, cell, gap, text))
         rows.append({"label": line.row.label + line.mark, "cells": record})
     return rows
 
 
-def _difference(cell: Cell) -> tuple[float | None, str]:
-    """Return ours less the paper's, and its text."""
-    if cell.value is None or cell.paper is None:
-        return None, DASH
-    # Of what both show, so that cells that agree differ by 0.
-    digits = min(cell.digits, len(cell.paper.partition(".")[2]))
-    gap = round(cell.value, digits) - float(cell.paper)
-    text = f"{abs(gap):.{digits}f}"
-    return gap, text if not float(text) else ("+" if gap > 0 else MINUS) + text
+def _comparable(plan: Plan, metric: Metric) -> bool:
+    """Whether ours less the paper's means something: both of one network, or of one training."""
+    return metric.counted or plan.follows_paper
 
 
 def _explanation(plan: Plan, detector: str | None, cell: Cell, metric: Metric) -> str:
-    paper = f"The paper prints {cell.paper}." if cell.paper else "The paper prints none."
+    paper = f"The paper prints {cell.paper_text}."
     if cell.text == DASH:
         return f"Ours: not there yet. {paper}"
     if metric.counted:

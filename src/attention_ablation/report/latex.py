@@ -20,6 +20,7 @@ LATEX = str.maketrans(
         "`": r"\textasciigrave{}",
         "±": r"$\pm$",
         "≠": r"$\neq$",
+        "∉": r"$\notin$",
         "†": r"$^\dagger$",
         "‡": r"$^\ddagger$",
         "§": r"$^\S$",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from attention_ablation.report.results import MISMATCHED, Results, discrepancies
+from attention_ablation.report.results import MISMATCHED, OUTSIDE, Results, discrepancies
 from attention_ablation.spec.recipes import DetectionRecipe, Recipe
 from attention_ablation.study.config import Row
 from attention_ablation.study.confounds import CHANGES_NUMBERS, NOTED, differing
@@ -46,6 +46,10 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
         "excludes 0" + ("." if seeds > 1 else "; one seed resolves nothing, so none is.")
     )
     notes += _unresolved(results)
+    if plan.follows_paper and seeds == 1:
+        notes.append("Two seeds or more would say whether our runs reproduce the paper's numbers.")
+    notes += _reproduced(results)
+    notes += _started(plan, table)
     notes += _counted_on(plan, results)
     for name, mark in discrepancies(plan, table).items():
         notes.append(f"{mark} {name}: {plan.study.discrepancies[name].explanation}")
@@ -97,6 +101,47 @@ def _unresolved(results: Results) -> list[str]:
             title = results.columns[name].title
             notes.append(f"{title}, best not resolved: {'; '.join(groups)}.")
     return notes
+
+
+def _reproduced(results: Results) -> list[str]:
+    """Say how many printed values one further run of ours would give, and which ones not."""
+    trained = {n: metric.heading for n, metric in results.columns.items() if not metric.counted}
+    cells = [
+        (heading, line.row.label, line.cells[name])
+        for name, heading in trained.items()
+        for line in results.rows
+        if line.cells[name].paper
+    ]
+    judged = [found for found in cells if found[2].paper_inside is not None]
+    if not judged:
+        return []
+    inside = sum(bool(cell.paper_inside) for *_, cell in judged)
+    notes = [
+        f"Of the paper's values, each of one run, {inside} of {len(judged)} lie in our 95 % "
+        "prediction interval for one further run. Of exact reproductions one in twenty does not."
+    ]
+    if outside := [
+        f"{label}, {heading}: {cell.paper} against {cell.prediction_text}"
+        for heading, label, cell in judged
+        if not cell.paper_inside
+    ]:
+        notes.append(f"{OUTSIDE} outside that interval: {'; '.join(outside)}.")
+    return notes
+
+
+def _started(plan: Plan, table: str) -> list[str]:
+    """Say where the tier, and not the study, starts gates as the identity."""
+    if not any(
+        plan.specs[table, row.key].attention.start == "identity"
+        and plan.study.attentions[row.attention].start is None
+        for row in plan.rows(table)
+    ):
+        return []
+    return [
+        "This tier starts gates as the identity, with twice the sigmoid; the authors' sigmoid "
+        "starts SE at a half and CBAM at a quarter. A short training would show that gain, and not "
+        "attention; the study controls measures it."
+    ]
 
 
 def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from attention_ablation.evidence.complexity import MISMATCH, Counted, Counts
-from attention_ablation.evidence.statistics import Contest, contest
+from attention_ablation.evidence.statistics import Contest, contest, prediction_interval
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Row
 from attention_ablation.study.expand import Plan
@@ -16,6 +16,7 @@ from attention_ablation.study.metrics import Metric
 
 DASH, MINUS = "-", "\N{MINUS SIGN}"
 MISMATCHED = "≠"
+OUTSIDE = "∉"  # printed, and not what one further run of ours would give
 # Of cells with a named discrepancy: other signs than those of footnotes.
 MARKS = [mark * repeat for repeat in (1, 2, 3) for mark in "†‡§¶"]
 # What a CSV has of every table, shown or not.
@@ -30,6 +31,8 @@ class Cell:
     value: the count, or the mean over the n completed runs; None where there is none, or a run
     diverged. spread: the sample standard deviation. text: of ours, as every format shows it.
     paper: as printed. mark: behind the paper's number. runs: one for each seed, none of a count.
+    prediction: 95 % interval of one further run, where the tier follows the paper's protocol and
+    there are two runs or more. paper_inside: whether a number that rounds to the paper's is in it.
     """
 
     value: float | None
@@ -42,6 +45,23 @@ class Cell:
     best_paper: bool
     digits: int
     runs: list[Run]
+    prediction: tuple[float, float] | None
+    paper_inside: bool | None
+
+    @property
+    def prediction_text(self) -> str:
+        """The interval with as many digits as it takes to tell the paper's value from its ends."""
+        digits = max(self.digits, _decimals(self.paper or ""))
+        return " to ".join(f"{end:.{digits}f}" for end in self.prediction or ())
+
+    @property
+    def paper_text(self) -> str:
+        """What the paper prints, and whether one further run of ours would give it."""
+        if self.paper is None or self.paper_inside is None:
+            return self.paper or "none"
+        place = "inside" if self.paper_inside else "outside"
+        interval = f"95 % prediction interval for one further run, {self.prediction_text}"
+        return f"{self.paper}, {place} our {interval}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,21 +132,51 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
             metric = metrics[name]
             digits = steps if metric.digits is None else metric.digits
             value, spread, text = _ours(metric, digits, outcomes[row.key], count)
+            paper = row.printed.get(name)
+            prediction = inside = None
+            if plan.follows_paper and not metric.counted and value is not None:
+                prediction = prediction_interval(_numbers(done, metric).dropna())
+            if prediction and paper:
+                inside = rounds_into(prediction, paper)
+            named = "".join(signs.get(d, "") for d in plan.study.explaining(row, name)[-1:])
             cells[name] = Cell(
                 value=value,
                 spread=spread,
                 text=text,
                 n=0 if metric.counted else len(done),
-                paper=row.printed.get(name),
-                mark="".join(signs.get(d, "") for d in plan.study.explaining(row, name)[-1:]),
+                paper=paper,
+                mark=named + f" {OUTSIDE}" * (inside is False),
                 best=(name, row.key) in best,
                 best_paper=(name, row.key) in best_paper,
                 digits=digits,
                 runs=[] if metric.counted else plan.row_runs(table, row.key),
+                prediction=prediction,
+                paper_inside=inside,
             )
         mark = f" {MISMATCHED}" if count and count.verdict == MISMATCH else ""
         rows.append(ResultRow(row=row, n=len(done), mark=mark, cells=cells))
     return Results(table=table, rows=rows, columns=columns, contests=contests)
+
+
+def rounds_into(interval: tuple[float, float], printed: str) -> bool:
+    """Whether a number that rounds to a printed one lies in an interval."""
+    half = 0.5 * 10.0 ** -_decimals(printed)
+    return interval[0] <= float(printed) + half and float(printed) - half <= interval[1]
+
+
+def difference(cell: Cell) -> tuple[float | None, str]:
+    """Return ours less the paper's, and its text."""
+    if cell.value is None or cell.paper is None:
+        return None, DASH
+    # Of what both show, so that cells that agree differ by 0.
+    digits = min(cell.digits, _decimals(cell.paper))
+    gap = round(cell.value, digits) - float(cell.paper)
+    text = f"{abs(gap):.{digits}f}"
+    return gap, text if not float(text) else ("+" if gap > 0 else MINUS) + text
+
+
+def _decimals(printed: str) -> int:
+    return len(printed.partition(".")[2])
 
 
 def discrepancies(plan: Plan, table: str) -> dict[str, str]:

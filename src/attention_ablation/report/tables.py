@@ -37,16 +37,17 @@ def rendered(plan: Plan, table: str, runs: pd.DataFrame) -> dict[str, str]:
     entry = plan.study.tables[table]
     title = entry.title + f" (section {entry.section})" * bool(entry.section)
     return {
-        "csv": _csv(results),
+        "csv": _csv(results, judged=plan.follows_paper),
         "md": to_markdown(results, title, notes),
         "tex": to_latex(results, title, notes, label=f"tab:{plan.study.name}-{table}"),
     }
 
 
-def _csv(results: Results) -> str:
+def _csv(results: Results, *, judged: bool) -> str:
     """Return a line for each row; `seeds` counts completed runs, `_sd` is of a sample.
 
-    A row with a diverged run says 'diverged k/n' in place of a mean over the rest.
+    A row with a diverged run says 'diverged k/n' in place of a mean over the rest. `judged`: with
+    `_paper_in_interval`, whether one further run would give the paper's number.
     """
     records = []
     for line in results.rows:
@@ -60,5 +61,7 @@ def _csv(results: Results) -> str:
             if cell.runs:
                 record[f"{name}_sd"] = cell.spread
             record[f"{name}_paper"] = cell.paper
+            if judged and cell.runs:
+                record[f"{name}_paper_in_interval"] = cell.paper_inside
         records.append(record)
     return pd.DataFrame(records, dtype=object).to_csv(index=False)

@@ -62,8 +62,8 @@ def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:
     runs = [run_record(plan, run, frame.loc[run.path].to_dict(), known.source) for run in cell.runs]
     facts = {"table": table, "row": row, "label": rows[row].label, "metric": metric}
     count = _count(plan, rows[row], metric, cell.value, counts) if known.counted else None
-    facts |= vars(cell) | {"heading": known.title, "unit": known.unit}
-    return facts | {"runs": runs, "count": count}
+    facts |= vars(cell) | {"paper_text": cell.paper_text, "heading": known.title}
+    return facts | {"unit": known.unit, "runs": runs, "count": count}
 
 
 def run_record(
@@ -128,7 +128,7 @@ def as_text(cell: Mapping[str, Any]) -> str:
     lines = [
         f"{cell['table']}, {cell['label']}: {cell['heading']}",
         f"  ours   {cell['text']}{n}",
-        f"  paper  {cell['paper'] or 'prints none'}",
+        f"  paper  {cell['paper_text']}",
     ]
     if count:
         why = [("why", count["explanation"])] * bool(count["explanation"])

@@ -132,6 +132,11 @@ class Tier(Model):
         description="Points within which rows are equivalent at this size, in place of the margins "
         "that claims state; null: the claims' own.",
     )
+    protocol_of: Annotated[list[Name], AfterValidator(no_duplicates)] = Field(
+        default_factory=list,
+        description="Studies whose paper's protocol this tier follows, e.g. [cbam]: only of those "
+        "are trained numbers compared with the paper's.",
+    )
     classification: ClassificationTier
     detection: dict[DetectorName, DetectionTier] = Field(
         default_factory=dict, description="By detector; tables of the others are not trained."

@@ -36,6 +36,11 @@ class Plan:
     def seeds(self) -> list[int]:
         return self.config.seeds or self.tier.seeds
 
+    @property
+    def follows_paper(self) -> bool:
+        """Whether the tier trains as the study's paper did, so that numbers can be compared."""
+        return self.study.name in self.tier.protocol_of
+
     @cached_property
     def runs(self) -> dict[str, Run]:
         """Every distinct run, by its folder below `results/<tier>/runs`.

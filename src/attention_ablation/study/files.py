@@ -36,6 +36,8 @@ def load_tier(folder: Path, name: str, where: object) -> Tier:
     """Read the tier `name` below `folder`; `where` is the file that names it."""
     path = _listed("tier", folder, "*.yaml", name, where)
     tier = parse(Tier, read_yaml(path), path)
+    studies = sorted(found.parent.name for found in folder.parent.glob("studies/*/study.yaml"))
+    require("study", tier.protocol_of, studies, f"{path}: protocol_of")
     sized = {"classification": tier.classification.backbones} | {
         f"detection.{name}": detector.backbones for name, detector in tier.detection.items()
     }
