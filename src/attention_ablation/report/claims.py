@@ -77,10 +77,8 @@ def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
     pairs = [pair for claim in judged.claims for pair in claim.pairs]
     wrong = sum(claim.paper_verdict == "does not hold" for claim in judged.claims)
     return {
-        "summary": f"{len(judged.claims)} claims: {_counts(judged.claims)}. "
-        f"Their {len(pairs)} comparisons: {_counts(pairs)}."
-        + f" In the paper's own cells, claims that do not hold: {wrong}."
-        * plan.study.has_printed,
+        "summary": f"Claims: {_counts(judged.claims)}. Comparisons: {_counts(pairs)}."
+        + f" In the paper's own cells, claims that do not hold: {wrong}." * plan.study.has_printed,
         "notes": [judged.method, *_doubts(plan, judged, runs)],
         "claims": [
             {
