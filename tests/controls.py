@@ -18,7 +18,7 @@ def load(seeds: int = 3) -> Plan:
 
 
 def errors(plan: Plan, row: str, top1: list[float], **facts: Any) -> None:
-    """Finish a row's runs, such as 'length:resnet50@x2', one for each error."""
+    """Finish a row's runs, such as 'length:resnet18@x2', one for each error."""
     for run, error in zip(plan.row_runs(*row.split(":")), top1, strict=False):
         finished(plan, run, error, **facts)
 

@@ -33,12 +33,12 @@ def points(plan: Plan) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def test_the_points_of_the_figure_by_hand(controls: Plan) -> None:
-    errors(controls, "length:resnet50", [30, 33, 31])
-    errors(controls, "length:resnet50@x4", [20, 22])  # the third is missing
-    errors(controls, "length:resnet50@x8", [18.5])
-    errors(controls, "length:resnet50@x2", [25, 25, 25])
-    errors(controls, "length:resnet50+se", [40, 41])
-    errors(controls, "length:resnet50+se", [99], status="diverged", validation_top1_error=None)
+    errors(controls, "length:resnet18", [30, 33, 31])
+    errors(controls, "length:resnet18@x4", [20, 22])  # the third is missing
+    errors(controls, "length:resnet18@x8", [18.5])
+    errors(controls, "length:resnet18@x2", [25, 25, 25])
+    errors(controls, "length:resnet18+se", [40, 41])
+    errors(controls, "length:resnet18+se", [99], status="diverged", validation_top1_error=None)
     found = points(controls)
     assert len(found) == 7 * 4  # every row at every length; 2 epochs of the tiny tier
     assert {epochs for _, epochs in found} == {"2", "4", "8", "16"}
@@ -48,14 +48,14 @@ def test_the_points_of_the_figure_by_hand(controls: Plan) -> None:
 
     for epochs, values in (("2", [30, 33, 31]), ("8", [20, 22])):
         interval = stats.ttest_1samp(values, 0).confidence_interval()
-        mean, low, high, n = map(float, point("resnet50", epochs))
+        mean, low, high, n = map(float, point("resnet18", epochs))
         assert mean == pytest.approx(sum(values) / len(values), abs=1e-4)
         assert (low, high) == pytest.approx((interval.low, interval.high), abs=1e-4)
         assert n == len(values)
-    assert point("resnet50", "16") == ["18.5", "", "", "1"]
-    assert point("resnet50", "4") == ["25.0", "", "", "3"]  # no spread is no interval
-    assert point("resnet50+se", "2") == ["41.0", "", "", "1"]
-    assert point("resnet50+cbam", "2") == ["", "", "", "0"]
+    assert point("resnet18", "16") == ["18.5", "", "", "1"]
+    assert point("resnet18", "4") == ["25.0", "", "", "3"]  # no spread is no interval
+    assert point("resnet18+se", "2") == ["41.0", "", "", "1"]
+    assert point("resnet18+cbam", "2") == ["", "", "", "0"]
     varied(controls).write(controls, NAME)
     folder = controls.folder / "figures"
     assert (folder / f"{NAME}.csv").read_text() == varied(controls).csv(controls)
@@ -63,7 +63,7 @@ def test_the_points_of_the_figure_by_hand(controls: Plan) -> None:
     for text in (
         "Error against length of training",
         "from the identity",
-        "ResNet50 + SE",
+        "ResNet18 + SE",
         "epochs",
     ):
         assert f">{text}<" in drawn
@@ -78,18 +78,18 @@ def test_the_figure_is_drawn_of_one_seed_and_of_no_run(controls: Plan) -> None:
     plan = load(1)
     varied(plan).write(plan, NAME)
     assert {line["n"] for line in points(plan).values()} == {"0"}
-    errors(plan, "length:resnet50", [30])
+    errors(plan, "length:resnet18", [30])
     varied(plan).write(plan, NAME)
     assert ", one seed<" in (plan.folder / f"figures/{NAME}.svg").read_text()
 
 
 def test_a_network_that_is_multiplied_only_has_its_first_label(controls: Plan) -> None:
-    change_rows("length,ResNet50 + SE,resnet50,se,\n", "")
-    edit(CLAIMS, "claims", value={"mine": claim("length", ["resnet50+se@x8", "resnet50@x8"])})
+    change_rows("length,ResNet18 + SE,resnet18,se,\n", "")
+    edit(CLAIMS, "claims", value={"mine": claim("length", ["resnet18+se@x8", "resnet18@x8"])})
     plan = load()
     varied(plan).write(plan, NAME)
     drawn = (plan.folder / f"figures/{NAME}.svg").read_text()
-    assert re.search(">ResNet50 [+] SE, 2 . as long<", drawn)
+    assert re.search(">ResNet18 [+] SE, 2 . as long<", drawn)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_a_network_that_is_multiplied_only_has_its_first_label(controls: Plan) -
         ("panels", [], "figures.error-against-length.panels: .* at least 1 item"),
         (
             "panels",
-            [{"title": "a", "rows": ["resnet50+see"]}],
-            r"length: unknown row 'resnet50\+see'",
+            [{"title": "a", "rows": ["resnet18+see"]}],
+            r"length: unknown row 'resnet18\+see'",
         ),
-        ("panels", [{"title": "a", "rows": ["resnet50+se@x2"]}], r"unknown row 'resnet50\+se@x2'"),
+        ("panels", [{"title": "a", "rows": ["resnet18+se@x2"]}], r"unknown row 'resnet18\+se@x2'"),
     ],
 )
 def test_a_figure_that_cannot_be_drawn_is_refused(

@@ -1,6 +1,7 @@
 """The claim ledger: verdicts on runs whose numbers are known, and its files."""
 
 import csv
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy import stats
 
+from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
 from attention_ablation.evidence.ledger import (
     JudgedClaim,
@@ -19,18 +22,20 @@ from attention_ablation.evidence.ledger import (
 from attention_ablation.evidence.statistics import (
     ALPHA,
 )
-from attention_ablation.report.claims import claims_frame
+from attention_ablation.report.claims import claims_frame, write_claims
 from attention_ablation.report.collect import collect
+from attention_ablation.report.html import write_report
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study
-from tests.run_folders import CBAM, PARALLEL, ROWS, SE, SPATIAL_FIRST, write_metrics
+from tests.conftest import write_yaml
+from tests.run_folders import CBAM, PARALLEL, ROWS, SE, SEEDS, SPATIAL_FIRST, write_metrics
 from tests.test_claims_file import CLAIMS
 from tests.test_report import markdown
 
 COLUMNS = (
     "claim,table,metric,comparison,difference,ci_low,ci_high,n,verdict,"
-    "paper_difference,paper_verdict,seeds_needed"
+    "paper_difference,paper_verdict,seeds_needed,p_adjusted,margin,published"
 )
 
 
@@ -192,17 +197,72 @@ def test_render_claims_writes_both_files(tiny: Plan) -> None:
     assert (absent["difference"], absent["n"], absent["verdict"]) == ("", "0", "not run")
     assert (absent["paper_difference"], absent["paper_verdict"]) == ("2", "holds")
     text = (tiny.folder / "claims.md").read_text()
-    lines_of_claims = [line for line in text.splitlines() if line.startswith(("| T", "| F"))]
-    assert len(lines_of_claims) == 18
-    assert "| does not hold (5 of 8 hold)" in lines_of_claims[4]
-    assert "| holds (4 not printed)" in lines_of_claims[12]
-    assert "(6 not run, " in lines_of_claims[7]
+    by_claim = {line.split()[1]: line for line in text.splitlines() if re.match(r"\| [TF]\d", line)}
+    assert len(by_claim) == 18
+    assert "| does not hold (5 of 8 hold)" in by_claim["T2c"]
+    assert "| holds (4 not printed)" in by_claim["F4"]
+    assert "6 not run)" in by_claim["T3c"]
     assert "Holm's correction for all 12 distinct comparisons" in text
     assert "It cannot say whether the paper holds" in text
     frame = claims_frame(ledger(tiny, collect(tiny)))
     pd.testing.assert_series_equal(
         frame["verdict"], pd.read_csv(tiny.folder / "claims.csv")["verdict"], check_dtype=False
     )
+
+
+def test_what_is_decided_comes_first(tiny: Plan) -> None:
+    write_metrics(tiny, SE, [30, 31, 29.5])
+    write_metrics(tiny, CBAM, [20, 21, 19.5])
+    write_metrics(tiny, SPATIAL_FIRST, [20.2, 20.8, 19.9])
+    write_metrics(tiny, PARALLEL, [59.9, 61, 59.6])
+    runs = collect(tiny)
+    judged = ledger(tiny, runs)
+    write_claims(tiny, runs)
+    write_report(tiny, runs)
+    text = (tiny.folder / "claims.md").read_text()
+    page = (tiny.folder / "report.html").read_text()
+    page = page.partition('<section id="claims">')[2].partition("</section>")[0]
+    order = ["T3a", "T3c", "T3b"]  # supported, contradicted, undecided; of the rest none is run
+    order += [claim.key for claim in judged.claims if claim.key not in order]
+    assert re.findall(r"^\| ([TF]\w+)", text, re.M) == order
+    assert re.findall(r'<th scope="row">(\w+)', page) == order
+    # Below the table the comparisons of those that are run, decided ones first here, too.
+    assert re.findall(r"^\*\*([TF]\w+)\*\*: (.+)", text, re.M) == [
+        ("T3a", "supported"), ("T3c", "contradicted"), ("T3b", "undecided"),
+    ]  # fmt: skip
+    verdicts = re.findall(r"^- (supported|contradicted|undecided|not run): ", text, re.M)
+    assert len(verdicts) == 2 * (2 + 3 + 1)
+    assert verdicts[-2:] == ["undecided"] * 2
+    close = by_text(judged)["T3b", "top1_error", f"{CBAM} < {SPATIAL_FIRST}"]
+    line = f"{CBAM} < {SPATIAL_FIRST}, Top-1 error (table3): \N{MINUS SIGN}0.13 points, "
+    assert line in text
+    assert f"n = 3; {close.seeds_needed} seeds would decide it; paper: holds (" in text
+    assert f"undecided</span> {line.replace('<', '&lt;')}" in page
+    assert "Claims: 1 supported, 1 contradicted, 1 undecided, 15 not run." in page
+
+
+def test_equivalent_rows_say_so_with_the_margin(tiny: Plan) -> None:
+    comparison: dict[str, Any] = {
+        "table": "table3",
+        "rows": [CBAM, SPATIAL_FIRST],
+        "metrics": ["top1_error"],
+    }
+    comparison |= {"margin": 0.3, "reason": "The tier has its own, of 2 points."}
+    claim = {"place": "Table 3", "says": "The order matters.", "comparisons": [comparison]}
+    write_yaml(CLAIMS, {"claims": {"A": claim}})
+    plan = load_plan(tiny.config)
+    write_metrics(plan, CBAM, [20, 21, 22])
+    write_metrics(plan, SPATIAL_FIRST, [20.1, 20.9, 22.1])
+    assert main(["render", "claims", "report", *SEEDS]) == 0
+    text = (plan.folder / "claims.md").read_text()
+    assert re.search(r"- equivalent: .*: \N{MINUS SIGN}0.03 points, .*, n = 3, margin ±2 ", text)
+    page = (plan.folder / "report.html").read_text()
+    assert page.count('<span class="verdict equivalent">equivalent</span>') == 2
+    assert "Claims: 1 equivalent. Comparisons: 1 equivalent." in page
+    (line,) = csv.DictReader((plan.folder / "claims.csv").read_text().splitlines())
+    assert (line["verdict"], line["margin"], line["published"]) == ("equivalent", "2.0", "")
+    style = page.partition("<style>")[2].partition("</style>")[0]
+    assert style.count("--same:") == 2  # in the light and in the dark theme
 
 
 def test_tables_say_why_the_best_is_not_resolved(tiny: Plan) -> None:
@@ -227,6 +287,11 @@ def test_a_study_without_claims_has_no_ledger(
     tiny: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     CLAIMS.unlink()
+    with pytest.raises(UserError, match=r"figures.forest: expected a study with claims to draw"):
+        load_study(Path("workflow/studies"), "cbam", "a test")
+    study = yaml.safe_load(CLAIMS.with_name("study.yaml").read_text())
+    study["figures"].pop("forest")
+    write_yaml(CLAIMS.with_name("study.yaml"), study)
     assert load_study(Path("workflow/studies"), "cbam", "a test").claims == {}
     assert main(["render", "claims"]) == 2
     assert "unknown table or figure 'claims'" in capsys.readouterr().err

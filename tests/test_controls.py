@@ -20,19 +20,19 @@ def test_every_row_plans_at_quick_and_shares_the_runs_of_others() -> None:
     assert plan.specs.keys() == {(row.table, row.key) for row in plan.study.rows}
     cbam = load_plan(Config(study="cbam", tier="quick"), ROOT)
     bare = {
-        plan.specs["gain", "resnet50"].run_id,
-        plan.specs["length", "resnet50"].run_id,
-        cbam.specs["table4", "resnet50"].run_id,
+        plan.specs["gain", "resnet18"].run_id,
+        plan.specs["length", "resnet18"].run_id,
+        cbam.specs["table4", "resnet18"].run_id,
     }
     assert len(bare) == 1
     # The tier starts the paper's gates as the identity, and the study's say so themselves.
-    identity = plan.specs["gain", "resnet50+cbam-identity"].run_id
-    assert identity == cbam.specs["table4", "resnet50+cbam"].run_id
-    assert identity != plan.specs["gain", "resnet50+cbam"].run_id
+    identity = plan.specs["gain", "resnet18+cbam-identity"].run_id
+    assert identity == cbam.specs["table4", "resnet18+cbam"].run_id
+    assert identity != plan.specs["gain", "resnet18+cbam"].run_id
     started = {spec.recipe.zero_init_residual for (t, _), spec in plan.specs.items() if t[0] == "n"}
     assert started == {False}
     assert plan.specs["gain", "resnet18"].recipe.zero_init_residual
-    epochs = [plan.specs["length", f"resnet50+se{x}"].recipe.epochs for x in ("", "@x2", "@x8")]
+    epochs = [plan.specs["length", f"resnet18+se{x}"].recipe.epochs for x in ("", "@x2", "@x8")]
     assert epochs == [5, 10, 40]
 
 
@@ -84,21 +84,21 @@ def test_whole_epochs_stay_whole() -> None:
 
 
 def test_a_fraction_of_an_epoch_is_refused(controls: Plan) -> None:
-    change_rows("resnet50,se,2\n", "resnet50,se,1.3\n")
-    expected = r"rows\.csv: length: ResNet50 \+ SE, 2 . as long: times: epochs: .*integer.* 2\.6"
+    change_rows("resnet18,se,2\n", "resnet18,se,1.3\n")
+    expected = r"rows\.csv: length: ResNet18 \+ SE, 2 . as long: times: epochs: .*integer.* 2\.6"
     with pytest.raises(UserError, match=expected):
         load()
 
 
 @pytest.mark.parametrize("times", ["-2", "x", "1e3"])
 def test_times_is_a_number(controls: Plan, times: str) -> None:
-    change_rows("resnet50,se,2\n", f"resnet50,se,{times}\n")
+    change_rows("resnet18,se,2\n", f"resnet18,se,{times}\n")
     with pytest.raises(UserError, match=rf"line 48: times: expected a number, got '{times}'"):
         load()
 
 
 def test_times_is_above_zero(controls: Plan) -> None:
-    change_rows("resnet50,se,2\n", "resnet50,se,0\n")
+    change_rows("resnet18,se,2\n", "resnet18,se,0\n")
     with pytest.raises(UserError, match=r"line 48: times: .* greater than 0, but got 0"):
         load()
 
@@ -137,8 +137,8 @@ def test_rows_of_equal_times_are_a_group(controls: Plan) -> None:
     assert groups == [{None}, {2}, {4}, {8}]
     assert [len(group) for group in controls.groups("gain")] == [9, 9, 9]  # by backbone
     # What is said to be once as long is in the group of those of which nothing is said.
-    change_rows("resnet50,se,\nlength", "resnet50,se,1\nlength")
-    edit(CLAIMS, "claims", value={"a": claim("length", ["resnet50+se@x1", "resnet50"])})
+    change_rows("resnet18,se,\nlength", "resnet18,se,1\nlength")
+    edit(CLAIMS, "claims", value={"a": claim("length", ["resnet18+se@x1", "resnet18"])})
     plan = load()
     assert [len(group) for group in plan.groups("length")] == [7, 7, 7, 7]
-    assert plan.specs["length", "resnet50+se@x1"] == controls.specs["length", "resnet50+se"]
+    assert plan.specs["length", "resnet18+se@x1"] == controls.specs["length", "resnet18+se"]

@@ -21,7 +21,7 @@ REASON = "as a test"
 UNEQUAL = [
     (
         "length",
-        ["resnet50+se@x2", "resnet50"],
+        ["resnet18+se@x2", "resnet18"],
         {},
         r"multiplied: epochs by 2 for .*se@x2; nothing for",
     ),
@@ -34,16 +34,16 @@ UNEQUAL = [
     ("gain", ["resnet18", "no-zero-init:resnet18"], {}, "zero_init_residual: True for"),
     (
         "length",
-        ["resnet50+se@x2", "resnet50@x2"],
-        {"than": ["resnet50+se@x8", "resnet50"]},
-        r"multiplied: epochs by 8 for length:resnet50\+se@x8; nothing",
+        ["resnet18+se@x2", "resnet18@x2"],
+        {"than": ["resnet18+se@x8", "resnet18"]},
+        r"multiplied: epochs by 8 for length:resnet18\+se@x8; nothing",
     ),
 ]
 EQUAL = [
-    ("length", ["resnet50+se@x2", "resnet50@x2"], {}),
-    ("length", ["resnet50+se@x8", "resnet50+se"], {}),  # one network at two lengths
-    ("length", ["resnet50@x8", "gain:resnet50"], {}),
-    ("length", ["resnet50+se@x8", "resnet50@x8"], {"than": ["resnet50+se", "resnet50"]}),
+    ("length", ["resnet18+se@x2", "resnet18@x2"], {}),
+    ("length", ["resnet18+se@x8", "resnet18+se"], {}),  # one network at two lengths
+    ("length", ["resnet18@x8", "gain:resnet18"], {}),
+    ("length", ["resnet18+se@x8", "resnet18@x8"], {"than": ["resnet18+se", "resnet18"]}),
     ("gain", ["resnet18", "no-zero-init:resnet18"], {"metrics": ["params_m"]}),  # counted
 ]
 
@@ -72,19 +72,19 @@ def test_a_claim_about_equal_recipes_or_one_network_is_not(
 def test_equal_times_of_unequal_keys_are_unequal_recipes(controls: Plan) -> None:
     table = {"title": "Rates", "columns": ["top1_error"], "varies": "learning_rate"}
     edit(STUDY, "tables", "rates", value=table)
-    ROWS.write_text(ROWS.read_text() + "rates,Twice the rate,resnet50,se,2\n")
-    edit(CLAIMS, "claims", value={"mine": claim("length", ["resnet50@x2", "rates:resnet50+se@x2"])})
+    ROWS.write_text(ROWS.read_text() + "rates,Twice the rate,resnet18,se,2\n")
+    edit(CLAIMS, "claims", value={"mine": claim("length", ["resnet18@x2", "rates:resnet18+se@x2"])})
     with pytest.raises(UserError, match=r"claims\.mine: expected the same for all rows"):
         load()
 
 
 MISTAKES = [
-    ({"than": ["resnet50+see", "resnet50"]}, r"unknown row 'resnet50\+see'; did you mean"),
-    ({"than": ["lenght:resnet50", "resnet50"]}, "unknown table 'lenght'; did you mean 'length'"),
-    ({"than": ["resnet50", "resnet50"]}, "expected four different rows with 'than'"),
-    ({"than": ["resnet50@x8", "resnet50"]}, "expected four different rows with 'than'"),
-    ({"than": ["resnet50"]}, r"than: .* at least 2 items"),
-    ({"than": ["resnet50+se", "resnet50"], "predicate": "not-less", "margin": 1, "reason": REASON},
+    ({"than": ["resnet18+see", "resnet18"]}, r"unknown row 'resnet18\+see'; did you mean"),
+    ({"than": ["lenght:resnet18", "resnet18"]}, "unknown table 'lenght'; did you mean 'length'"),
+    ({"than": ["resnet18", "resnet18"]}, "expected four different rows with 'than'"),
+    ({"than": ["resnet18@x8", "resnet18"]}, "expected four different rows with 'than'"),
+    ({"than": ["resnet18"]}, r"than: .* at least 2 items"),
+    ({"than": ["resnet18+se", "resnet18"], "predicate": "not-less", "margin": 1, "reason": REASON},
      "expected two 'rows' and the predicate less or greater with 'than'"),
     ({"predicate": "not-greater", "reason": REASON}, "expected 'margin' with 'not-greater'"),
     ({"predicate": "not-less", "margin": 1}, "expected 'reason' with 'not-less'; add it"),
@@ -96,7 +96,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("keys", "message"), MISTAKES)
 def test_a_mistake_in_a_claim_is_named(controls: Plan, keys: dict[str, Any], message: str) -> None:
-    mine = claim("length", ["resnet50+se@x8", "resnet50@x8"], **keys)
+    mine = claim("length", ["resnet18+se@x8", "resnet18@x8"], **keys)
     edit(CLAIMS, "claims", value={"mine": mine})
     with pytest.raises(UserError, match=message):
         load()
@@ -108,16 +108,16 @@ def judged(plan: Plan) -> dict[str, JudgedPair]:
 
 
 def test_a_difference_of_differences_by_hand(controls: Plan) -> None:
-    keys = {"than": ["resnet50+se", "resnet50"], "margin": 0.5, "reason": REASON}
-    mine = claim("length", ["resnet50+se@x8", "resnet50@x8"], **keys)
+    keys = {"than": ["resnet18+se", "resnet18"], "margin": 0.5, "reason": REASON}
+    mine = claim("length", ["resnet18+se@x8", "resnet18@x8"], **keys)
     edit(CLAIMS, "claims", value={"mine": mine})
     plan = load(5)
-    errors(plan, "length:resnet50+se@x8", [20, 21, 19, 22, 20])
-    errors(plan, "length:resnet50@x8", [19, 21, 18, 20, 20])  # 1, 0, 1, 2, 0
-    errors(plan, "length:resnet50+se", [40, 44, 41, 43])  # the fifth seed is missing
-    errors(plan, "length:resnet50", [30, 32, 33, 31, 29])  # 10, 12, 8, 12
+    errors(plan, "length:resnet18+se@x8", [20, 21, 19, 22, 20])
+    errors(plan, "length:resnet18@x8", [19, 21, 18, 20, 20])  # 1, 0, 1, 2, 0
+    errors(plan, "length:resnet18+se", [40, 44, 41, 43])  # the fifth seed is missing
+    errors(plan, "length:resnet18", [30, 32, 33, 31, 29])  # 10, 12, 8, 12
     found = judged(plan)["mine"]
-    text = f"(resnet50+se@x8 {MINUS} resnet50@x8) < (resnet50+se {MINUS} resnet50)"
+    text = f"(resnet18+se@x8 {MINUS} resnet18@x8) < (resnet18+se {MINUS} resnet18)"
     assert found.text == text
     assert found.n == 4
     assert found.difference == pytest.approx(1 - 10.5)

@@ -160,7 +160,7 @@ def test_only_numbers_have_minus_signs(project: Path, monkeypatch: pytest.Monkey
         finished(plan, plan.row_runs("table4", key)[0], error)
     write_report(plan, collect(plan))
     page = (plan.folder / "report.html").read_text()
-    assert "(\N{MINUS SIGN}10 points, n = 1)" in page
+    assert ": \N{MINUS SIGN}10.00 points, n = 1; one seed" in page
     assert "wide-resnet18-1.5+cbam of table4 is not counted yet" in page
     assert re.findall(r"[a-z]\N{MINUS SIGN}", page) == []
 
@@ -205,3 +205,35 @@ def test_what_a_cell_says_is_true_of_it(tiny: Plan) -> None:
         "Ours: diverged 1/3 runs, so there is no mean."
     )
     assert says["table3 resnet50+parallel top1_error"].startswith("Ours: not there yet.")
+
+
+def test_a_study_without_printed_values_speaks_of_no_paper(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    plan = load_plan(Config(study="controls", tier="tiny", tables=["gain"]))
+    choice = ["--set", "study=controls", "--set", "tables=[gain]"]
+    for run, error in zip(plan.table_runs("gain"), (20.0, 21.0), strict=False):
+        finished(plan, run, error)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    (plan.folder / "complexity.csv").write_text(
+        "table,row,params,gflops,verdict\ngain,resnet18,11689512,1.814073,not printed\n"
+    )
+    assert main(["render", "gain", "claims", "report", *choice]) == 0
+    page = (plan.folder / "report.html").read_text()
+    shown = re.sub(r"<style>.*?</style>|<script>.*?</script>", "", page, flags=re.S)
+    markdown = (plan.folder / "tables/gain.md").read_text()
+    latex = (plan.folder / "tables/gain.tex").read_text()
+    ledger_text = (plan.folder / "claims.md").read_text()
+    for text in (shown, markdown, latex, ledger_text):
+        assert "paper" not in text.replace("whether the paper holds", "")  # the tier's limits
+    assert "<h2>Which claims hold here</h2>" in shown
+    assert "<th>What it says</th><th>Our runs</th></tr>" in shown
+    assert ledger_text.startswith("**Claims**\n")
+    heading = "Architecture & Params (M) & Top-1 error (\\%) & Top-5 error (\\%) \\\\\n\\midrule"
+    assert r"\begin{tabular}{lrrr}" in latex
+    assert heading in latex
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {5}
+    cells = shown.partition('<section id="gain">')[2].partition("</tr>")[0]
+    assert cells.count("<th") - cells.count("<thead") == 4

@@ -105,7 +105,7 @@ def test_a_metric_of_a_studys_own_is_in_tables_best_cells_claims_and_the_page(
     assert "A,gain,speed,resnet18+se > resnet18,21.0," in claims
     page = (plan.folder / "report.html").read_text()
     assert "Table gain. Controls" in page
-    assert "supported (+21 images/s, 95 % interval " in page
+    assert "supported</span> resnet18+se &gt; resnet18, Speed (gain): +21 images/s, 95 % in" in page
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     cell = data["cells"]["gain resnet18+se speed"]
     assert cell["title"] == "Table gain, SE: Speed (images/s)"

@@ -94,12 +94,12 @@ def test_the_published_recipes_are_the_sources() -> None:
 def test_a_table_can_be_chosen_alone() -> None:
     plan = load_plan(Config(study="cbam", tier="quick", tables=["table3"]), ROOT)
     assert len(plan.runs) == 4
-    assert plan.figures == []
+    assert plan.figures == ["forest"]
 
 
 def test_a_figure_is_drawn_where_its_tables_are_chosen() -> None:
     plan = load_plan(Config(study="cbam", tier="quick", tables=["table4"], seeds=[0, 1]), ROOT)
-    assert plan.figures == ["figure5", "figure4-reference"]
+    assert plan.figures == ["figure5", "figure4-reference", "forest"]
     assert len(plan.study.figures["figure5"].inputs(plan)) == 6
     everything = plan_from(ROOT / "config.yaml", ROOT)
     assert everything.figures == [

@@ -25,7 +25,8 @@ def run(options: argparse.Namespace) -> None:
     """Write what is asked for; what is refused keeps nothing else from being written."""
     plan = chosen_plan(options)
     ledger = ["claims"] * bool(plan.study.claims)
-    everything = ["runs", *plan.tables, *plan.figures, *ledger, "report"]
+    # What is made from another one comes after it.
+    everything = ["runs", *plan.tables, *ledger, *plan.figures, "report"]
     names = options.names or everything
     require("table or figure", names, [COMPLEXITY, *everything], options.config)
 

@@ -1,14 +1,15 @@
 """The claim ledger as claims.csv, a line for each comparison, as claims.md, and on the page."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import pandas as pd
 from tabulate import tabulate
 
 from attention_ablation.base.io import write_text
-from attention_ablation.evidence.ledger import JudgedPair, Ledger, ledger
+from attention_ablation.evidence.ledger import JudgedClaim, JudgedPair, Ledger, Verdict, ledger
 from attention_ablation.report.markdown import bullets, escape
 from attention_ablation.report.notes import doubts
 from attention_ablation.report.results import MINUS
@@ -16,6 +17,8 @@ from attention_ablation.study.expand import Plan
 
 CLAIMS_CSV, CLAIMS_MD = "claims.csv", "claims.md"
 DIGITS = 4  # of differences: a fifth is below a step of any validation set in use
+OPEN: tuple[Verdict, ...] = ("undecided", "not run")
+Judged = TypeVar("Judged", JudgedPair, JudgedClaim)
 
 
 def write_claims(plan: Plan, runs: pd.DataFrame) -> None:
@@ -58,6 +61,9 @@ def claims_frame(judged: Ledger) -> pd.DataFrame:
                     "paper_difference": printed,
                     "paper_verdict": pair.paper_verdict,
                     "seeds_needed": pair.seeds_needed,
+                    "p_adjusted": None if pair.p_value is None else f"{pair.p_value:.3g}",
+                    "margin": pair.pair.comparison.margin,
+                    "published": pair.reference or None,
                 }
             )
     return pd.DataFrame(records, dtype=object)
@@ -68,36 +74,56 @@ def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
     if not plan.study.claims:
         return None
     judged = ledger(plan, runs)
+    pairs = [pair for claim in judged.claims for pair in claim.pairs]
     wrong = sum(claim.paper_verdict == "does not hold" for claim in judged.claims)
     return {
-        "summary": f"Of {len(judged.claims)} claims our runs leave "
-        f"{_counts([claim.verdict for claim in judged.claims])}. "
-        f"{wrong} do not hold in the paper's own cells.",
+        "summary": f"Claims: {_counts(judged.claims)}. Comparisons: {_counts(pairs)}."
+        + f" In the paper's own cells, claims that do not hold: {wrong}." * plan.study.has_printed,
         "notes": [judged.method, *_doubts(plan, judged, runs)],
         "claims": [
-            (claim, [_on_page(plan, pair) for pair in (*claim.pairs, *claim.published)])
-            for claim in judged.claims
+            {
+                "judged": claim,
+                "decided": claim.verdict not in OPEN,
+                "counts": _mixed(claim),
+                "comparisons": [
+                    (pair.verdict, _line(plan, pair))
+                    for pair in decided_first([*claim.pairs, *claim.published])
+                ],
+            }
+            for claim in decided_first(judged.claims)
         ],
     }
 
 
-def _on_page(plan: Plan, judged: JudgedPair) -> dict[str, str]:
-    relative = judged.pair.comparison.predicate == "at-most-more"
-    unit = " %" if relative else plan.study.metrics[judged.pair.metric].points
-    ours: str = judged.verdict + f": {judged.reason}" * bool(judged.reason)
+def decided_first(judged: Iterable[Judged]) -> list[Judged]:
+    """Return what is decided, then what is undecided, then what is not run, each in its order."""
+    order = {verdict: place for place, verdict in enumerate(OPEN, 1)}
+    return sorted(judged, key=lambda each: order.get(each.verdict, 0))
+
+
+def _line(plan: Plan, judged: JudgedPair) -> str:
+    """Return a comparison with its numbers and what is open, in one line without its verdict."""
+    pair = judged.pair
+    metric = plan.study.metrics[pair.metric]
+    unit = " %" if pair.comparison.predicate == "at-most-more" else metric.points
+    form = ".2f" if metric.unit == "%" else ".3g"
+    facts = []
     if judged.difference is not None:
-        ours += f" ({_number(judged.difference, '+.3g')}{unit}"
+        facts.append(_number(judged.difference, "+" + form) + unit)
         if judged.interval:
-            low, high = (_number(end, ".3g") for end in judged.interval)
-            ours += f", 95 % interval {low} to {high}"
-        if judged.p_value is not None and judged.n > 1:
-            ours += f", p = {_number(judged.p_value, '.2g')} after correction"
-        ours += f", n = {judged.n})"
-    paper: str = judged.paper_verdict
+            low, high = (_number(end, form) for end in judged.interval)
+            facts.append(f"95 % interval {low} to {high}")
+        facts.append("counted" if metric.counted else f"n = {judged.n}")
+    if judged.verdict == "equivalent":
+        facts.append(f"margin ±{judged.margin:g}{unit}")
+    needed = judged.seeds_needed if judged.verdict == "undecided" else None
+    open_ = f"{needed} seeds would decide it".replace(">", "more than ") if needed else ""
+    line = f"{judged.text}, {metric.heading} ({pair.table}): {', '.join(facts)}"
+    line += "; " * bool(facts and (open_ or judged.reason)) + (open_ or judged.reason)
     if judged.paper_difference is not None:
-        paper += f" ({_number(judged.paper_difference, '+.3g')}{unit})"
-    text = f"{judged.pair.table}, {judged.pair.metric}: {judged.text}"
-    return {"text": text, "ours": ours, "paper": paper}
+        line += f"; paper: {judged.paper_verdict}"
+        line += f" ({_number(judged.paper_difference, '+.3g')}{unit})"
+    return line
 
 
 def _number(value: float | Decimal, form: str) -> str:
@@ -105,23 +131,25 @@ def _number(value: float | Decimal, form: str) -> str:
 
 
 def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
-    """Return a line for each claim, and the method below them."""
+    """Return a line for each claim, the comparisons of those that are run, and the method."""
+    printed, claims = plan.study.has_printed, decided_first(judged.claims)
     records = []
-    for claim in judged.claims:
-        verdicts = [pair.verdict for pair in claim.pairs]
-        counts = Counter(pair.paper_verdict for pair in claim.pairs)
-        printed = counts["holds"] + counts["does not hold"]
-        parts = [f"{counts['holds']} of {printed} hold"] * bool(counts["does not hold"])
-        parts += [f"{counts['not printed']} not printed"] * bool(printed and counts["not printed"])
+    for claim in claims:
         record = {
             "Claim": claim.key,
             "Place": claim.claim.place,
-            "What the paper says": claim.claim.says,
-            "Our runs": claim.verdict + f" ({_counts(verdicts)})" * (len(set(verdicts)) > 1),
-            "The paper's cells": claim.paper_verdict + f" ({', '.join(parts)})" * bool(parts),
+            "What the paper says" if printed else "What it says": claim.claim.says,
+            "Our runs": claim.verdict + f" ({_mixed(claim)})" * bool(_mixed(claim)),
         }
+        if printed:
+            record["The paper's cells"] = _paper(claim)
         records.append({name: escape(text) for name, text in record.items()})
     body = tabulate(records, "keys", tablefmt="pipe", disable_numparse=True)
+    lists = []
+    for claim in claims:
+        made = [pair for pair in decided_first(claim.pairs) if pair.verdict != "not run"]
+        if lines := [f"{pair.verdict}: {_line(plan, pair)}" for pair in made]:
+            lists.append(f"**{escape(claim.key)}**: {claim.verdict}\n\n{bullets(lines)}\n")
     seeds = len(plan.seeds)
     notes = [
         judged.method,
@@ -131,11 +159,27 @@ def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
         *_published(plan, judged),
         plan.tier.limits,
     ]
-    return f"**Claims of the paper**\n\n{body}\n\n{bullets(notes)}"
+    title = "Claims" + " of the paper" * printed
+    return f"**{title}**\n\n{body}\n\n{''.join(lists)}{bullets(notes)}"
 
 
-def _counts(verdicts: list[Any]) -> str:
-    return ", ".join(f"{n} {verdict}" for verdict, n in Counter(verdicts).most_common())
+def _paper(claim: JudgedClaim) -> str:
+    """Return what the paper's own cells say of a claim, with counts where they disagree."""
+    counts = Counter(pair.paper_verdict for pair in claim.pairs)
+    printed = counts["holds"] + counts["does not hold"]
+    parts = [f"{counts['holds']} of {printed} hold"] * bool(counts["does not hold"])
+    parts += [f"{counts['not printed']} not printed"] * bool(printed and counts["not printed"])
+    return claim.paper_verdict + f" ({', '.join(parts)})" * bool(parts)
+
+
+def _mixed(claim: JudgedClaim) -> str:
+    """Return how many of its comparisons have which verdict, nothing where all have the same."""
+    return _counts(claim.pairs) if len({pair.verdict for pair in claim.pairs}) > 1 else ""
+
+
+def _counts(judged: Sequence[JudgedPair | JudgedClaim]) -> str:
+    found = Counter(each.verdict for each in judged)
+    return ", ".join(f"{found[name]} {name}" for name in get_args(Verdict) if found[name])
 
 
 def _doubts(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> list[str]:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.resources import files
 from typing import Any
@@ -13,7 +14,7 @@ from markupsafe import Markup
 
 from attention_ablation import __version__
 from attention_ablation.base.io import Missing, read_bytes, write_text
-from attention_ablation.evidence.complexity import MISMATCH, Counts, read_counts
+from attention_ablation.evidence.complexity import MISMATCH, Counted, Counts, read_counts
 from attention_ablation.report.claims import page_claims
 from attention_ablation.report.notes import confounds, table_notes
 from attention_ablation.report.results import (
@@ -111,8 +112,8 @@ def _table(
     results = table_results(plan, table, runs, counts)
     headings = ["Architecture"]
     for metric in results.columns.values():
-        headings += [metric.title, "paper"]
-        headings += [f"ours {MINUS} paper"] * _comparable(plan, metric)
+        headings += [metric.title, *["paper"] * results.printed]
+        headings += [f"ours {MINUS} paper"] * (results.printed and _comparable(plan, metric))
     # The last note, the tier's limits, stands at the top of the page.
     notes = table_notes(plan, results, runs)[:-1]
     return shown | {"headings": headings, "rows": _rows(plan, results, cells), "notes": notes}
@@ -141,38 +142,44 @@ def _comparable(plan: Plan, metric: Metric) -> bool:
 
 
 def _explanation(plan: Plan, detector: str | None, cell: Cell, metric: Metric) -> str:
-    paper = f"The paper prints {cell.paper_text}."
+    paper = f" The paper prints {cell.paper_text}." * plan.study.has_printed
     if cell.text == DASH:
-        return f"Ours: not there yet. {paper}"
+        return f"Ours: not there yet.{paper}"
     if metric.counted:
         size = "" if detector else f", {plan.study.counted_on.size(None).text}"
         what = f"{COUNTED[metric.source]}; the full-size network{size}"
-        return f"Ours: {cell.text}: {what}. {paper}"
+        return f"Ours: {cell.text}: {what}.{paper}"
     if cell.value is None:
-        return f"Ours: {cell.text} runs, so there is no mean. {paper} The runs:"
+        return f"Ours: {cell.text} runs, so there is no mean.{paper} The runs:"
     of = f"mean and standard deviation of {cell.n} seeds" if cell.n > 1 else "one seed"
     place = ", on the validation set" * metric.source.startswith("validation_")
     when = ", last epoch" * metric.source.startswith(("validation_", "train_"))
-    return f"Ours: {cell.text}{metric.suffix}, {of}{when}{place}. {paper} The runs:"
+    return f"Ours: {cell.text}{metric.suffix}, {of}{when}{place}.{paper} The runs:"
 
 
 def _complexity(plan: Plan, counts: Counts) -> dict[str, Any]:
-    rows = [
-        [count.row, number(count.table), f"{count.params:,}", count.params_m_paper or DASH,
-         DASH if count.gflops is None else f"{count.gflops:.6f}", count.gflops_paper or DASH,
-         count.verdict]
-        for count in counts.values()
-    ]  # fmt: skip
+    columns: dict[str, Callable[[Counted], str]] = {
+        "Row": lambda count: count.row,
+        "Table": lambda count: number(count.table),
+        "Params": lambda count: f"{count.params:,}",
+        "paper (M)": lambda count: count.params_m_paper or DASH,
+        "GFLOPs": lambda count: DASH if count.gflops is None else f"{count.gflops:.6f}",
+        "paper": lambda count: count.gflops_paper or DASH,
+        "Verdict": lambda count: count.verdict,
+    }
+    if not plan.study.has_printed:
+        columns = {name: columns[name] for name in ("Row", "Table", "Params", "GFLOPs")}
     text = (
         f"Of the full-size networks, {plan.study.counted_on.size(None).text}"
-        + ", and of detectors with the classes of the paper's data set"
+        + ", and of detectors with the classes of their data set"
         * any(row.detector for row in plan.study.rows)
-        + "; GFLOPs are multiply-accumulates. "
-        "'match': equal to what the paper prints when rounded to its digits."
+        + "; GFLOPs are multiply-accumulates."
+        + " 'match': equal to what the paper prints when rounded to its digits."
+        * plan.study.has_printed
     )
-    headings = ["Row", "Table", "Params", "paper (M)", "GFLOPs", "paper", "Verdict"]
+    rows = [[text_of(count) for text_of in columns.values()] for count in counts.values()]
     return {"name": "complexity", "title": "Parameters and GFLOPs of every row", "text": text,
-            "headings": headings, "rows": rows, "numbers": [2, 3, 4, 5]}  # fmt: skip
+            "headings": list(columns), "rows": rows, "numbers": [2, 3, 4, 5]}  # fmt: skip
 
 
 def _run_list(measured: dict[str, Metric], runs: pd.DataFrame) -> dict[str, Any]:

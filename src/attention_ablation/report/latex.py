@@ -32,19 +32,21 @@ LATEX = str.maketrans(
 def to_latex(results: Results, title: str, notes: Iterable[str], *, label: str) -> str:
     """Return a `table` with booktabs' rules, its notes below."""
     table = number(results.table)
-    place = " of the paper" * (table != results.table)
-    metrics = results.columns.values()
-    headings = [rf"\multicolumn{{2}}{{c}}{{{escape(metric.title)}}}" for metric in metrics]
-    top, below = ["Architecture", *headings], ["", *["ours", "paper"] * len(metrics)]
+    place = " of the paper" * (results.printed and table != results.table)
+    titles = [escape(metric.title) for metric in results.columns.values()]
+    heads = [["Architecture", *titles]]
+    if results.printed:
+        pairs = [rf"\multicolumn{{2}}{{c}}{{{title}}}" for title in titles]
+        heads = [["Architecture", *pairs], ["", *["ours", "paper"] * len(titles)]]
     lines = [
         r"% Needs \usepackage{booktabs}.",
         r"\begin{table}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{Table {escape(table)}{place}: {escape(title)}}}",
         rf"\label{{{label}}}",
-        rf"\begin{{tabular}}{{l{'rr' * len(metrics)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(heads) * len(titles))}}}",
         r"\toprule",
-        *(" & ".join(row) + r" \\" for row in (top, below)),
+        *(" & ".join(row) + r" \\" for row in heads),
         r"\midrule",
         *(" & ".join(row) + r" \\" for row in results.texts(cell)),
         r"\bottomrule",

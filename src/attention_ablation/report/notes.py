@@ -42,8 +42,10 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
     if differ := conditions(plan, table, runs):
         notes.append(f"Not trained alike: {'. '.join(differ)}.")
     notes.append(
-        "Bold: the best. In our columns only where the paired 95 % interval to the next row "
-        "excludes 0" + ("." if seeds > 1 else "; one seed resolves nothing, so none is.")
+        "Bold: the best"
+        + (". In our columns only" if results.printed else ", only")
+        + " where the paired 95 % interval to the next row excludes 0"
+        + ("." if seeds > 1 else "; one seed resolves nothing, so none is.")
     )
     notes += _unresolved(results)
     if plan.follows_paper and seeds == 1:

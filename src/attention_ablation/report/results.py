@@ -76,15 +76,19 @@ class ResultRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """A table: its rows, the metrics that it shows, and who contests each metric's best cell."""
+    """A table: its rows, the metrics that it shows, and who contests each metric's best cell.
+
+    printed: whether the study has a paper's values, and so a column beside each of ours.
+    """
 
     table: str
+    printed: bool
     rows: list[ResultRow]
     columns: dict[str, Metric]
     contests: dict[str, list[Contest]]
 
     def texts(self, form: Callable[[str, bool, str], str]) -> list[list[str]]:
-        """Return each row's label, our cells and the paper's.
+        """Return each row's label, our cells and, where any is printed, the paper's.
 
         `form` writes a text, given whether it is the best, and the mark behind it.
         """
@@ -93,7 +97,8 @@ class Results:
             row = [form(line.row.label, False, line.mark)]
             for cell in (line.cells[name] for name in self.columns):
                 row.append(form(cell.text, cell.best, ""))
-                row.append(form(cell.paper or DASH, cell.best_paper, cell.mark))
+                if self.printed:
+                    row.append(form(cell.paper or DASH, cell.best_paper, cell.mark))
             rows.append(row)
         return rows
 
@@ -155,7 +160,8 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
             )
         mark = f" {MISMATCHED}" if count and count.verdict == MISMATCH else ""
         rows.append(ResultRow(row=row, n=len(done), mark=mark, cells=cells))
-    return Results(table=table, rows=rows, columns=columns, contests=contests)
+    printed = plan.study.has_printed
+    return Results(table=table, printed=printed, rows=rows, columns=columns, contests=contests)
 
 
 def rounds_into(interval: tuple[float, float], printed: str) -> bool:

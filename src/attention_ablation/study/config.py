@@ -248,6 +248,11 @@ class Study(StudyFile):
     rows: list[Row]
     claims: dict[Line, Claim] = Field(default_factory=dict)
 
+    @property
+    def has_printed(self) -> bool:
+        """Whether a paper prints anything of its rows, to stand beside ours."""
+        return any(row.printed for row in self.rows)
+
     def table_rows(self, table: str) -> list[Row]:
         return [row for row in self.rows if row.table == table]
 

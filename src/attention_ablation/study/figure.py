@@ -20,10 +20,12 @@ class Figure(Model):
 
     run_file: what it reads in the folder of each run that it shows.
     numbers: for a figure that has a CSV, what that says of the figure '{name}'; else ''.
+    of_claims: whether it stands with the claims on the page, not with the figures.
     """
 
     run_file: ClassVar[str] = "history.csv"
     numbers: ClassVar[str] = ""
+    of_claims: ClassVar[bool] = False
 
     kind: str
     title: Line
