@@ -103,7 +103,7 @@ def test_a_figure_is_drawn_where_its_tables_are_chosen() -> None:
     assert len(plan.study.figures["figure5"].inputs(plan)) == 6
     everything = plan_from(ROOT / "config.yaml", ROOT)
     assert everything.figures == [
-        "figure4", "figure5", "figure4-reference", "detections6", "detections7",
+        "figure4", "figure5", "figure4-reference", "detections6", "detections7", "forest",
     ]  # fmt: skip
     with_csv = [name for name in everything.figures if everything.study.figures[name].numbers]
     assert with_csv == ["figure5"]
