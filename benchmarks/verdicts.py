@@ -21,7 +21,7 @@ from attention_ablation.evidence.samples import Sample, alike
 from attention_ablation.evidence.statistics import spread_of
 from attention_ablation.study.expand import Plan, load_plan
 
-SETTINGS = ("equal", "unequal", "skewed", "coarse")
+SETTINGS = ("equal", "unequal", "wild", "skewed", "coarse")
 MARGIN = 3.0
 SIGMA = 0.8  # of the logarithms of skewed values
 STEP = 0.57  # of coarse values: 0.2 points where seeds scatter by 0.35
@@ -30,13 +30,18 @@ STEP = 0.57  # of coarse values: 0.2 points where seeds scatter by 0.35
 def scatter(
     generator: np.random.Generator, rows: int, seeds: int, setting: str
 ) -> NDArray[np.float64]:
-    """Draw (rows, seeds) values around 0, their standard deviation 1 or, unequal, 1/2 to 2."""
+    """Draw (rows, seeds) values around 0.
+
+    Their standard deviation is 1; unequal: between 1/2 and 2; wild: 6 of two rows in five.
+    """
     values = generator.standard_normal((rows, seeds))
     if setting == "skewed":
         raw, square = np.exp(SIGMA * values), np.exp(SIGMA**2)
         values = (raw - np.sqrt(square)) / np.sqrt((square - 1) * square)
     if setting == "unequal":
         values *= 2 ** generator.uniform(-1, 1, (rows, 1))
+    if setting == "wild":
+        values *= np.where(generator.random((rows, 1)) < 0.4, 6, 1)
     return values
 
 
@@ -83,7 +88,8 @@ class Simulation:
             runs = values[pair.metric]
             (first, like), (second, _) = self.rows[pair.first], self.rows[pair.second]
             difference = runs[first] - runs[second]
-            spread = spread_of(difference, runs[like] if pooled else None)
+            others = [row for row in like if row not in (first, second)] if pooled else []
+            spread = spread_of(runs[[first, second]], runs[others])
             asked = (*sorted((first, second)), pair.metric)
             sample = Sample(tuple(difference.tolist()), spread, hypothesis=asked)
             found.append(JudgedPair(pair, sample))

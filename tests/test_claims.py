@@ -185,8 +185,10 @@ def test_render_claims_writes_both_files(tiny: Plan) -> None:
     assert len(lines) == 122 + 5  # five of them on published curves
     records = [dict(zip(header, line, strict=True)) for line in lines]
     found = next(r for r in records if r["comparison"] == f"{CBAM} < {SE}" and r["claim"] == "T3c")
-    # The residual squares of four rows and three seeds, 13/6, over 3 x 2, twice, over 3 seeds.
-    half = stats.t.ppf(0.975, 6) * (2 * 13 / 6 / 6 / 3) ** 0.5
+    # Differences of -10, -10 and -9: a variance of 1/3 with 2 degrees of freedom. The other rows'
+    # are 1 and 7/3, of a difference twice their mean, with 0.6 x 2 x 2 degrees.
+    variance = (2.4 * (1 + 7 / 3) + 2 / 3) / 4.4
+    half = stats.t.ppf(0.975, 4.4) * (variance / 3) ** 0.5
     assert float(found["difference"]) == pytest.approx(-29 / 3, abs=1e-4)
     assert float(found["ci_low"]) == pytest.approx(-29 / 3 - half, abs=1e-4)
     assert float(found["ci_high"]) == pytest.approx(-29 / 3 + half, abs=1e-4)

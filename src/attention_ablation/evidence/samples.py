@@ -82,12 +82,14 @@ class Samples:
 
     def _spread(self, rows: Sequence[Place], column: str, seeds: list[int]) -> Spread | None:
         """Return the spread of two rows' difference, pooled with the rows that are like both."""
-        first, second = (self._values(row, column)[seeds] for row in rows)
-        block = None
-        if set(self.alike[rows[0]]) == set(self.alike[rows[1]]):
-            values = (self._values(row, column) for row in self.alike[rows[0]])
-            block = np.array([v[seeds] for v in values if set(seeds) <= set(v.index)])
-        return spread_of((first - second).to_numpy(), block)
+        pair = [self._values(row, column)[seeds] for row in rows]
+        ids = {self.plan.specs[row].run_id for row in rows}
+        others = []
+        if self.alike[rows[0]] == self.alike[rows[1]]:
+            more = [row for row in self.alike[rows[0]] if self.plan.specs[row].run_id not in ids]
+            values = (self._values(row, column) for row in more)
+            others = [v[seeds] for v in values if set(seeds) <= set(v.index)]
+        return spread_of(np.array(pair), np.array(others))
 
     def _lines(self, row: Place) -> pd.DataFrame:
         return self.runs.loc[[run.path for run in self.plan.row_runs(*row)]]

@@ -20,7 +20,8 @@ RESAMPLES = 9999
 # Errors are multiples of 100/n percent: a smaller spread of their differences is rounding.
 ROUNDING = 1e-6
 MOST_POOLED = 2
-UNLIKE = 0.1
+UNLIKE = 0.2
+EFFICIENCY = 0.6  # of a median of variances beside their mean, about 2/pi
 
 
 @dataclass(frozen=True)
@@ -90,37 +91,38 @@ def contest(
     return Contest(first, second, len(differences), float(differences.mean()), interval)
 
 
-def spread_of(differences: ArrayLike, block: ArrayLike | None = None) -> Spread | None:
-    """Return how far differences of two rows scatter, by themselves and by rows like the two.
+def spread_of(pair: ArrayLike, others: ArrayLike = ()) -> Spread | None:
+    """Return how far the differences of two rows scatter, told by themselves and by other rows.
 
-    Where the differences do not scatter more than the other rows of the block do (an F-test at
-    10 %), both variances are pooled, the others' with at most `MOST_POOLED` times the degrees of
-    freedom of the differences' own: spreads of rows are alike, not equal, and a pair that truly
-    scatters more than its like must not hide behind them. benchmarks/verdicts.py has the rate of
-    false verdicts for equal, unequal and skewed spreads.
+    Rows of a backbone and recipe scatter alike, but not all of them: one that hardly trains
+    scatters ten times as much. What is usual among the others is the median of their variances.
+    Where neither the differences nor one of their rows scatter more than that (F-tests at 20 %),
+    both variances are pooled, the usual one with at most `MOST_POOLED` times the degrees of freedom
+    of the differences' own. `benchmarks/verdicts.py` has the rate of false verdicts.
 
-    None for one difference, and where nothing scatters.
+    None for one seed, and where nothing scatters.
 
     Args:
-        block: (rows, seeds): values of all rows that the spread may be common to, both rows of the
-            differences among them, by the seeds of the differences.
+        pair: (2, seeds): values of the two rows.
+        others: (rows, seeds): values of the rows that the spread may be common to.
     """
-    values = np.asarray(differences, dtype=float)
-    if len(values) < 2:
+    rows = np.asarray(pair, dtype=float)
+    df = rows.shape[1] - 1
+    if df < 1:
         return None
-    own = Spread(float(values.var(ddof=1)), len(values) - 1)
-    found = own
-    if block is not None and len(rows := np.asarray(block, dtype=float)) > 2:
-        from scipy.special import fdtrc  # the upper tail of the F-distribution
+    found = own = Spread(float((rows[0] - rows[1]).var(ddof=1)), df)
+    if len(variances := np.asarray(others, dtype=float)):
+        from scipy.special import chdtri, fdtrc  # quantiles of chi-squared; upper tail of F
 
-        # What is left of rows and seeds as two ways of a table, and of that what is not in `own`.
-        residual = rows - rows.mean(1, keepdims=True) - rows.mean(0) + rows.mean()
-        df = (len(rows) - 2) * own.df
-        others = max(2 * float((residual**2).sum()) - own.variance * own.df, 0.0) / df
-        if others > 0 and fdtrc(own.df, df, own.variance / others) > UNLIKE:
-            weight = min(df, MOST_POOLED * own.df)
-            variance = (weight * others + own.df * own.variance) / (weight + own.df)
-            found = Spread(variance, weight + own.df)
+        variances = variances.var(axis=1, ddof=1)
+        bias = float(chdtri(df, 0.5)) / df if len(variances) > 2 else 1.0
+        usual = 2 * float(np.median(variances)) / bias  # of a difference: twice that of a row
+        its_df = EFFICIENCY * df * len(variances)
+        largest = max(own.variance, *(2 * rows.var(axis=1, ddof=1)))
+        if usual > 0 and fdtrc(df, its_df, largest / usual) > UNLIKE:
+            weight = min(its_df, MOST_POOLED * df)
+            pooled = (weight * usual + df * own.variance) / (weight + df)
+            found = Spread(pooled, weight + df)
     return found if math.sqrt(found.variance) >= ROUNDING else None
 
 
