@@ -104,5 +104,5 @@ def test_a_network_is_one_new_file(project: Path) -> None:
     found = json.loads(done.stdout)
     plain, gated = found["ids"]
     assert plain.startswith("densenet-tiny_none_")
-    assert gated.startswith("densenet-tiny_channel+spatial-pool-k7_")
+    assert gated.startswith("densenet-tiny_channel+spatial-pool-k7-identity_")
     assert found["params"][1] > found["params"][0]
