@@ -46,7 +46,9 @@ SCHEDULES = st.one_of(
             "warmup_epochs": st.integers(0, 9),
         }
     ),
-    st.fixed_dictionaries({"name": st.just("one-cycle"), "warmup": st.floats(0, 0.9)}),
+    st.fixed_dictionaries(
+        {"name": st.just("one-cycle"), "warmup": st.floats(0, 0.9, allow_subnormal=False)}
+    ),
     st.fixed_dictionaries({"name": st.just("cosine"), "warmup_epochs": st.integers(0, 9)}),
 )
 
