@@ -3,8 +3,8 @@
     make reference
 
 Runs that are in docs/results/quick/runs.zip are taken from there, the others are trained, and all
-but weights and logs goes back into it. What is there can be rendered and verified again, and grows
-when it is interrupted and started again; delete the archive to train everything anew.
+but weights and logs goes back into it. A run whose weights are still needed, by a detector that
+starts from them or by Grad-CAM, is trained again. Delete the archive to train everything anew.
 """
 
 import subprocess
@@ -30,7 +30,7 @@ def main() -> None:
     """Train what is missing, seed by seed, and render; arguments go to Snakemake."""
     plans = [plan_of(study) for study in STUDIES]
     archive = plans[0].runs_folder.with_suffix(".zip")
-    unpack(archive, plans[0].runs_folder)
+    unpack(archive, plans)
     # A seed of all rows before the next one: rows are compared within a seed.
     for count in range(1, len(SEEDS) + 1):
         for study in STUDIES:
@@ -46,13 +46,34 @@ def plan_of(study: str, root: Path = Path()) -> Plan:
     return load_plan(choice, root)
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Write the files of an archive of runs that are not there."""
+def unpack(archive: Path, plans: list[Plan]) -> None:
+    """Write the files of an archive that are not there, of runs whose weights nothing needs."""
+    folder = plans[0].runs_folder
     if archive.exists():
         with zipfile.ZipFile(archive) as packed:
-            for name in packed.namelist():
-                if not (folder / name).exists():
+            names = packed.namelist()
+            needed = weights_needed(plans, set(names))
+            for name in names:
+                if str(Path(name).parent) not in needed and not (folder / name).exists():
                     packed.extract(name, folder)
+
+
+def weights_needed(plans: list[Plan], there: set[str]) -> set[str]:
+    """Return the runs that something which is not there is made from, by their paths."""
+    runs = {path: run for plan in plans for path, run in plan.runs.items()}
+    files_of_figures = {
+        Path(file).relative_to(plan.runs_folder)
+        for plan in plans
+        for name in plan.figures
+        for file in plan.study.figures[name].inputs(plan)
+        if Path(file).name == files.GRADCAM
+    }
+    explained = {str(file.parent) for file in files_of_figures if str(file) not in there}
+    return explained | {
+        run.initial.path
+        for path, run in runs.items()
+        if run.initial and f"{path}/{files.METRICS}" not in there
+    }
 
 
 def pack(archive: Path, plans: list[Plan]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from attention_ablation.report.collect import collect
 from attention_ablation.report.verify import verify
 from attention_ablation.runs.verify import WRONG
-from benchmarks.reference import RESULTS, pack, plan_of, unpack
+from benchmarks.reference import RESULTS, pack, plan_of, unpack, weights_needed
 from tests.conftest import ROOT
 
 PAGE = "report.html"  # its layout may change without its numbers
@@ -25,7 +25,7 @@ def test_committed_results_are_what_their_runs_give(
     monkeypatch.chdir(tmp_path)
     plan = plan_of("controls")
     archive = plan.runs_folder.with_suffix(".zip")
-    unpack(archive, plan.runs_folder)
+    unpack(archive, [plan])
     runs = collect(plan)
     assert (runs["status"] == "completed").sum() > 200
     findings = verify(plan, runs, weights=False)
@@ -41,3 +41,21 @@ def test_committed_results_are_what_their_runs_give(
     assert any(
         f.level == WRONG and "claims.csv" in f.where for f in verify(plan, runs, weights=False)
     )
+
+
+def test_what_a_detector_or_grad_cam_still_needs_is_trained_again() -> None:
+    plans = [plan_of(study, ROOT) for study in ("controls", "cbam")]
+    cbam = plans[1]
+    (start,) = {run.initial for run in cbam.row_runs("table6", "resnet50+faster-rcnn")[:1]}
+    assert start
+    shown = cbam.row_runs("table4", "resnet50+se")[0].path
+    everything = {f"{path}/metrics.json" for plan in plans for path in plan.runs}
+    needed = weights_needed(plans, everything)
+    assert shown in needed  # by Grad-CAM
+    assert cbam.row_runs("table4", "resnet18")[0].path not in needed
+    explained = {path.replace("metrics", "gradcam") for path in everything}
+    assert weights_needed(plans, everything | explained) == set()
+    detector = cbam.row_runs("table6", "resnet50+faster-rcnn")[0].path
+    assert weights_needed(plans, everything - {f"{detector}/metrics.json"} | explained) == {
+        start.path
+    }

@@ -98,7 +98,7 @@ def spread_of(pair: ArrayLike, others: ArrayLike = ()) -> Spread | None:
     scatters ten times as much. What is usual among the others is the median of their variances.
     Where neither the differences nor one of their rows scatter more than that (F-tests at 20 %),
     both variances are pooled, the usual one with at most `MOST_POOLED` times the degrees of freedom
-    of the differences' own. `benchmarks/verdicts.py` has the rate of false verdicts.
+    of the differences' own. `benchmarks/verdicts.py` measures the false verdicts.
 
     None for one seed, and where nothing scatters.
 
