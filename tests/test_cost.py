@@ -193,7 +193,7 @@ def test_every_published_rate_names_its_source_and_every_backbone_has_one(tmp_pa
 def test_hardware_and_precision_without_a_rate_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown hardware 'a1000'; did you mean 'a100'"):
         load_cost(plan_of(results=str(tmp_path), hardware="a1000"))
-    with pytest.raises(UserError, match="no fp32 rate of rtx3090; valid are: bf16, fp16"):
+    with pytest.raises(UserError, match="no tf32 rate of rtx3090; valid are: bf16, fp16"):
         load_cost(plan_of(results=str(tmp_path), hardware="rtx3090"))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -140,8 +140,10 @@ def fastest(spec: AnySpec) -> float:
 
 def network_key(spec: AnySpec) -> str:
     """Return a name for all that a training's speed depends on."""
-    recipe = spec.recipe
-    size = [recipe.dataset.image_size, recipe.batch_size, recipe.precision, recipe.dataset.classes]
+    recipe: Any = spec.recipe
+    dataset = recipe.dataset
+    size = [dataset.image_size, recipe.batch_size, recipe.precision, dataset.classes]
+    size += [recipe.compile] if recipe.compile else []
     detector = [spec.detector] if isinstance(spec, DetectionSpec) else []
     # Fields that are unset are left out, so that keys stay what they are when one is added.
     first, gate, *last = (

@@ -32,6 +32,7 @@ from attention_ablation.runs import folder as files
 from attention_ablation.runs.records import GRADCAM_MEANS, GradCam, Metrics
 from attention_ablation.spec.spec import Spec
 from attention_ablation.training.machine import Machine
+from attention_ablation.training.task import set_tf32
 
 # The map's part that is compared with the box: the places above half of its maximum.
 THRESHOLD = 0.5
@@ -73,6 +74,7 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
     data = _load_data(run.spec, folder, metrics, folders)
     model = build(run.spec.backbone, run.spec.attention, data.classes)
     digest = _load_weights(model, folder / files.WEIGHTS)
+    set_tf32(run.spec.recipe)
     model.to(machine.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     labels: NDArray[np.int64] = np.asarray(data.validation.labels)

@@ -8,13 +8,26 @@ from torch import Tensor, nn
 
 from attention_ablation.gates.record import Attention
 
+NORM_MOMENTUM = 0.01  # of the BatchNorm after the spatial convolution, in the authors' code
+
+
+def largest(x: Tensor, dim: int) -> Tensor:
+    """Return the maximum over a dimension, which stays with size 1.
+
+    Of equal ones the first gets the gradient, but all a share of it where torch.compile is at work.
+    """
+    # Each the fast way: amax's gradient takes four passes over the map, which the compiler makes
+    # parts of others, and max's is a scatter, which stands alone.
+    if torch.compiler.is_compiling():
+        return x.amax(dim, keepdim=True)
+    return x.max(dim, keepdim=True).values
+
+
 POOLS = {
     "avg": lambda x: x.mean(dim=(2, 3)),
-    # Not adaptive_max_pool2d, whose gradient is not deterministic on a GPU; not amax, whose
-    # gradient takes four passes over the map.
-    "max": lambda x: x.flatten(2).max(dim=2).values,
+    # Not adaptive_max_pool2d, whose gradient is not deterministic on a GPU.
+    "max": lambda x: largest(x.flatten(2), 2).squeeze(2),
 }
-NORM_MOMENTUM = 0.01  # of the BatchNorm after the spatial convolution, in the authors' code
 
 
 class ChannelAttention(nn.Module):
@@ -46,7 +59,7 @@ class ChannelPool(nn.Module):
     """The maximum and the mean over the channels, in that order: (N, C, H, W) -> (N, 2, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x.max(dim=1, keepdim=True).values, x.mean(dim=1, keepdim=True)], dim=1)
+        return torch.cat([largest(x, 1), x.mean(dim=1, keepdim=True)], dim=1)
 
 
 class SpatialAttention(nn.Module):
@@ -116,6 +129,10 @@ class ParallelGate(nn.Module):
         return x * amplified(raw.sigmoid(), self.gain)
 
 
+class SequentialGates(nn.Sequential):
+    """One gate, or one after the other: (N, C, H, W) -> the same."""
+
+
 def amplified(weights: Tensor, gain: int) -> Tensor:
     """Return the weights times the gain; with the authors' gain of 1 that costs nothing."""
     return weights if gain == 1 else gain * weights
@@ -134,8 +151,10 @@ def build_cbam(attention: Attention, channels: int) -> nn.Module:
         spatial = attention.model_dump(include={"descriptor", "kernel", "norm"})
         parts.append(SpatialAttention(channels, **spatial))
     gain = 2 if attention.start == "identity" else 1
+    if not parts:
+        return nn.Identity()
     if attention.arrangement == "parallel":
         return ParallelGate(parts[0], parts[1], gain)
     if attention.arrangement == "spatial-first":
         parts.reverse()
-    return nn.Sequential(*(Gate(part, gain) for part in parts)) if parts else nn.Identity()
+    return SequentialGates(*(Gate(part, gain) for part in parts))

@@ -46,6 +46,7 @@ class Metrics(Model):
     dataset_fingerprint: Text
     dataset_composed_with: Text | None
     dataset_remarks: Text | None = None
+    compiled: bool | None = None
     processes: Count
     initial_sha256: Text | None = None
     device: Text

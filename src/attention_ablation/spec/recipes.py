@@ -82,7 +82,16 @@ class Recipe(Model):
         None, description="false: no weight decay on other layers' biases; null: on all."
     )
     schedule: Schedule
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="'tf32': as fp32, but a GPU that can rounds what it multiplies to 10 bits "
+        "(cuDNN, cuBLAS); others compute in fp32. 'bf16', 'fp16': autocast.",
+    )
+    compile: Literal["gates"] | None = Field(
+        None,
+        description="'gates': torch.compile makes code of each gate, which passes over its map "
+        "fewer times, and rounds otherwise; null: nothing is compiled.",
+    )
     dataset: Any  # each task has its own, and its own augmentations
     augmentation: Any
 
@@ -131,6 +140,11 @@ class ClassificationRecipe(Recipe):
     """Everything beside the network that changes a classification result."""
 
     dataset: Dataset
+    compile: Literal["gates", "model"] | None = Field(  # type: ignore[assignment]
+        None,
+        description="'gates': torch.compile makes code of each gate, which passes over its map "
+        "fewer times, and rounds otherwise; 'model': of the whole network; null: of nothing.",
+    )
     augmentation: Literal["none", "crop-flip", "pad-crop-flip"] = Field(
         description="'crop-flip': RandomResizedCrop and horizontal flip, as on ImageNet. "
         "'pad-crop-flip': 4 px of black around, a random crop of the old size, and flip, as on "

@@ -12,7 +12,7 @@ from attention_ablation.spec.recipes import Recipe
 from attention_ablation.training.schedule import learning_rate
 from attention_ablation.training.task import Task, means
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stopped(Exception):  # noqa: N818  (a request that was met, not an error)
@@ -170,8 +170,8 @@ class Loop:
 
 def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
     """Compute in the recipe's precision, in a `with` block."""
-    dtype = PRECISIONS[recipe.precision]
-    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+    dtype = AUTOCAST.get(recipe.precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def _parameters(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

@@ -79,6 +79,7 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
         "dataset_fingerprint": data.fingerprint,
         "dataset_composed_with": data.composed_with,
         **({"dataset_remarks": remarks} if remarks else {}),
+        **({"compiled": task.compiled.works} if task.compiled else {}),
         "processes": processes.size,
         **facts,
     }

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from attention_ablation.feed.order import Part
-from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
+from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe, Recipe
 from attention_ablation.spec.spec import Run
+from attention_ablation.training.compiled import Compiled
 from attention_ablation.training.machine import Machine
 
 
@@ -26,9 +27,11 @@ class Task(ABC):
     columns: tuple[str, ...]
     recipe: ClassificationRecipe | DetectionRecipe
     model: nn.Module
+    compiled: Compiled | None = None
 
     def __init__(self, run: Run, machine: Machine) -> None:
         self.recipe = recipe = run.spec.recipe
+        set_tf32(recipe)
         self.device = machine.device
         self.processes = processes = machine.processes
         processes.check_shared(recipe.batch_size, run.spec.least_batch)
@@ -39,6 +42,11 @@ class Task(ABC):
         # Tensors stay (N, C, H, W) and lie in memory as N, H, W, C, which convolutions prefer.
         model.to(self.device).to(memory_format=torch.channels_last)
         self.model = model
+        if which := self.recipe.compile:
+            own_sizes = (
+                isinstance(self.recipe, DetectionRecipe) and self.recipe.dataset.longest_side
+            )
+            self.compiled = Compiled(model, which, sizes_vary=bool(own_sizes))
         self._trained = self.processes.wrap(model)
 
     def start_from(self, weights: Path) -> None:
@@ -79,6 +87,12 @@ class Task(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the worker processes, if there are any."""
+
+
+def set_tf32(recipe: Recipe) -> None:
+    """Let a GPU round what it multiplies to TF32, or not, whatever torch's own default is."""
+    allowed = recipe.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def means(columns: Sequence[str], sums: Sequence[float], images: float) -> dict[str, float]:
