@@ -156,6 +156,15 @@ def file_loaders(folder: Path, workers: int, kind: type[FileSource]) -> dict[str
     """Ours, and torchvision's: ImageFolder, Pillow and the reference's classification preset."""
     part = Part(recipe(OWN.model_dump(), "crop-flip", BATCH), 0, 0, 1)
     source = kind(list_files(OWN, folder), part, CPU, workers)
+    reference = reference_loader(folder, workers, BATCH)
+    return {
+        "ours": Loader(lambda epoch: source.training(epoch, 0)),
+        "reference": Loader(lambda _: reference),
+    }
+
+
+def reference_loader(folder: Path, workers: int, batch: int) -> DataLoader[Any]:
+    """Return a loader as in torchvision's classification reference."""
     preset = transforms.Compose(
         [
             transforms.RandomResizedCrop(224),
@@ -165,18 +174,14 @@ def file_loaders(folder: Path, workers: int, kind: type[FileSource]) -> dict[str
             transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
         ]
     )
-    reference = DataLoader(
+    return DataLoader(
         ReferenceFolder(str(folder / "own/train"), preset),
-        batch_size=BATCH,
+        batch_size=batch,
         shuffle=True,
         num_workers=workers,
         persistent_workers=True,
         drop_last=True,
     )
-    return {
-        "ours": Loader(lambda epoch: source.training(epoch, 0)),
-        "reference": Loader(lambda _: reference),
-    }
 
 
 class Small(Dataset[tuple[torch.Tensor, int]]):
