@@ -9,6 +9,9 @@
 # make benchmark-cluster  checkpoints and 500 runs through a local Slurm (needs it, and root)
 # make benchmark-loader  how fast images are read, beside torchvision's reference loader
 # make benchmark-detection  how fast detectors train, beside torchvision's
+# make benchmark-gates  what gates cost in a step at 224 px, run as they are and compiled
+# make benchmark-trainer  how fast a ResNet50 trains, beside torchvision's and timm's loops (needs timm)
+# make benchmark-gpu  prove the GPU path on one GPU, in eight minutes, and write its figures
 # make benchmark-kills  kill 200 trainings and 50 renderings; all must end as if they never were
 # make lock     pin every package again, from pyproject.toml (needs uv)
 #
@@ -39,7 +42,7 @@ $(if $(strip $(UNKNOWN)),$(error unknown $(strip $(UNKNOWN)); valid are: $(CHOOS
 export PYTHONUTF8 := 1
 
 .PHONY: tables plan status verify reference benchmark benchmark-cluster benchmark-loader benchmark-detection \
-    benchmark-kills test lint format lock
+    benchmark-gates benchmark-trainer benchmark-gpu benchmark-kills test lint format lock
 
 tables: $(READY)
 	@test -f $(call quoted,workflow/profiles/$(PROFILE)/config.yaml) || { \
@@ -73,6 +76,15 @@ benchmark-loader: $(READY)
 
 benchmark-detection: $(READY)
 	$(RUN) python -m benchmarks.detection
+
+benchmark-gates: $(READY)
+	$(RUN) python -m benchmarks.gates
+
+benchmark-trainer: $(READY)
+	$(RUN) python -m benchmarks.trainer
+
+benchmark-gpu: $(READY)
+	$(RUN) python -m benchmarks.gpu
 
 benchmark-kills: $(READY)
 	$(RUN) python -m benchmarks.kills
