@@ -40,6 +40,15 @@ class VariedFigure(Figure):
     def shown(self) -> list[tuple[str, list[str]]]:
         return [(self.table, [])]
 
+    def compared(self, plan: "Plan") -> list[tuple[str, list["Row"]]]:
+        rows = plan.rows(self.table)
+        # A point is compared with those above and below it, not with those beside it.
+        return [
+            (panel.title, [r for r in rows if r.network in panel.rows and (r.times or 1) == times])
+            for panel in self.panels
+            for times in sorted({row.times or 1 for row in rows})
+        ]
+
     def check(self, study: "Study", where: str) -> None:
         """Raise UserError for a table that varies nothing, an unknown row or a counted metric."""
         if study.tables[self.table].varies is None:
