@@ -25,6 +25,7 @@ from attention_ablation.evidence.statistics import (
 from attention_ablation.report.claims import claims_frame, write_claims
 from attention_ablation.report.collect import collect
 from attention_ablation.report.html import write_report
+from attention_ablation.report.results import MINUS
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study
@@ -205,7 +206,7 @@ def test_render_claims_writes_both_files(tiny: Plan) -> None:
     assert "| holds (4 not printed)" in by_claim["F4"]
     assert "6 not run)" in by_claim["T3c"]
     assert "Holm's correction for all 12 distinct comparisons" in text
-    assert "It cannot say whether the paper holds" in text
+    assert "It cannot say what holds at full size" in text
     frame = claims_frame(ledger(tiny, collect(tiny)))
     pd.testing.assert_series_equal(
         frame["verdict"], pd.read_csv(tiny.folder / "claims.csv")["verdict"], check_dtype=False
@@ -275,11 +276,11 @@ def test_tables_say_why_the_best_is_not_resolved(tiny: Plan) -> None:
     interval = stats.ttest_rel([20, 21, 23], [21, 20, 24]).confidence_interval()
     assert (
         "- Top-1 error (%), best not resolved: ResNet50 + channel + spatial against "
-        f"ResNet50 + spatial + channel: difference -0.33, 95 % interval {interval.low:.2f} to "
-        f"{interval.high:.2f}, n = 3." in markdown(tiny)
+        f"ResNet50 + spatial + channel: difference {MINUS}0.33, 95 % interval "
+        f"{MINUS}{-interval.low:.2f} to {interval.high:.2f}, n = 3." in markdown(tiny)
     )
     write_metrics(tiny, SPATIAL_FIRST, [21, 22, 24])
-    assert "difference -1.00, the same in every seed, n = 3" in markdown(tiny)
+    assert f"difference {MINUS}1.00, the same in every seed, n = 3" in markdown(tiny)
     write_metrics(tiny, SPATIAL_FIRST, [41, 42, 43])
     write_metrics(tiny, SE, [50, 51, 53])
     assert "not resolved" not in markdown(tiny)

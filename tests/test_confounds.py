@@ -152,6 +152,27 @@ def test_a_figures_panel_is_held_to_the_same(
         load_plan(config)
 
 
+def test_a_panel_against_the_recipe_compares_rows_of_the_same_times(controls: Plan) -> None:
+    rows = Path("workflow/studies/controls/rows.csv")
+    more = 'length,ResNet50,resnet50,none,\nlength,"ResNet50, long",resnet50,none,8\n'
+    rows.write_text(rows.read_text() + more)
+    study = yaml.safe_load((path := Path("workflow/studies/controls/study.yaml")).read_text())
+    study["tables"]["length"]["group_by"] = "backbone"
+    panels = study["figures"]["error-against-length"]["panels"]
+    panels[0]["rows"] = ["resnet18", "resnet50"]
+    write_yaml(path, study)
+    load_controls()
+    change_tier(Path(), "resnet50", width=0.5)
+    with pytest.raises(UserError) as refused:
+        load_controls()
+    first, line, _ = str(refused.value).splitlines()
+    assert "error-against-length, the authors' start: expected the same" in first
+    assert line == "  classification.width: 0.25 for resnet18; 0.5 for resnet50"
+    panels[0]["rows"] = ["resnet18", "resnet18+se"]
+    write_yaml(path, study)
+    load_controls()
+
+
 @pytest.mark.parametrize("tier", ["quick", "imagenet"])
 def test_the_tiers_of_the_repository_compare_equal_recipes(tier: str) -> None:
     load_plan(Config(study="cbam", tier=tier), ROOT)

@@ -208,7 +208,7 @@ def test_what_a_cell_says_is_true_of_it(tiny: Plan) -> None:
 
 
 def test_a_study_without_printed_values_speaks_of_no_paper(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(project)
     plan = load_plan(Config(study="controls", tier="tiny", tables=["gain"]))
@@ -225,8 +225,13 @@ def test_a_study_without_printed_values_speaks_of_no_paper(
     markdown = (plan.folder / "tables/gain.md").read_text()
     latex = (plan.folder / "tables/gain.tex").read_text()
     ledger_text = (plan.folder / "claims.md").read_text()
-    for text in (shown, markdown, latex, ledger_text):
-        assert "paper" not in text.replace("whether the paper holds", "")  # the tier's limits
+    capsys.readouterr()
+    for metric in ("top1_error", "params_m"):
+        assert main(["where", "gain", "resnet18", metric, *choice]) == 0
+    cells_text = capsys.readouterr().out
+    assert "not printed" not in cells_text
+    for text in (shown, markdown, latex, ledger_text, cells_text):
+        assert "paper" not in text
     assert "<h2>Which claims hold here</h2>" in shown
     assert "<th>What it says</th><th>Our runs</th></tr>" in shown
     assert ledger_text.startswith("**Claims**\n")

@@ -4,6 +4,7 @@ import csv
 import itertools
 import math
 import xml.etree.ElementTree as ET
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from attention_ablation.cli.main import main
 from attention_ablation.evidence.statistics import contest
 from attention_ablation.figures.error_curves import CurvesFigure
 from attention_ablation.report.collect import collect
+from attention_ablation.report.latex import escape
 from attention_ablation.report.notes import table_notes
-from attention_ablation.report.results import rounds_into, table_results
+from attention_ablation.report.results import rounds_into, table_results, written
 from attention_ablation.report.tables import write_table
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
@@ -300,3 +302,10 @@ def test_the_curves_show_three_networks_in_two_splits(
     assert (plan.folder / "figures/figure4.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["render", "figure4", "--set", "tables=all", "--set", "seeds=[0, 1]"]) == 0
     assert (plan.folder / "figures/figure4.svg").read_text() == svg  # the same, byte for byte
+
+
+def test_a_number_has_a_true_minus_and_no_negative_zero() -> None:
+    assert written(-0.001, ".2f") == "0.00"
+    assert written(-0.001, ".2f", "+") == "+0.00"
+    assert written(Decimal("-1.25"), ".3g") == "\N{MINUS SIGN}1.25"
+    assert escape(written(-0.5, ".1f")) == "$-$0.5"  # of which pdfLaTeX knows no letter

@@ -106,7 +106,7 @@ def test_the_whole_dag_and_what_makes_parts_of_it_again(small_study: Path) -> No
         # The page that shows the others, and ours.
         page = archive.read("report/report.html").decode()
         assert held.count("report.html") == 2
-    for text in ("table4 of the study, ours beside", "figure5, numbers", "everything on one page"):
+    for text in ("table4 of the study: our values", "figure5, numbers", "everything on one page"):
         assert text in page
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=.?https?:", page)
 

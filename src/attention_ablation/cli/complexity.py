@@ -17,14 +17,19 @@ def run(options: argparse.Namespace) -> int:
     from attention_ablation.evidence.complexity import MISMATCH, count_rows
 
     counted = count_rows(study)
-    shown = [
-        [c.table, c.row, f"{c.params:,}", c.params_m_paper,
-         "" if c.gflops is None else f"{c.gflops:.6f}", c.gflops_paper, c.verdict]
-        for c in counted
-    ]  # fmt: skip
-    headings = ["table", "row", "params", "paper (M)", "GFLOPs", "paper", "verdict"]
-    align = ["left", "left", *["right"] * 4, "left"]
-    print(tabulate(shown, headings, disable_numparse=True, colalign=align))
+    columns = {
+        "table": [c.table for c in counted],
+        "row": [c.row for c in counted],
+        "params": [f"{c.params:,}" for c in counted],
+        "paper (M)": [c.params_m_paper for c in counted],
+        "GFLOPs": ["" if c.gflops is None else f"{c.gflops:.6f}" for c in counted],
+        "paper": [c.gflops_paper for c in counted],
+        "verdict": [c.verdict for c in counted],
+    }
+    if not study.has_printed:
+        columns = {name: columns[name] for name in ("table", "row", "params", "GFLOPs")}
+    align = ["right" if name not in ("table", "row", "verdict") else "left" for name in columns]
+    print(tabulate(columns, headers="keys", disable_numparse=True, colalign=align))
     for name, discrepancy in study.discrepancies.items():
         print("\n" + textwrap.fill(f"{name}: {discrepancy.explanation}", 100))
     if wrong := [f"{c.table} {c.row}" for c in counted if c.verdict == MISMATCH]:

@@ -40,6 +40,15 @@ class VariedFigure(Figure):
     def shown(self) -> list[tuple[str, list[str]]]:
         return [(self.table, [])]
 
+    def compared(self, plan: "Plan") -> list[tuple[str, list["Row"]]]:
+        rows = plan.rows(self.table)
+        # A point is compared with those above and below it, not with those beside it.
+        return [
+            (panel.title, [r for r in rows if r.network in panel.rows and (r.times or 1) == times])
+            for panel in self.panels
+            for times in sorted({row.times or 1 for row in rows})
+        ]
+
     def check(self, study: "Study", where: str) -> None:
         """Raise UserError for a table that varies nothing, an unknown row or a counted metric."""
         if study.tables[self.table].varies is None:
@@ -71,14 +80,15 @@ class VariedFigure(Figure):
         labels = {row.network: row.label for row in reversed(plan.rows(self.table))}  # the first's
         figure, axes = panels(len(self.panels), 5.5)
         top, values = points[["mean", "ci_high"]].max().max() * 1.05, sorted(set(points[key]))
+        shown = dict.fromkeys(row for panel in self.panels for row in panel.rows)
+        colours = dict(zip(shown, cycle(COLOURS), strict=False))  # the same in every panel
         for ax, panel in zip(axes, self.panels, strict=True):
-            for row, colour in zip(panel.rows, cycle(COLOURS), strict=False):
+            for row in panel.rows:
                 drawn = points[points["row"] == row]
-                ax.plot(
-                    drawn[key], drawn["mean"], "o-", color=colour, ms=3, lw=1.4, label=labels[row]
-                )
+                style: dict[str, Any] = {"color": colours[row], "label": labels[row]}
+                ax.plot(drawn[key], drawn["mean"], "o-", ms=3, lw=1.4, **style)
                 ends = drawn["ci_low"], drawn["ci_high"]
-                ax.fill_between(drawn[key], *ends, color=colour, alpha=0.13, lw=0)
+                ax.fill_between(drawn[key], *ends, color=colours[row], alpha=0.13, lw=0)
             ax.set_xscale("log", base=2)
             ax.set_xticks(values, values)
             limits: dict[str, Any] = {"xlim": (values[0] / 1.1, values[-1] * 1.1)}

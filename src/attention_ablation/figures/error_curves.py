@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from attention_ablation.study.config import Study
+    from attention_ablation.study.config import Row, Study
     from attention_ablation.study.expand import Plan
     from attention_ablation.study.metrics import Metric
 
@@ -41,9 +41,11 @@ class CurvesFigure(Figure):
     def shown(self) -> list[tuple[str, list[str]]]:
         return [(panel.table, panel.rows) for panel in self.panels]
 
-    @property
-    def compared(self) -> list[tuple[str, str, list[str]]]:
-        return [(panel.title, panel.table, panel.rows) for panel in self.panels]
+    def compared(self, plan: "Plan") -> list[tuple[str, list["Row"]]]:
+        return [
+            (panel.title, [row for row in plan.rows(panel.table) if row.key in panel.rows])
+            for panel in self.panels
+        ]
 
     def check(self, study: "Study", where: str) -> None:
         """Raise UserError for a metric that no evaluation gives."""

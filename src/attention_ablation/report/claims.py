@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from typing import Any, TypeVar, get_args
 
 import pandas as pd
@@ -12,7 +11,7 @@ from attention_ablation.base.io import write_text
 from attention_ablation.evidence.ledger import JudgedClaim, JudgedPair, Ledger, Verdict, ledger
 from attention_ablation.report.markdown import bullets, escape
 from attention_ablation.report.notes import doubts
-from attention_ablation.report.results import MINUS
+from attention_ablation.report.results import written
 from attention_ablation.study.expand import Plan
 
 CLAIMS_CSV, CLAIMS_MD = "claims.csv", "claims.md"
@@ -109,9 +108,9 @@ def _line(plan: Plan, judged: JudgedPair) -> str:
     form = ".2f" if metric.unit == "%" else ".3g"
     facts = []
     if judged.difference is not None:
-        facts.append(_number(judged.difference, "+" + form) + unit)
+        facts.append(written(judged.difference, form, "+") + unit)
         if judged.interval:
-            low, high = (_number(end, form) for end in judged.interval)
+            low, high = (written(end, form) for end in judged.interval)
             facts.append(f"95 % interval {low} to {high}")
         facts.append("counted" if metric.counted else f"n = {judged.n}")
     if judged.verdict == "equivalent":
@@ -122,12 +121,8 @@ def _line(plan: Plan, judged: JudgedPair) -> str:
     line += "; " * bool(facts and (open_ or judged.reason)) + (open_ or judged.reason)
     if judged.paper_difference is not None:
         line += f"; paper: {judged.paper_verdict}"
-        line += f" ({_number(judged.paper_difference, '+.3g')}{unit})"
+        line += f" ({written(judged.paper_difference, '.3g', '+')}{unit})"
     return line
-
-
-def _number(value: float | Decimal, form: str) -> str:
-    return f"{value:{form}}".replace("-", MINUS)
 
 
 def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from attention_ablation.base.model import one_line
-from attention_ablation.report.results import Results, number
+from attention_ablation.report.results import MINUS, Results, number
 
 # What LaTeX reads as more than itself; `[` and `*` only after the end of a line.
 LATEX = str.maketrans(
@@ -19,6 +19,7 @@ LATEX = str.maketrans(
         "|": r"\textbar{}",
         "`": r"\textasciigrave{}",
         "±": r"$\pm$",
+        MINUS: "$-$",
         "≠": r"$\neq$",
         "∉": r"$\notin$",
         "†": r"$^\dagger$",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from attention_ablation.report.results import MISMATCHED, OUTSIDE, Results, discrepancies
+from attention_ablation.report.results import MISMATCHED, OUTSIDE, Results, discrepancies, written
 from attention_ablation.spec.recipes import DetectionRecipe, Recipe
 from attention_ablation.study.config import Row
 from attention_ablation.study.confounds import CHANGES_NUMBERS, NOTED, differing
@@ -96,9 +96,11 @@ def _unresolved(results: Results) -> list[str]:
         for found in (c for c in contests if not c.resolved and c.n > 1):
             spread = "the same in every seed"
             if found.interval:
-                spread = "95 % interval {:.2f} to {:.2f}".format(*found.interval)
+                low, high = (written(end, ".2f") for end in found.interval)
+                spread = f"95 % interval {low} to {high}"
             names = f"{labels[found.first]} against {labels[found.second]}"
-            groups.append(f"{names}: difference {found.mean:.2f}, {spread}, n = {found.n}")
+            mean = written(found.mean, ".2f")
+            groups.append(f"{names}: difference {mean}, {spread}, n = {found.n}")
         if groups:
             title = results.columns[name].title
             notes.append(f"{title}, best not resolved: {'; '.join(groups)}.")

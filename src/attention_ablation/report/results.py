@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 import pandas as pd
 
@@ -162,6 +163,11 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
         rows.append(ResultRow(row=row, n=len(done), mark=mark, cells=cells))
     printed = plan.study.has_printed
     return Results(table=table, printed=printed, rows=rows, columns=columns, contests=contests)
+
+
+def written(value: float | Decimal, form: str, sign: str = "-") -> str:
+    """Return a number as `form` says, with a true minus sign and no negative zero."""
+    return f"{value:{sign}z{form}}".replace("-", MINUS)
 
 
 def rounds_into(interval: tuple[float, float], printed: str) -> bool:

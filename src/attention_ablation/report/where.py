@@ -34,7 +34,10 @@ COUNTED = {
 
 
 def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:
-    """Return a cell's record with its heading, and those of its runs or of its count."""
+    """Return a cell's record with its heading, and those of its runs or of its count.
+
+    `paper_text` is None in a study without a paper.
+    """
     where = f"study {plan.study.name}"
     if table not in plan.study.tables:
         raise unknown("table", table, plan.study.tables, where)
@@ -62,7 +65,8 @@ def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:
     runs = [run_record(plan, run, frame.loc[run.path].to_dict(), known.source) for run in cell.runs]
     facts = {"table": table, "row": row, "label": rows[row].label, "metric": metric}
     count = _count(plan, rows[row], metric, cell.value, counts) if known.counted else None
-    facts |= vars(cell) | {"paper_text": cell.paper_text, "heading": known.title}
+    paper = cell.paper_text if plan.study.has_printed else None
+    facts |= vars(cell) | {"paper_text": paper, "heading": known.title}
     return facts | {"unit": known.unit, "runs": runs, "count": count}
 
 
@@ -123,22 +127,23 @@ def as_json(cell: Mapping[str, Any]) -> str:
 
 def as_text(cell: Mapping[str, Any]) -> str:
     """Return what `find_cell` returned as lines for a person."""
-    count = cell["count"]
+    count, paper = cell["count"], cell["paper_text"]
     n = f" (n = {cell['n']} of {len(cell['runs'])})" * (count is None)
     lines = [
         f"{cell['table']}, {cell['label']}: {cell['heading']}",
         f"  ours   {cell['text']}{n}",
-        f"  paper  {cell['paper_text']}",
+        *[f"  paper  {paper}"] * bool(paper),
     ]
     if count:
-        why = [("why", count["explanation"])] * bool(count["explanation"])
+        exact = count["value"]
+        counted = "not counted yet; `make tables` counts it" if exact is None else f"{exact:.6f}"
         facts = [
             ("counted", count["how"]),
             *((part, _listed(keys)) for part, keys in count["network"].items()),
-            ("exact", "-" if count["value"] is None else f"{count['value']:.6f}"),
-            ("verdict", count["verdict"] or "not counted yet; `make tables` counts it"),
+            ("exact", counted),
+            *[("verdict", count["verdict"])] * bool(paper and count["verdict"]),
             ("file", count["source"]),
-            *why,
+            *[("why", count["explanation"])] * bool(count["explanation"]),
         ]
         lines += ["", *_wrapped(facts)]
     for run in cell["runs"]:

@@ -270,8 +270,7 @@ def _check_comparisons(plan: Plan) -> None:
         for group in plan.groups(table)
     ]
     for name in plan.figures:
-        for title, table, keys in plan.study.figures[name].compared:
-            rows = [row for row in plan.rows(table) if row.key in keys]
+        for title, rows in plan.study.figures[name].compared(plan):
             compared.append((f"{name}, {title}", rows, "or draw them in panels of their own"))
     chosen_for = cache(lambda row: _chosen(row, plan))
     for name, rows, instead in compared:

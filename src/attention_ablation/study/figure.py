@@ -11,7 +11,7 @@ from attention_ablation.base.model import Line, Model, Names
 from attention_ablation.base.registry import any_of
 
 if TYPE_CHECKING:
-    from attention_ablation.study.config import Study
+    from attention_ablation.study.config import Row, Study
     from attention_ablation.study.expand import Plan
 
 
@@ -36,9 +36,8 @@ class Figure(Model):
         """The tables that must be selected for it, each with the keys of the rows it shows."""
         raise NotImplementedError
 
-    @property
-    def compared(self) -> list[tuple[str, str, list[str]]]:
-        """Titles, tables and rows' keys of its parts whose rows must have equal recipes."""
+    def compared(self, plan: "Plan") -> list[tuple[str, list["Row"]]]:
+        """Return rows that must have equal recipes, each with the title of the part they are in."""
         return []
 
     def check(self, study: "Study", where: str) -> None:

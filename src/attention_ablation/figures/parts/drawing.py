@@ -23,7 +23,7 @@ from attention_ablation.runs.records import read_sealed
 from attention_ablation.study.expand import Plan
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
-COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7")
+COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 LONGEST = 84  # letters of a legend beside each other
 STYLES = {"train": (0, (3, 2)), "validation": "solid"}
 
