@@ -46,10 +46,10 @@ def build_detector(
     check_detector(detector, backbone, "detector")
     if detector.name == "faster-rcnn":
         limit = longest or round(image_size * LONGEST)
-        transform = Transform(image_size, limit, list(mean), list(std))
+        transform = Transform(image_size, limit, mean, std)
         return FasterRCNN(detector, backbone, attention, classes, transform)
     size = (image_size, image_size)
-    transform = Transform(*size, list(mean), list(std), fixed_size=size)
+    transform = Transform(*size, mean, std, fixed_size=size)
     features = GatedSources if detector.name == "ssd" else StairFeatures
     return SingleShot(features(detector, backbone, attention), backbone, classes, transform)
 
