@@ -31,8 +31,8 @@ def build_detector(
 
     In training `model(images, targets)` returns the losses by part, in evaluation `model(images)`
     each image's `boxes` (n, 4), `scores` (n,) and `labels` (n,). Images are (3, H, W) from 0 to 1;
-    targets have `boxes` (n, 4), float, as x0, y0, x1, y1 in px, and `labels` (n,), int64, from 1;
-    n may be 0.
+    targets, on the CPU, have `boxes` (n, 4), float, as x0, y0, x1, y1 in px, and `labels` (n,),
+    int64, from 1; n may be 0.
 
     Args:
         classes: without the background, which is class 0.

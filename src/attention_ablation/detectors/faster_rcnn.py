@@ -109,8 +109,7 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
             x0, y0, x1, y1 = every.unbind(1)
             inside = (x0 >= 0) & (y0 >= 0) & (x1 <= width) & (y1 <= height)
             true = {"boxes": target["boxes"].to(every.device, non_blocking=True)}
-            # The others have no area, and overlap nothing.
-            placed = every * inside[:, None]
+            placed = every * inside[:, None]  # the others overlap nothing
             (label,), (box,) = super().assign_targets_to_anchors([placed], [true])
             labels.append(torch.where(inside, label, -1))
             boxes.append(torch.where(inside[:, None], box, every))
@@ -192,11 +191,8 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """Return every image's detections, or the losses in training."""
         if self.training:
-            device = features["0"].device
-            true = [
-                {k: t[k].to(device, non_blocking=True) for k in ("boxes", "labels")}
-                for t in targets
-            ]
+            to = {"device": features["0"].device, "non_blocking": True}
+            true = [{name: t[name].to(**to) for name in ("boxes", "labels")} for t in targets]
             proposals, _, labels, offsets = self.select_training_samples(proposals, true)
         pooled = self.box_roi_pool(features, proposals, sizes)
         logits, regression = (out.float() for out in self.box_predictor(self.box_head(pooled)))

@@ -163,8 +163,8 @@ class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
     Losses in training are 'bbox_regression' and 'classification', each over the number of matched
     default boxes. `mean_matches` returns the mean of that number over the processes that share a
     batch; the mean of their losses is then the loss of the whole batch. torchvision's defaults are
-    the paper's. An image without a box has no hard negatives. Targets are on the CPU: there it is
-    known how many boxes match, and no step waits for the device.
+    the paper's. An image without a box has no hard negatives. Targets are on the CPU, and matched
+    there: how many boxes match is known without waiting for the device.
     """
 
     def __init__(
@@ -181,9 +181,9 @@ class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
     def compute_loss(
         self, targets: Any, head_outputs: Any, anchors: list[Tensor], matches: list[Tensor]
     ) -> dict[str, Tensor]:
-        """Return torchvision's losses, over the mean of the processes' matches.
+        """Return torchvision's losses, digit for digit, over the mean of the processes' matches.
 
-        matches: of each image's default boxes the number of a true one, negative where none.
+        matches: each default box's true box, by its number in the image, negative where none.
         """
         logits, boxes = (head_outputs[n].flatten(0, 1) for n in ("cls_logits", "bbox_regression"))
         at = torch.where(torch.cat(matches) >= 0)[0]
@@ -198,7 +198,8 @@ class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
         box_loss = F.smooth_l1_loss(boxes[at], offsets, reduction="none")
         expected = labels.new_zeros(len(logits)).index_copy(0, at, labels)
         class_loss = F.cross_entropy(logits, expected, reduction="none")
-        # Each image's boxes without a match by their loss, of which it has so many hard ones.
+        # The hardest boxes without a match, three for each of their image's that has one. Their
+        # number is known here; where they are, on the device.
         matched = (expected > 0).view(len(matches), -1)
         others = class_loss.detach().view_as(matched).masked_fill(matched, -torch.inf)
         rank = others.argsort(1, descending=True).argsort(1)
