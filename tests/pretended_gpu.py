@@ -36,7 +36,7 @@ class OnGPU(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:  # type: ignore[override]
+    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
         raise RuntimeError(f"expected {func} within PretendedGPU")
 
 
