@@ -216,4 +216,33 @@ def test_an_image_that_fails_is_named_without_a_traceback(
     monkeypatch.setattr(SceneSet, "__getitem__", broken)
     with pytest.raises(UserError, match=r"^a\.jpg: expected an image that decodes\.$"):
         list(detection.batches(1))
+    with pytest.raises(UserError, match=r"^a\.jpg: expected an image that decodes\.$"):
+        detection.detect(range(8))
     detection.close()
+
+
+def test_an_evaluation_reads_by_the_workers_in_the_same_order(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detect, "EVALUATION_BATCH", 3)
+    detection = task(plan, alone(plan, "table7", "mobilenet+ssd"))
+    scenes = detection.data.validation
+    expected = detection.detect(range(1, 8))
+    detection.source.close()
+    detection.source._reader.workers = 1
+    plain, here = SceneSet.__getitem__, os.getpid()
+
+    def in_a_worker(images: SceneSet, index: int) -> object:
+        assert os.getpid() != here
+        return plain(images, index)
+
+    monkeypatch.setattr(SceneSet, "__getitem__", in_a_worker)
+    found = detection.detect(range(1, 8))
+    detection.close()
+    monkeypatch.undo()
+    for i, one, other in zip(range(1, 8), found, expected, strict=True):
+        for name, values in one[0].items():
+            assert torch.equal(values, other[0][name])
+        for name, values in one[1].items():
+            assert torch.equal(values, scenes[i][1][name])
+            assert values.untyped_storage().nbytes() == values.nbytes  # not the whole batch's

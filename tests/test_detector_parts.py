@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torchvision.models.detection.ssd import SSD
 
 from attention_ablation.detectors.build import build_detector
 from attention_ablation.detectors.faster_rcnn import RegionPool
@@ -65,6 +66,32 @@ def test_ssds_losses_are_those_computed_anew() -> None:
     assert matched >= 12
     assert losses["bbox_regression"].item() == pytest.approx(box_loss / matched, rel=1e-4)
     assert losses["classification"].item() == pytest.approx(class_loss / matched, rel=1e-4)
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.6])  # at the last, more hard ones than are left
+def test_ssds_losses_are_torchvisions_digit_for_digit(share: float) -> None:
+    model = small("ssd", VGG)
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator)
+
+    corner = drawn(2, 200, 2) * 40
+    anchors, truth = torch.cat([corner, corner + 1 + drawn(2, 200, 2) * 20], dim=2)
+    targets = [{"boxes": truth[:7], "labels": torch.arange(7) % 3 + 1}, empty()]
+    found = torch.where(drawn(200) < share, torch.arange(200) % 7, -1)
+    given = [anchors] * 2, [found, torch.full((200,), -1)]
+    logits = drawn(2, 200, 4).round(decimals=1).requires_grad_()  # with ties
+    offsets = (drawn(2, 200, 4) * 3).requires_grad_()
+    head = {"cls_logits": logits, "bbox_regression": offsets}
+    numbers = []
+    for losses in (
+        model.compute_loss(targets, head, *given),
+        SSD.compute_loss(model, targets, head, *given),
+    ):
+        gradients = torch.autograd.grad(sum(losses.values()), [logits, offsets])
+        numbers.append([losses["classification"], losses["bbox_regression"], *gradients])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*numbers, strict=True))
 
 
 def test_the_mean_of_processes_ssd_losses_is_the_loss_of_their_whole_batch() -> None:

@@ -31,8 +31,8 @@ def build_detector(
 
     In training `model(images, targets)` returns the losses by part, in evaluation `model(images)`
     each image's `boxes` (n, 4), `scores` (n,) and `labels` (n,). Images are (3, H, W) from 0 to 1;
-    targets have `boxes` (n, 4), float, as x0, y0, x1, y1 in px, and `labels` (n,), int64, from 1;
-    n may be 0.
+    targets, on the CPU, have `boxes` (n, 4), float, as x0, y0, x1, y1 in px, and `labels` (n,),
+    int64, from 1; n may be 0.
 
     Args:
         classes: without the background, which is class 0.
@@ -46,10 +46,10 @@ def build_detector(
     check_detector(detector, backbone, "detector")
     if detector.name == "faster-rcnn":
         limit = longest or round(image_size * LONGEST)
-        transform = Transform(image_size, limit, list(mean), list(std))
+        transform = Transform(image_size, limit, mean, std)
         return FasterRCNN(detector, backbone, attention, classes, transform)
     size = (image_size, image_size)
-    transform = Transform(*size, list(mean), list(std), fixed_size=size)
+    transform = Transform(*size, mean, std, fixed_size=size)
     features = GatedSources if detector.name == "ssd" else StairFeatures
     return SingleShot(features(detector, backbone, attention), backbone, classes, transform)
 

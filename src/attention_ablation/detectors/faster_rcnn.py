@@ -88,7 +88,9 @@ class Matcher(_utils.Matcher):  # type: ignore[misc]
 
     def set_low_quality_matches_(self, matches: Tensor, every: Tensor, overlaps: Tensor) -> None:
         """Match the candidates that overlap a true box most, unless none overlaps it at all."""
-        super().set_low_quality_matches_(matches, every, overlaps[overlaps.amax(1) > 0])
+        most = overlaps.amax(1, keepdim=True)
+        best = ((overlaps == most) & (most > 0)).any(0)
+        matches.copy_(torch.where(best, every, matches))
 
 
 class Proposals(RegionProposalNetwork):  # type: ignore[misc]
@@ -105,10 +107,12 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         for every, target in zip(anchors, targets, strict=True):
             height, width = target["size"]
             x0, y0, x1, y1 = every.unbind(1)
-            inside = torch.where((x0 >= 0) & (y0 >= 0) & (x1 <= width) & (y1 <= height))[0]
-            (label,), (box,) = super().assign_targets_to_anchors([every[inside]], [target])
-            labels.append(every.new_full((len(every),), -1).index_copy(0, inside, label))
-            boxes.append(every.index_copy(0, inside, box))
+            inside = (x0 >= 0) & (y0 >= 0) & (x1 <= width) & (y1 <= height)
+            true = {"boxes": target["boxes"].to(every.device, non_blocking=True)}
+            placed = every * inside[:, None]  # the others overlap nothing
+            (label,), (box,) = super().assign_targets_to_anchors([placed], [true])
+            labels.append(torch.where(inside, label, -1))
+            boxes.append(torch.where(inside[:, None], box, every))
         return labels, boxes
 
     def compute_loss(
@@ -187,7 +191,9 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """Return every image's detections, or the losses in training."""
         if self.training:
-            proposals, _, labels, offsets = self.select_training_samples(proposals, targets)
+            to = {"device": features["0"].device, "non_blocking": True}
+            true = [{name: t[name].to(**to) for name in ("boxes", "labels")} for t in targets]
+            proposals, _, labels, offsets = self.select_training_samples(proposals, true)
         pooled = self.box_roi_pool(features, proposals, sizes)
         logits, regression = (out.float() for out in self.box_predictor(self.box_head(pooled)))
         if not self.training:

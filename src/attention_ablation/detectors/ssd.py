@@ -1,4 +1,4 @@
-"""SSD (Liu et al. 2016) on torchvision's class: matching, losses and suppression are its own."""
+"""SSD (Liu et al. 2016) on torchvision's class: matching and suppression are its own."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -97,13 +97,18 @@ class DefaultBoxes(DefaultBoxGenerator):  # type: ignore[misc]
         self._made: dict[object, Tensor] = {}
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """Return the boxes of every image: x0, y0, x1, y1 in px, (boxes, 4) each."""
-        device = feature_maps[0].device
-        key = (device, image_list.tensors.shape[-2:], tuple(m.shape[-2:] for m in feature_maps))
+        """Return the boxes of every image: x0, y0, x1, y1 in px, (boxes, 4) each.
+
+        In training they are on the CPU, as the true boxes are that torchvision matches with them.
+        """
+        device = torch.device("cpu") if self.training else feature_maps[0].device
+        shapes = tuple(m.shape[-2:] for m in feature_maps)
+        key = (device, image_list.tensors.shape[-2:], shapes)
         if key not in self._made:
             # In bfloat16, as autocast may have the maps, a coordinate would be off by a pixel.
+            maps = [torch.empty(shape, dtype=torch.float32, device=device) for shape in shapes]
             first = ImageList(image_list.tensors, image_list.image_sizes[:1])
-            (self._made[key],) = super().forward(first, [m.float() for m in feature_maps])
+            (self._made[key],) = super().forward(first, maps)
         return [self._made[key]] * len(image_list.image_sizes)
 
 
@@ -158,7 +163,8 @@ class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
     Losses in training are 'bbox_regression' and 'classification', each over the number of matched
     default boxes. `mean_matches` returns the mean of that number over the processes that share a
     batch; the mean of their losses is then the loss of the whole batch. torchvision's defaults are
-    the paper's. An image without a box has no hard negatives.
+    the paper's. An image without a box has no hard negatives. Targets are on the CPU, and matched
+    there: how many boxes match is known without waiting for the device.
     """
 
     def __init__(
@@ -175,12 +181,39 @@ class SingleShot(OnTrunk, ssd.SSD):  # type: ignore[misc]
     def compute_loss(
         self, targets: Any, head_outputs: Any, anchors: list[Tensor], matches: list[Tensor]
     ) -> dict[str, Tensor]:
-        """Return torchvision's losses, which are over this process's own matches, over the mean."""
-        losses = super().compute_loss(targets, head_outputs, anchors, matches)
-        own = (torch.stack(matches) >= 0).sum().float()
+        """Return torchvision's losses, digit for digit, over the mean of the processes' matches.
+
+        matches: each default box's true box, by its number in the image, negative where none.
+        """
+        logits, boxes = (head_outputs[n].flatten(0, 1) for n in ("cls_logits", "bbox_regression"))
+        at = torch.where(torch.cat(matches) >= 0)[0]
+        true = [match[match >= 0] for match in matches]
+        counts = [len(match) for match in true]
+        corners, labels = (
+            torch.cat([target[name][match] for target, match in zip(targets, true, strict=True)])
+            for name in ("boxes", "labels")
+        )
+        offsets = self.box_coder.encode_single(corners, anchors[0][at % len(anchors[0])])
+        at, offsets, labels = (x.to(boxes.device, non_blocking=True) for x in (at, offsets, labels))
+        box_loss = F.smooth_l1_loss(boxes[at], offsets, reduction="none")
+        expected = labels.new_zeros(len(logits)).index_copy(0, at, labels)
+        class_loss = F.cross_entropy(logits, expected, reduction="none")
+        # The hardest boxes without a match, three for each of their image's that has one. Their
+        # number is known here; where they are, on the device.
+        matched = (expected > 0).view(len(matches), -1)
+        others = class_loss.detach().view_as(matched).masked_fill(matched, -torch.inf)
+        rank = others.argsort(1, descending=True).argsort(1)
+        hard = rank < self.neg_to_pos_ratio * matched.sum(1, keepdim=True)
+        total = sum(min(int(self.neg_to_pos_ratio * n), rank.shape[1]) for n in counts)
+        negative = torch.nonzero_static(hard.flatten(), size=total)[:, 0]
+        own = logits.new_full((), len(at))
         mean = self.mean_matches(own)
         share = own / torch.where(mean > 0, mean, 1)
-        return {name: loss * share for name, loss in losses.items()}
+        losses = {
+            "bbox_regression": torch.stack([part.sum() for part in box_loss.split(counts)]).sum(),
+            "classification": class_loss[at].sum() + class_loss[negative].sum(),
+        }
+        return {name: loss / max(1, len(at)) * share for name, loss in losses.items()}
 
     @property
     def trunk(self) -> Any:

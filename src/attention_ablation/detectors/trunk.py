@@ -1,6 +1,6 @@
 """What every detector has: a classification network's trunk, its weights, and batches of images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,11 +34,32 @@ def build_trunk(backbone: Backbone, attention: Attention) -> nn.ModuleDict:
 class Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
     """Normalise, resize and batch images, in the memory layout of the fastest convolutions."""
 
+    def __init__(
+        self,
+        shorter: int,
+        longer: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        fixed_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(shorter, longer, [], [], fixed_size=fixed_size)
+        del self.image_mean, self.image_std
+        # On the device; torchvision would copy lists there for each image, and wait for it.
+        self.register_buffer("image_mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("image_std", torch.tensor(std), persistent=False)
+
     def resize(self, image: Tensor, target: Any = None) -> Any:
         """Return the image at the network's size, and its boxes with that `size`, (H, W) px."""
         shorter, longer = sorted(image.shape[-2:])  # resampling the right size would only copy
         if shorter != self.min_size[0] or longer > self.max_size:
-            image, target = super().resize(image, target)
+            # Of bilinear interpolation only the gradient is not deterministic, and an image has
+            # none. In that mode torch would put it together from many operations on a GPU.
+            deterministic = torch.are_deterministic_algorithms_enabled()
+            torch.use_deterministic_algorithms(False)
+            try:
+                image, target = super().resize(image, target)
+            finally:
+                torch.use_deterministic_algorithms(deterministic)
         return image, target and {**target, "size": image.shape[-2:]}
 
     def batch_images(self, images: list[Tensor], size_divisible: int = 1) -> Tensor:

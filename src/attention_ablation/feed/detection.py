@@ -1,6 +1,7 @@
 """Batches for detection: images have their own sizes, so a batch is a list of them."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -9,12 +10,15 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from attention_ablation.datasets.reading.data import DetectionData, Target
+from attention_ablation.datasets.reading.data import DetectionData, DetectionSet, Target
 from attention_ablation.feed.order import Key, Part
 from attention_ablation.feed.workers import Reader
 from attention_ablation.spec.recipes import DetectionRecipe
 
 Batch = tuple[list[Tensor], list[Target]]
+# The bytes of all images, their shapes, the objects of all, and how many each has.
+_Packed = tuple[Tensor, list[torch.Size], Target, list[int]]
+NEEDED = ("boxes", "labels", "difficult", "crowd")  # of a target, by a training or an evaluation
 FILL = (124, 116, 104)  # around a zoomed-out image: ImageNet's mean, 0 to 255
 ZOOM_OUT = 0.6  # of Table 7's lineage; SSD's own is 0.5
 _PER_OBJECT = ("labels", "area", "difficult", "crowd")
@@ -36,10 +40,10 @@ _TRANSFORMS = {
 
 
 class DetectionSource:
-    """Training images, (3, H, W) from 0 to 1, with their targets, on the device.
+    """Images, (3, H, W) from 0 to 1, on the device, with their targets, which stay on the CPU.
 
-    An epoch goes on in the data where the one before ended; the order of each pass through them
-    depends on the seed and the pass only, and an image's augmentation on it, too.
+    A training epoch goes on in the data where the one before ended; the order of each pass through
+    them depends on the seed and the pass only, and an image's augmentation on it, too.
     """
 
     def __init__(
@@ -49,40 +53,52 @@ class DetectionSource:
         device: torch.device,
         workers: int = 0,
     ) -> None:
-        self._images = data.train
+        self._data = data
         self._part = part
         self._device = device
         # Of data in memory a worker would only make copies.
         workers = 0 if part.recipe.dataset.in_memory else workers
-        self._reader = Reader(self._item, self._name, _lists, workers)
+        pinned = device.type == "cuda"
+        self._reader = Reader(self._item, self._name, _packed, workers, pin_memory=pinned)
 
     def training(self, steps: range) -> Iterator[Batch]:
-        """Yield this process's parts of the batches of steps."""
-        keys = self._part.keys(len(self._images), steps)
-        for images, targets in self._reader.batches(keys):
-            yield (
-                to_device(images, self._device),
-                [{k: v.to(self._device) for k, v in target.items()} for target in targets],
-            )
+        """Return this process's parts of the batches of steps."""
+        return self._batches(self._part.keys(len(self._data.train), steps))
+
+    def validation(self, parts: Iterable[range]) -> Iterator[Batch]:
+        """Return a batch of validation images, as they are, for each range of their indices."""
+        return self._batches([(None, index) for index in part] for part in parts)
 
     def close(self) -> None:
         """End the workers."""
         self._reader.close()
 
+    def _batches(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
+        for pixels, shapes, objects, counts in self._reader.batches(keys):
+            values = pixels.to(self._device, non_blocking=True).float().div_(255)
+            images = values.split([math.prod(shape) for shape in shapes])
+            rows = zip(*(column.split(counts) for column in objects.values()), strict=True)
+            yield (
+                [image.view(shape) for image, shape in zip(images, shapes, strict=True)],
+                [dict(zip(objects, row, strict=True)) for row in rows],
+            )
+
     def _item(self, key: Key) -> tuple[Tensor, Target]:
         number, index = key
-        image, target = self._images[index]
-        seed = sample_seed(self._part.seed, (number or 1) - 1, index)
+        image, target = self._images(number)[index]
+        if number is None:
+            return image, target
+        seed = sample_seed(self._part.seed, number - 1, index)
         return augmented(image, target, self._part.recipe.augmentation, seed)
 
     def _name(self, key: Key) -> str:
-        file = getattr(self._images, "file", None)
-        return str(file(key[1])[0]) if file else f"training image {key[1]}"
+        number, index = key
+        if file := getattr(self._images(number), "file", None):
+            return str(file(index)[0])
+        return f"{'validation' if number is None else 'training'} image {index}"
 
-
-def to_device(images: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Return bytes as numbers from 0 to 1 on a device."""
-    return [image.to(device).float().div_(255) for image in images]
+    def _images(self, number: int | None) -> DetectionSet:
+        return self._data.validation if number is None else self._data.train
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -113,5 +129,12 @@ def augmented(
     return image.as_subclass(Tensor), plain
 
 
-def _lists(pairs: list[tuple[Tensor, Target]]) -> Batch:
-    return [image for image, _ in pairs], [target for _, target in pairs]
+def _packed(pairs: list[tuple[Tensor, Target]]) -> _Packed:
+    # Few tensors, because each has its price on its way from a worker and to a GPU.
+    images, targets = zip(*pairs, strict=True)
+    return (
+        torch.cat([image.flatten() for image in images]),
+        [image.shape for image in images],
+        {name: torch.cat([target[name] for target in targets]) for name in NEEDED},
+        [len(target["labels"]) for target in targets],
+    )

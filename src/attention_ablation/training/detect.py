@@ -1,6 +1,7 @@
 """What a step and an evaluation are in object detection."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from attention_ablation.base.io import write_arrays
 from attention_ablation.datasets.reading.data import DetectionData, Target
 from attention_ablation.detectors.build import build_detector, initialise_detector
 from attention_ablation.detectors.ssd import SingleShot
-from attention_ablation.feed.detection import Batch, DetectionSource, sample_seed, to_device
+from attention_ablation.feed.detection import Batch, DetectionSource, sample_seed
 from attention_ablation.networks.published import read_state
 from attention_ablation.runs.folder import DETECTIONS
 from attention_ablation.spec.recipes import DetectionRecipe
@@ -93,7 +94,7 @@ class Detection(Task):
         values = [parts[name] for name in self._parts]
         loss = torch.stack(values).sum()
         sums = torch.stack([loss, *values]).detach() * len(images)
-        return loss, torch.cat([sums, sums.new_tensor([len(images)])])
+        return loss, torch.cat([sums, sums.new_full((1,), len(images))])
 
     @torch.inference_mode()
     def detect(
@@ -104,13 +105,17 @@ class Detection(Task):
         With `stop` all processes do so together, and it is called before each batch.
         """
         self.model.eval()
-        found = []
         begins = range(0, len(indices), EVALUATION_BATCH)
-        for begin in self.processes.in_step(begins, len(begins), stop) if stop else begins:
-            pairs = [self.data.validation[i] for i in indices[begin : begin + EVALUATION_BATCH]]
-            predictions = self.model(to_device([image for image, _ in pairs], self.device))
-            for prediction, (_, target) in zip(predictions, pairs, strict=True):
-                found.append(({k: v.cpu() for k, v in prediction.items()}, target))
+        parts = [indices[begin : begin + EVALUATION_BATCH] for begin in begins]
+        batches = self.source.validation(parts)
+        if stop:
+            batches = self.processes.in_step(batches, len(parts), stop)
+        found = []
+        for images, targets in batches:
+            for prediction, target in zip(self.model(images), targets, strict=True):
+                # Copies: a view keeps the whole batch, and the file that a worker sent it in.
+                there = {k: v.clone() for k, v in target.items()}
+                found.append(({k: v.cpu() for k, v in prediction.items()}, there))
         return found
 
     def validate(self, stop: Callable[[], None]) -> dict[str, float]:
@@ -137,7 +142,9 @@ class Detection(Task):
             return {}
         shown = range(min(SHOWN, len(self.data.validation)))
         arrays: dict[str, Any] = {"classes": np.array(self.data.classes)}
-        for i, (prediction, target) in enumerate(self.detect(shown)):
+        with closing(self):
+            found = self.detect(shown)
+        for i, (prediction, target) in enumerate(found):
             arrays[f"image_{i}"] = self.data.validation[i][0].numpy()
             arrays |= {f"found_{k}_{i}": v.numpy() for k, v in prediction.items()}
             arrays |= {f"true_{k}_{i}": target[k].numpy() for k in ("boxes", "labels")}
