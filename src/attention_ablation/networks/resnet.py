@@ -1,25 +1,43 @@
-"""ResNet, ResNeXt and WideResNet in torch: torchvision's classes with places for gates."""
+"""ResNet, ResNeXt and WideResNet (He et al. 2016, Xie et al. 2017), with places for gates.
 
+Names and order of the parameters are torchvision's.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from attention_ablation.gates.build import Gates
 from attention_ablation.networks.record import Backbone
 
-STEM_CHANNELS = 64  # also where the stages are widened (WideResNet18, Table 4)
+STEM_CHANNELS = 64
 
 
 class Block(nn.Module):
-    """A residual block: convolutions, the gate, then the shortcut. (N, C, H, W) -> (N, C', ...)."""
+    """A residual block: convolutions, the gate, then the shortcut. (N, C, H, W) -> (N, C', ...).
 
-    convolutions: int
-    gate: nn.Module
-    inside: bool  # whether the gate gets the maps of all convolutions
-    relu: nn.Module
-    downsample: nn.Module | None
+    inside: whether the gate gets the maps of all convolutions.
+    """
+
+    def __init__(
+        self, convolutions: Sequence[nn.Conv2d], stride: int, gate: nn.Module, *, inside: bool
+    ) -> None:
+        super().__init__()
+        self.convolutions = len(convolutions)
+        for i, conv in enumerate(convolutions, 1):
+            self.add_module(f"conv{i}", conv)
+            self.add_module(f"bn{i}", nn.BatchNorm2d(conv.out_channels))
+        self.relu = nn.ReLU(inplace=True)
+        inputs, outputs = convolutions[0].in_channels, convolutions[-1].out_channels
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+        self.gate, self.inside = gate, inside
 
     @property
     def last_norm(self) -> Any:
@@ -40,18 +58,6 @@ class Block(nn.Module):
         return self.relu(self.added(x))
 
 
-class BasicBlock(Block, resnet.BasicBlock):  # type: ignore[misc]
-    """Two 3x3 convolutions."""
-
-    convolutions = 2
-
-
-class Bottleneck(Block, resnet.Bottleneck):  # type: ignore[misc]
-    """1x1, 3x3 and 1x1 convolutions, the last one to four times the channels."""
-
-    convolutions = 3
-
-
 class GatedStage(nn.Sequential):
     """Blocks, and a gate that makes the stage's output of all their sums: (N, C, H, W) -> ..."""
 
@@ -64,45 +70,50 @@ class GatedStage(nn.Sequential):
         return F.relu(gate(sums))
 
 
-class GatedResNet(resnet.ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with the backbone's width, stride and stem, and gates at any place."""
+def build_resnet(network: Any, backbone: Backbone, gates: Gates, classes: int) -> nn.Module:
+    """Return a network with the backbone's width, stride and stem, and gates at their place.
 
-    def __init__(self, network: Any, backbone: Backbone, gates: Gates, classes: int) -> None:
-        """network: a record of families/resnet.py."""
-        # Set before torchvision's constructor, which calls `_make_layer` below.
-        self._stem = int(STEM_CHANNELS * backbone.width)
-        self._planes = iter(network.planes(backbone.width))
-        super().__init__(
-            Bottleneck if network.bottleneck else BasicBlock,
-            list(network.depths),
-            num_classes=classes,
-            groups=network.groups,
-            width_per_group=network.width_per_group,
-        )
-        # The constructor fixes 64 channels for the stem and 512 for the last stage.
-        self.conv1 = nn.Conv2d(3, self._stem, 7, stride=2, padding=3, bias=False)
-        if backbone.stem == "cifar":
-            self.conv1 = nn.Conv2d(3, self._stem, 3, padding=1, bias=False)
-            self.maxpool = nn.Identity()
-        self.bn1 = nn.BatchNorm2d(self._stem)
-        blocks: list[Any] = [m for m in self.modules() if isinstance(m, Block)]
-        place = gates.attention.position
-        inside = place == "inside-block"
-        ends = gates.at(place if inside else "block-end")
-        for block, gate in zip(blocks, ends, strict=True):
-            block.gate, block.inside = gate, inside
-            if network.bottleneck and backbone.stride == "v1":
-                block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-        if place in ("over-stage", "stage-end"):
-            for name, gate in zip(network.stages, gates.at(place), strict=False):
-                if place == "over-stage":
-                    setattr(self, name, GatedStage(*getattr(self, name)))
-                getattr(self, name).add_module("gate", gate)
-        self.fc = nn.Linear(blocks[-1].last_norm.num_features, classes)
+    network: a record of families/resnet.py.
+    """
+    inputs = int(STEM_CHANNELS * backbone.width)
+    stem = nn.Conv2d(3, inputs, 7, stride=2, padding=3, bias=False)
+    pool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
+    if backbone.stem == "cifar":
+        stem, pool = nn.Conv2d(3, inputs, 3, padding=1, bias=False), nn.Identity()
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
+        conv1=stem, bn1=nn.BatchNorm2d(inputs), relu=nn.ReLU(inplace=True), maxpool=pool
+    )
+    place = gates.attention.position
+    inside, over = place == "inside-block", place == "over-stage"
+    channels = iter(network.places(backbone.width)["inside-block"])  # of every block
+    ends = gates.at("inside-block" if inside else "block-end")
+    stage_gates = gates.at(place) if over or place == "stage-end" else iter(())
+    for name, depth, strides in zip(network.stages, network.depths, (1, 2, 2, 2), strict=True):
+        stage = GatedStage() if over else nn.Sequential()
+        for stride in (strides, *(1,) * (depth - 1)):
+            convolutions = _convolutions(network, inputs, next(channels), stride, backbone.stride)
+            stage.append(Block(convolutions, stride, next(ends), inside=inside))
+            inputs = convolutions[-1].out_channels
+        if gate := next(stage_gates, None):
+            stage.add_module("gate", gate)
+        parts[name] = stage
+    parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    parts["fc"] = nn.Linear(inputs, classes)
+    return nn.Sequential(parts)
 
-    def _make_layer(
-        self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False
-    ) -> Any:
-        if planes == STEM_CHANNELS:  # the first stage
-            self.inplanes = self._stem
-        return super()._make_layer(block, next(self._planes), blocks, stride, dilate)
+
+def _convolutions(
+    network: Any, inputs: int, channels: Sequence[int], stride: int, version: str
+) -> list[nn.Conv2d]:
+    """Return a block's, with so many outputs: two of 3x3; a bottleneck's are 1x1, 3x3 and 1x1."""
+    conv = partial(nn.Conv2d, bias=False)
+    if not network.bottleneck:
+        first, second = channels
+        return [conv(inputs, first, 3, stride, padding=1), conv(first, second, 3, padding=1)]
+    narrow, same, wide = channels
+    strides = (stride, 1) if version == "v1" else (1, stride)
+    return [
+        conv(inputs, narrow, 1, strides[0]),
+        conv(narrow, same, 3, strides[1], padding=1, groups=network.groups),
+        conv(same, wide, 1),
+    ]
