@@ -16,7 +16,7 @@ from attention_ablation.gates.cbam import Gate, ParallelGate
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import build
 from attention_ablation.networks.record import Backbone
-from attention_ablation.networks.resnet import Block
+from attention_ablation.networks.resnet import BasicBlock, Bottleneck
 from attention_ablation.study.config import Study
 
 CBAM = Attention(pooling="avg&max", descriptor="pool")
@@ -61,10 +61,10 @@ def blocks_dtypes(model: nn.Module, blocks: tuple[type[nn.Module], ...]) -> list
 def test_the_residual_stream_of_every_row_stays_in_half_precision(study: Study) -> None:
     for attention in study.attentions.values():
         model = build(Backbone(name="resnet18", width=0.25), attention, 10)
-        assert blocks_dtypes(model, (Block,)) == [torch.bfloat16] * 8
+        assert blocks_dtypes(model, (BasicBlock,)) == [torch.bfloat16] * 8
     for attention in (Attention(pooling="avg"), CBAM, PARALLEL):
         model = build(Backbone(name="resnet50", width=0.25), attention, 10)
-        assert blocks_dtypes(model, (Block,)) == [torch.bfloat16] * 16
+        assert blocks_dtypes(model, (Bottleneck,)) == [torch.bfloat16] * 16
     model = build(Backbone(name="mobilenet"), CBAM, 10)
     assert blocks_dtypes(model, (Gate,)) == [torch.bfloat16] * 2 * 27
 

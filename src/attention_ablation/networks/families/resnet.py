@@ -53,9 +53,9 @@ class ResNet(Network):
         }
 
     def build(self, backbone: Any, gates: Any, classes: int) -> Any:
-        from attention_ablation.networks.resnet import build_resnet
+        from attention_ablation.networks.resnet import GatedResNet
 
-        return build_resnet(self, backbone, gates, classes)
+        return GatedResNet(self, backbone, gates, classes)
 
 
 NETWORKS = {
