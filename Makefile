@@ -9,6 +9,7 @@
 # make benchmark-cluster  checkpoints and 500 runs through a local Slurm (needs it, and root)
 # make benchmark-loader  how fast images are read, beside torchvision's reference loader
 # make benchmark-detection  how fast detectors train, beside torchvision's
+# make benchmark-start  how long a training takes to its first step
 # make benchmark-kills  kill 200 trainings and 50 renderings; all must end as if they never were
 # make lock     pin every package again, from pyproject.toml (needs uv)
 #
@@ -39,7 +40,7 @@ $(if $(strip $(UNKNOWN)),$(error unknown $(strip $(UNKNOWN)); valid are: $(CHOOS
 export PYTHONUTF8 := 1
 
 .PHONY: tables plan status verify reference benchmark benchmark-cluster benchmark-loader benchmark-detection \
-    benchmark-kills test lint format lock
+    benchmark-start benchmark-kills test lint format lock
 
 tables: $(READY)
 	@test -f $(call quoted,workflow/profiles/$(PROFILE)/config.yaml) || { \
@@ -73,6 +74,9 @@ benchmark-loader: $(READY)
 
 benchmark-detection: $(READY)
 	$(RUN) python -m benchmarks.detection
+
+benchmark-start: $(READY)
+	$(RUN) python -m benchmarks.start --write
 
 benchmark-kills: $(READY)
 	$(RUN) python -m benchmarks.kills
