@@ -12,6 +12,7 @@
 # make benchmark-gates  what gates cost in a step at 224 px, run as they are and compiled
 # make benchmark-trainer  how fast a ResNet50 trains, beside torchvision's and timm's loops (needs timm)
 # make benchmark-gpu  prove the GPU path on one GPU, in eight minutes, and write its figures
+# make benchmark-start  how long a training takes to its first step
 # make benchmark-kills  kill 200 trainings and 50 renderings; all must end as if they never were
 # make lock     pin every package again, from pyproject.toml (needs uv)
 #
@@ -42,7 +43,7 @@ $(if $(strip $(UNKNOWN)),$(error unknown $(strip $(UNKNOWN)); valid are: $(CHOOS
 export PYTHONUTF8 := 1
 
 .PHONY: tables plan status verify reference benchmark benchmark-cluster benchmark-loader benchmark-detection \
-    benchmark-gates benchmark-trainer benchmark-gpu benchmark-kills test lint format lock
+    benchmark-gates benchmark-trainer benchmark-start benchmark-gpu benchmark-kills test lint format lock
 
 tables: $(READY)
 	@test -f $(call quoted,workflow/profiles/$(PROFILE)/config.yaml) || { \
@@ -85,6 +86,9 @@ benchmark-trainer: $(READY)
 
 benchmark-gpu: $(READY)
 	$(RUN) python -m benchmarks.gpu
+
+benchmark-start: $(READY)
+	$(RUN) python -m benchmarks.start --write
 
 benchmark-kills: $(READY)
 	$(RUN) python -m benchmarks.kills

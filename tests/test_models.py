@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18, resnet50, resnext50_32x4d, vgg16
+from torchvision.ops import Conv2dNormActivation
 
 from attention_ablation.gates.cbam import ChannelAttention
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import build, initialise, stream
+from attention_ablation.networks.network import convolution
 from attention_ablation.networks.record import BACKBONES, Backbone
 
 NONE = Attention()
@@ -24,6 +26,10 @@ CBAM = Attention(pooling="avg&max", descriptor="pool", reduction=4)
 def test_without_a_gate_it_is_torchvisions_network(name: str, reference: type[nn.Module]) -> None:
     theirs = reference().eval()
     ours = build(Backbone(name=name, stride="v1.5"), NONE, 1000).eval()
+    # In this order modules stand in a weights file.
+    names = [name for name, _ in ours.named_modules() if not name.endswith(".gate")]
+    assert names == [name for name, _ in theirs.named_modules()]
+    assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(ours(x), theirs(x))
@@ -52,6 +58,19 @@ def test_the_stem_for_small_images_keeps_their_size(
         stage.register_forward_hook(lambda *call: sizes.append(tuple(call[2].shape[2:])))
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, classes)
     assert sizes == [(32, 32), (16, 16), (8, 8), (4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("norm", "options"), [(True, {"stride": 2, "groups": 4}), (False, {"dilation": 6})]
+)
+def test_a_convolution_with_norm_and_relu_is_torchvisions(
+    norm: bool, options: dict[str, int]
+) -> None:
+    theirs = Conv2dNormActivation(8, 12, 3, norm_layer=nn.BatchNorm2d if norm else None, **options)
+    ours = convolution(8, 12, norm=norm, **options)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 8, 16, 16)
+    assert torch.equal(ours(x), theirs(x))
 
 
 def test_mobilenets_stem_for_small_images_does_not_stride() -> None:

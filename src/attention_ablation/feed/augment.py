@@ -1,6 +1,7 @@
 """What a training does to images: of a batch in memory at once, of one from a file at a time.
 
-Images stay uint8; the normalisation is left to the batch, on the device.
+Images stay uint8; the normalisation is left to the batch, on the device. torchvision, which takes
+seconds to import, is imported where an image comes from a file.
 """
 
 import math
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torchvision.transforms.v2 import functional
 
 PADDING = 4
 # RandomResizedCrop's, as torchvision and the reference recipes have them (Szegedy et al. 2015).
@@ -64,6 +64,8 @@ def training_crop(image: Tensor, size: int, seed: int, epoch: int, index: int) -
 
     What is drawn depends on the seed, the epoch and the image's index only.
     """
+    from torchvision.transforms.v2 import functional
+
     draws = draw(seed, epoch, index)
     top, left, height, width = crop_box(image.shape[1], image.shape[2], draws)
     crop = image[:, top : top + height, left : left + width]
@@ -101,6 +103,8 @@ def crop_box(height: int, width: int, draws: Sequence[float]) -> tuple[int, int,
 
 def evaluation_crop(image: Tensor, size: int, resize: int) -> Tensor:
     """Return the centre, (3, size, size), of (3, H, W) with the shorter side made `resize`."""
+    from torchvision.transforms.v2 import functional
+
     resized = functional.resize_image(image, [resize], antialias=True)
     centre: Tensor = functional.center_crop_image(resized, [size, size])
     return centre

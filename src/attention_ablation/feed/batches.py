@@ -110,6 +110,8 @@ class FileSource(_Source):
         device: torch.device,
         workers: int = 0,
     ) -> None:
+        import torchvision.transforms.v2  # noqa: F401  (once, before the workers are forked)
+
         super().__init__(data, part, device)
         self._data = data
         pinned = device.type == "cuda"

@@ -60,6 +60,18 @@ class Network(ABC):
         return {}
 
 
+def convolution(
+    inputs: int, outputs: int, kernel: int = 3, *, norm: bool = True, **options: Any
+) -> Any:
+    """Return a convolution that keeps the map's size but for a stride, a BatchNorm, and a ReLU."""
+    from torch import nn
+
+    padding = (kernel - 1) // 2 * options.get("dilation", 1)
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=not norm, **options)
+    norms = [nn.BatchNorm2d(outputs)] if norm else []
+    return nn.Sequential(conv, *norms, nn.ReLU(inplace=True))
+
+
 def pooled(features: Any, channels: int, classes: int) -> Any:
     """Return a network whose classifier is a linear layer on the mean of the last map."""
     from torch import nn

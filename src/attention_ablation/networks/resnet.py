@@ -1,36 +1,59 @@
-"""ResNet, ResNeXt and WideResNet in torch: torchvision's classes with places for gates."""
+"""ResNet, ResNeXt and WideResNet (He et al. 2016, Xie et al. 2017), with places for gates.
 
+Names and order of the modules are torchvision's, and so are weights files.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from attention_ablation.gates.build import Gates
 from attention_ablation.networks.record import Backbone
 
-STEM_CHANNELS = 64  # also where the stages are widened (WideResNet18, Table 4)
+STEM_CHANNELS = 64
 
 
 class Block(nn.Module):
-    """A residual block: convolutions, the gate, then the shortcut. (N, C, H, W) -> (N, C', ...)."""
+    """A residual block: convolutions, the gate, then the shortcut. (N, C, H, W) -> (N, C', ...).
 
-    convolutions: int
+    channels: the outputs of its convolutions. groups: of the second one.
+    """
+
+    kernels: tuple[int, ...]
+    relu_after: int  # the convolution after which torchvision lists the ReLU
     gate: nn.Module
     inside: bool  # whether the gate gets the maps of all convolutions
-    relu: nn.Module
-    downsample: nn.Module | None
+
+    def __init__(
+        self, inputs: int, channels: Sequence[int], strides: Sequence[int], groups: int
+    ) -> None:
+        super().__init__()
+        given, layers = inputs, zip(self.kernels, channels, strides, strict=False)
+        for i, (kernel, outputs, stride) in enumerate(layers, 1):
+            shared = groups if i == 2 else 1
+            conv = nn.Conv2d(given, outputs, kernel, stride, kernel // 2, groups=shared, bias=False)
+            self.add_module(f"conv{i}", conv)
+            self.add_module(f"bn{i}", nn.BatchNorm2d(outputs))
+            if i == self.relu_after:
+                self.relu = nn.ReLU(inplace=True)
+            given = outputs
+        self.downsample: nn.Module | None = None
+        if max(strides) > 1 or inputs != outputs:
+            shortcut = nn.Conv2d(inputs, outputs, 1, max(strides), bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
 
     @property
     def last_norm(self) -> Any:
-        return getattr(self, f"bn{self.convolutions}")
+        return getattr(self, f"bn{len(self.kernels)}")
 
     def added(self, x: Tensor) -> Tensor:
         """Return the gated map with the shortcut added, before the last ReLU."""
-        out, maps = x, []
-        for i in range(1, self.convolutions + 1):
+        out, maps, last = x, [], len(self.kernels)
+        for i in range(1, last + 1):
             out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(out))
-            out = self.relu(out) if i < self.convolutions else out
+            out = self.relu(out) if i < last else out
             if self.inside:
                 maps.append(out)
         gated: Tensor = self.gate(maps if self.inside else out)
@@ -40,16 +63,16 @@ class Block(nn.Module):
         return self.relu(self.added(x))
 
 
-class BasicBlock(Block, resnet.BasicBlock):  # type: ignore[misc]
+class BasicBlock(Block):
     """Two 3x3 convolutions."""
 
-    convolutions = 2
+    kernels, relu_after = (3, 3), 1
 
 
-class Bottleneck(Block, resnet.Bottleneck):  # type: ignore[misc]
-    """1x1, 3x3 and 1x1 convolutions, the last one to four times the channels."""
+class Bottleneck(Block):
+    """1x1, 3x3 and 1x1 convolutions."""
 
-    convolutions = 3
+    kernels, relu_after = (1, 3, 1), 3
 
 
 class GatedStage(nn.Sequential):
@@ -64,45 +87,44 @@ class GatedStage(nn.Sequential):
         return F.relu(gate(sums))
 
 
-class GatedResNet(resnet.ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with the backbone's width, stride and stem, and gates at any place."""
+class GatedResNet(nn.Sequential):
+    """A network with the backbone's width, stride and stem, and gates at any place."""
 
     def __init__(self, network: Any, backbone: Backbone, gates: Gates, classes: int) -> None:
         """network: a record of families/resnet.py."""
-        # Set before torchvision's constructor, which calls `_make_layer` below.
-        self._stem = int(STEM_CHANNELS * backbone.width)
-        self._planes = iter(network.planes(backbone.width))
-        super().__init__(
-            Bottleneck if network.bottleneck else BasicBlock,
-            list(network.depths),
-            num_classes=classes,
-            groups=network.groups,
-            width_per_group=network.width_per_group,
-        )
-        # The constructor fixes 64 channels for the stem and 512 for the last stage.
-        self.conv1 = nn.Conv2d(3, self._stem, 7, stride=2, padding=3, bias=False)
+        super().__init__()
+        channels = int(STEM_CHANNELS * backbone.width)
+        self.conv1 = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
         if backbone.stem == "cifar":
-            self.conv1 = nn.Conv2d(3, self._stem, 3, padding=1, bias=False)
+            self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
             self.maxpool = nn.Identity()
-        self.bn1 = nn.BatchNorm2d(self._stem)
-        blocks: list[Any] = [m for m in self.modules() if isinstance(m, Block)]
+        make = Bottleneck if network.bottleneck else BasicBlock
+        late = network.bottleneck and backbone.stride == "v1.5"  # the second convolution strides
         place = gates.attention.position
-        inside = place == "inside-block"
-        ends = gates.at(place if inside else "block-end")
-        for block, gate in zip(blocks, ends, strict=True):
-            block.gate, block.inside = gate, inside
-            if network.bottleneck and backbone.stride == "v1":
-                block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-        if place in ("over-stage", "stage-end"):
-            for name, gate in zip(network.stages, gates.at(place), strict=False):
-                if place == "over-stage":
-                    setattr(self, name, GatedStage(*getattr(self, name)))
-                getattr(self, name).add_module("gate", gate)
-        self.fc = nn.Linear(blocks[-1].last_norm.num_features, classes)
+        inside, over = place == "inside-block", place == "over-stage"
+        block_channels = iter(network.places(backbone.width)["inside-block"])
+        block_gates = gates.at("inside-block" if inside else "block-end")
+        stage_gates = gates.at(place) if over or place == "stage-end" else iter(())
+        for name, depth, first in zip(network.stages, network.depths, (1, 2, 2, 2), strict=True):
+            stage = GatedStage() if over else nn.Sequential()
+            for stride in (first, *[1] * (depth - 1)):
+                strides = (1, stride, 1) if late else (stride, 1, 1)
+                block = make(channels, next(block_channels), strides, network.groups)
+                block.gate, block.inside = next(block_gates), inside
+                stage.append(block)
+                channels = block.last_norm.num_features
+            if gate := next(stage_gates, None):
+                stage.add_module("gate", gate)
+            self.add_module(name, stage)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, classes)
 
-    def _make_layer(
-        self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False
-    ) -> Any:
-        if planes == STEM_CHANNELS:  # the first stage
-            self.inplanes = self._stem
-        return super()._make_layer(block, next(self._planes), blocks, stride, dilate)
+    def forward(self, x: Tensor) -> Tensor:
+        *features, classifier = self
+        for part in features:
+            x = part(x)
+        logits: Tensor = classifier(x.flatten(1))
+        return logits

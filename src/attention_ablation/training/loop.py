@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from attention_ablation.spec.recipes import Recipe
 from attention_ablation.training.schedule import learning_rate
+from attention_ablation.training.sgd import SGD
 from attention_ablation.training.task import Task, means
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,7 +39,7 @@ class Loop:
         self.sums = torch.zeros(len(task.columns) + 1, device=device)
         self.seconds = self.waited = 0.0  # likewise: its training, and its waiting for batches
         scaled = recipe.precision == "fp16"
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             _parameters(task.model, recipe),
             lr=recipe.learning_rate,
             momentum=recipe.momentum,

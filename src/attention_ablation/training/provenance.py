@@ -4,14 +4,16 @@ The machine's name is left out on purpose: it changes no number, and results are
 """
 
 import platform
+import re
 import resource
 import subprocess
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 
 import attention_ablation
 
@@ -29,7 +31,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "attention_ablation": attention_ablation.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": _torchvision(),
         "numpy": np.__version__,
     }
 
@@ -51,6 +53,18 @@ def device_name(device: torch.device) -> str:
         return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def _torchvision() -> str:
+    """Return torchvision's `__version__` from its file: importing it would take a second.
+
+    The version of the installed package lacks the build, such as '+cu132'.
+    """
+    package = find_spec("torchvision")
+    assert package is not None
+    text = Path(str(package.origin)).with_name("version.py").read_text("utf-8")
+    found = re.search("__version__ = ['\"](.+)['\"]", text)
+    return found[1] if found else version("torchvision")
 
 
 def _git(*arguments: str) -> str | None:

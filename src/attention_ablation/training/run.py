@@ -142,7 +142,11 @@ def seed_everything(seed: int, device: torch.device) -> None:
     torch.manual_seed(seed)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-    torch.use_deterministic_algorithms(True)
+    if "torch._inductor" in sys.modules:
+        torch.use_deterministic_algorithms(True)
+    else:  # the same, without importing torch._inductor, which takes a second and reads this then
+        torch.set_deterministic_debug_mode("error")
+        os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"
     # Filling new memory is an aid to debugging that costs a tenth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_flush_denormal(True)  # denormals slow a CPU tenfold

@@ -1,10 +1,9 @@
 """MobileNet v1 (Howard et al. 2017) with its width multiplier alpha."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from attention_ablation.networks.network import Network, Places, pooled
+from attention_ablation.networks.network import Network, Places, convolution, pooled
 
 STEM = 32
 # Output channels and stride of the 13 depthwise separable blocks (Table 1).
@@ -48,17 +47,15 @@ class MobileNet(Network):
 
     def build(self, backbone: Any, gates: Any, classes: int) -> Any:
         from torch import nn
-        from torchvision.ops import Conv2dNormActivation
 
-        conv = partial(Conv2dNormActivation, norm_layer=nn.BatchNorm2d)
         ends = gates.at("block-end")
         inputs, *blocks = self.channels(backbone.width)
-        stem = conv(3, inputs, stride=1 if backbone.stem == "cifar" else 2)
+        stem = convolution(3, inputs, stride=1 if backbone.stem == "cifar" else 2)
         layers = [stem.append(next(ends))]
         for outputs, (_, stride) in zip(blocks, BLOCKS, strict=True):
-            depthwise = conv(inputs, inputs, stride=stride, groups=inputs)
+            depthwise = convolution(inputs, inputs, stride=stride, groups=inputs)
             layers.append(depthwise.append(next(ends)))
-            layers.append(conv(inputs, outputs, 1).append(next(ends)))
+            layers.append(convolution(inputs, outputs, 1).append(next(ends)))
             inputs = outputs
         return pooled(nn.Sequential(*layers), inputs, classes)
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from attention_ablation.networks.network import Network, Places, pooled
+from attention_ablation.networks.network import Network, Places, convolution, pooled
 
 # Channels of VGG16's convolutions, stage by stage (Simonyan and Zisserman 2015, Table 1, D), and
 # of the two that stand for its fully connected layers (Chen et al. 2015; Liu et al. 2016).
@@ -52,15 +52,13 @@ class VGG(Network):
 
     def build(self, backbone: Any, gates: Any, classes: int) -> Any:
         from torch import nn
-        from torchvision.ops import Conv2dNormActivation
 
-        norm = nn.BatchNorm2d if backbone.norm else None
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = 3
         for name, outputs in self.channels(backbone.width).items():
             kernel, dilation = 1 if name == "conv7" else 3, 6 if name == "conv6" else 1
-            layers[name] = Conv2dNormActivation(
-                inputs, outputs, kernel, dilation=dilation, norm_layer=norm
+            layers[name] = convolution(
+                inputs, outputs, kernel, norm=self.normalises(backbone), dilation=dilation
             )
             if name in POOLED:
                 layers[POOLED[name]] = nn.MaxPool2d(2, ceil_mode=True)
