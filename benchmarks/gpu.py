@@ -31,7 +31,7 @@ import torch
 from attention_ablation.base.errors import brief
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.study.expand import load_plan
-from attention_ablation.training import calibrate
+from attention_ablation.training import calibrate as calibrate
 from attention_ablation.training.compiled import gates
 from attention_ablation.training.loop import autocast
 from attention_ablation.training.machine import Machine
@@ -235,7 +235,8 @@ def resumed(device: torch.device, size: Size) -> dict[str, Any]:
         finished(process, 128 + signal.SIGTERM)
         finished(start(killed, device))
         histories = [pd.read_csv(spec.parent / "history.csv") for spec in (whole, killed)]
-        columns = [c for c in histories[0] if not c.endswith(("seconds", "per_second"))]
+        columns = [str(column) for column in histories[0]]
+        columns = [c for c in columns if not c.endswith(("seconds", "per_second"))]
         first, second = (history[columns] for history in histories)
         if not first.equals(second):
             differ = [c for c in columns if not first[c].equals(second[c])]
