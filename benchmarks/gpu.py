@@ -31,7 +31,7 @@ import torch
 from attention_ablation.base.errors import brief
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.study.expand import load_plan
-from attention_ablation.training import calibrate as calibrate
+from attention_ablation.training import calibrate
 from attention_ablation.training.compiled import gates
 from attention_ablation.training.loop import autocast
 from attention_ablation.training.machine import Machine

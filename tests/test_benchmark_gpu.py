@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+from attention_ablation.training import calibrate
 from benchmarks import gpu
 
 CPU = torch.device("cpu")
@@ -22,8 +23,8 @@ def test_without_a_gpu_it_says_so_and_does_nothing(capsys: pytest.CaptureFixture
 def test_a_network_trains_and_a_gate_that_leaves_half_precision_is_found(
     monkeypatch: pytest.MonkeyPatch, deterministic: None
 ) -> None:
-    monkeypatch.setattr(gpu.calibrate, "LEAST_SECONDS", 0.01)
-    monkeypatch.setattr(gpu.calibrate, "STEPS", 1)
+    monkeypatch.setattr(calibrate, "LEAST_SECONDS", 0.01)
+    monkeypatch.setattr(calibrate, "STEPS", 1)
     spec = gpu.spec_of("imagenet", "table4", "resnet18+cbam")
     found = gpu.trained(spec, {"precision": "bf16"}, CPU, SMALL)
     assert found["images_per_second"] > 0
