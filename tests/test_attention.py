@@ -213,5 +213,5 @@ def test_the_tier_starts_the_gates_of_which_the_study_says_nothing() -> None:
     assert Attention(pooling="avg", start="half").sized(None, "identity") == se
     assert Attention(pooling="avg", start="identity").sized(None, "half").start == "identity"
     assert none.sized(4, "identity") == none
-    with pytest.raises(ValidationError, match="'start' has no meaning without pooling or desc"):
+    with pytest.raises(ValidationError, match="'start' has no meaning without pooling, desc"):
         Attention(gate="scale", start="identity")

@@ -118,7 +118,7 @@ def test_of_equal_maxima_the_first_gets_the_gradient_and_all_a_share_when_compil
 ) -> None:
     class Largest(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            from attention_ablation.gates.cbam import largest
+            from attention_ablation.gates.parts import largest
 
             return largest(x, 1)
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, _utils
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
 from attention_ablation.datasets.reading import decode
-from attention_ablation.feed.workers import _begin, deaths_as_errors, worker_loader
+from attention_ablation.feed.workers import _begin, _started, deaths_as_errors, worker_loader
 from attention_ablation.study.expand import Plan
 from tests.own_images import file_source, own_run
 from tests.test_processes import Launch, place
@@ -115,6 +115,26 @@ def test_a_training_ends_when_a_worker_is_killed(tiny: Plan, own: Path) -> None:
     assert "A process that reads images was killed. " in said
     assert "Traceback" not in said
     assert "If memory ran out, give the job more or fewer --workers" in training.reason
+
+
+def test_a_killed_worker_is_named_also_where_torch_tells_of_it_while_we_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_: float) -> None:
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    class Killed:
+        was_killed = True
+
+    def break_connection(worker: Killed) -> None:
+        _started.add(worker)
+        raise EOFError
+
+    killed = Killed()
+    monkeypatch.setattr("attention_ablation.feed.workers.time.sleep", interrupted)
+    with pytest.raises(UserError, match="that reads images was killed"), deaths_as_errors():
+        break_connection(killed)
+    _started.clear()
 
 
 def test_a_worker_that_waits_for_a_file_ends_with_its_killed_training(

@@ -12,7 +12,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import popen_fork
 from multiprocessing.context import ForkContext, ForkProcess
@@ -137,7 +137,10 @@ def deaths_as_errors() -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, EOFError | OSError):
-            time.sleep(0.5)  # the connection breaks before the process has ended
+            # The connection breaks before the process has ended, of which torch's signal handler
+            # may tell meanwhile.
+            with suppress(RuntimeError):
+                time.sleep(0.5)
         if any(worker.was_killed for worker in _started):
             raise UserError(
                 "A process that reads images was killed. If memory ran out, give the job more or "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attention_ablation.base.errors import UserError, brief
 from attention_ablation.gates.cbam import build_cbam
 from attention_ablation.gates.record import Attention, read_module
-from attention_ablation.gates.source import Channels, Place, builtin_gates
+from attention_ablation.gates.source import GAIN, Channels, Place, builtin_gates
 
 Maps = Tensor | list[Tensor]
 
@@ -57,7 +57,9 @@ class FileGate(nn.Module):
         return out
 
     def _make(self) -> nn.Module:
-        options, channels = self.attention.options or {}, self.channels
+        options, channels = dict(self.attention.options or {}), self.channels
+        if self.attention.start == "identity":
+            options[GAIN] = 2
         made = load_class(self.attention)
         try:
             return made(deepcopy(channels), **options)

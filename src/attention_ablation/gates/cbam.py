@@ -6,21 +6,10 @@ Channel attention with average pooling alone is squeeze-and-excitation (Hu et al
 import torch
 from torch import Tensor, nn
 
+from attention_ablation.gates.parts import hidden_units, largest, weighted
 from attention_ablation.gates.record import Attention
 
 NORM_MOMENTUM = 0.01  # of the BatchNorm after the spatial convolution, in the authors' code
-
-
-def largest(x: Tensor, dim: int) -> Tensor:
-    """Return the maximum over a dimension, which stays with size 1.
-
-    Of equal ones the first gets the gradient, but all a share of it where torch.compile is at work.
-    """
-    # Each the fast way: amax's gradient takes four passes over the map, which the compiler makes
-    # parts of others, and max's is a scatter, which stands alone.
-    if torch.compiler.is_compiling():
-        return x.amax(dim, keepdim=True)
-    return x.max(dim, keepdim=True).values
 
 
 POOLS = {
@@ -39,11 +28,7 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int, *, pooling: str = "avg&max", reduction: int = 16) -> None:
         super().__init__()
-        if reduction > channels:
-            raise ValueError(
-                f"expected a reduction of at most the {channels} channels, got {reduction}"
-            )
-        hidden = round(channels / reduction)
+        hidden = hidden_units(channels, reduction)
         self.pools = pooling.split("&")
         self.mlp = nn.Sequential(
             nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)
@@ -105,10 +90,7 @@ class Gate(nn.Module):
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = amplified(self.attention(x).sigmoid(), self.gain)
-        # In this order the product keeps the memory layout of x. Autocast makes the sum over pools
-        # single precision, which the product would hand on to all that follows.
-        return x * weights.to(x.dtype)
+        return weighted(x, self.attention(x), self.gain)
 
 
 class ParallelGate(nn.Module):
@@ -126,16 +108,11 @@ class ParallelGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Cast before they are broadcast, so that no map of single precision is kept.
         raw: Tensor = self.channel(x).to(x.dtype) + self.spatial(x).to(x.dtype)
-        return x * amplified(raw.sigmoid(), self.gain)
+        return weighted(x, raw, self.gain)
 
 
 class SequentialGates(nn.Sequential):
     """One gate, or one after the other: (N, C, H, W) -> the same."""
-
-
-def amplified(weights: Tensor, gain: int) -> Tensor:
-    """Return the weights times the gain; with the authors' gain of 1 that costs nothing."""
-    return weights if gain == 1 else gain * weights
 
 
 def build_cbam(attention: Attention, channels: int) -> nn.Module:

@@ -128,7 +128,7 @@ class Attention(Model):
             "kernel": ("descriptor", self.descriptor),
             "norm": ("descriptor", self.descriptor),
             "arrangement": ("pooling and descriptor", self.pooling and self.descriptor),
-            "start": ("pooling or descriptor", self.pooling or self.descriptor),
+            "start": ("pooling, descriptor or a gate with a gain", self.has_start),
             "options": ("module or gate", named),
             "place": ("module or gate", named),
             "module_sha256": ("module", self.module),
@@ -157,7 +157,7 @@ class Attention(Model):
         if reduction is not None and self.ratio is not None and self.ratio == default:
             options = {**(self.options or {}), "reduction": reduction}
             update = {"options": options} if self.gate else {"reduction": reduction}
-        if self.pooling or self.descriptor:
+        if self.has_start:
             started = self.start or start
             update["start"] = None if started == "half" else started
         return self.model_copy(update=update) if update else self
@@ -167,6 +167,13 @@ class Attention(Model):
         """The reduction of CBAM's MLP, or the option of that name of another gate here."""
         option = (self.options or {}).get("reduction") if self.gate else None
         return option if isinstance(option, int) else self.reduction
+
+    @property
+    def has_start(self) -> bool:
+        """Whether it has a sigmoid that may start as the identity."""
+        if self.gate:
+            return builtin_gates()[self.gate].has_start
+        return bool(self.pooling or self.descriptor)
 
     @property
     def position(self) -> Place:
@@ -186,15 +193,16 @@ class Attention(Model):
     @property
     def slug(self) -> str:
         """A short name derived from the gate itself, in the manner of the paper's row labels."""
+        identity = "-identity" * (self.start == "identity")
         if self.source:
-            return self.source.rpartition(":")[2].lower()
+            return self.source.rpartition(":")[2].lower() + identity
         channel = {None: "", "avg&max": "channel", "avg": "se", "max": "channel-max"}[self.pooling]
         spatial = f"spatial-{self.descriptor}-k{self.kernel}" if self.descriptor else ""
         parts = [part for part in (channel, spatial) if part]
         if self.arrangement == "spatial-first":
             parts.reverse()
         joined = ("-parallel-" if self.arrangement == "parallel" else "+").join(parts) or "none"
-        return joined + "-identity" * (self.start == "identity")
+        return joined + identity
 
 
 def seal(attention: Attention, root: Path, where: object) -> Attention:

@@ -17,6 +17,7 @@ Place = Literal["block-end", "inside-block", "over-stage", "stage-end"]
 # The channels of the map that a gate gets; inside a block, of each of its maps.
 Channels = int | list[int]
 PLACES: tuple[Place, ...] = get_args(Place)
+GAIN = "gain"  # the option that a study's `start` sets
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,17 @@ class Declared:
 
     name: str
     place: Place = "block-end"
+    label: str = ""  # what it is of its paper's gate: 'exact', 'reading' or 'reconstruction'
+    paper: str = ""
     # What it is made with beside the channels, with its default, `...` where that is computed or
     # there is none; None: not known.
     options: Mapping[str, Any] | None = None
     required: tuple[str, ...] = ()  # the options without a default
+
+    @property
+    def has_start(self) -> bool:
+        """Whether it may start as the identity: a gate here that takes the gain of its sigmoid."""
+        return GAIN in (self.options or {})
 
     def recorded_place(
         self, options: Mapping[str, Any], place: str | None, where: object
@@ -99,8 +107,10 @@ def with_defaults(gate: str, options: Mapping[str, Any], place: str | None) -> d
             )
         raise unknown("gate", gate, builtin_gates(), "gates")
     found = builtin_gates()[gate]
+    if GAIN in options:
+        raise UserError(f"{gate}: expected no '{GAIN}' among the options; set 'start', which does.")
     place = found.recorded_place(options, place, gate)
-    known = {name: value for name, value in (found.options or {}).items() if value is not ...}
+    known = {k: v for k, v in (found.options or {}).items() if v is not ... and k != GAIN}
     # By way of JSON, which has lists for tuples, as the run's file gives them back.
     return {"options": json.loads(json.dumps({**known, **options})), "place": place}
 
@@ -116,14 +126,15 @@ def _classes(source: bytes, path: object) -> dict[str, ast.ClassDef]:
 def _describe(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef], path: object) -> Declared:
     """Return what a class says, with what it inherits from classes of the same file."""
     statements = [part for each in _lineage(node, classes) for part in each.body]
-    values = [part.value for part in statements if _assigns_place(part)]  # type: ignore[attr-defined]
-    place = _literal(values[0]) if values else "block-end"
-    if place not in PLACES:
-        raise unknown("place", place, PLACES, f"{path}: {node.name}")
+    said = {key: _assigned(statements, key) for key in ("place", "label", "paper")}
+    said = {key: value for key, value in said.items() if value is not None}
+    if said.get("place", PLACES[0]) not in PLACES:
+        raise unknown("place", said["place"], PLACES, f"{path}: {node.name}")
     for part in statements:
         if isinstance(part, ast.FunctionDef) and part.name == "__init__":
-            return Declared(node.name, place, *_options(part.args))
-    return Declared(node.name, place)
+            options, required = _options(part.args)
+            return Declared(node.name, **said, options=options, required=required)
+    return Declared(node.name, **said)
 
 
 def _lineage(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
@@ -134,9 +145,13 @@ def _lineage(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Iterato
             yield from _lineage(others[base.id], others)
 
 
-def _assigns_place(part: ast.stmt) -> bool:
-    targets = part.targets if isinstance(part, ast.Assign) else [getattr(part, "target", None)]
-    return any(isinstance(target, ast.Name) and target.id == "place" for target in targets)
+def _assigned(statements: list[ast.stmt], name: str) -> Any:
+    """Return what a class attribute is set to, None where it is not."""
+    for part in statements:
+        targets = part.targets if isinstance(part, ast.Assign) else [getattr(part, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return _literal(part.value)  # type: ignore[attr-defined]
+    return None
 
 
 def _options(args: ast.arguments) -> tuple[dict[str, Any] | None, tuple[str, ...]]:

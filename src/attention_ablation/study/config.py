@@ -69,7 +69,7 @@ Reduction = Annotated[
 
 Start = Annotated[
     Literal["half", "identity"] | None,
-    Field(description="Start of CBAM's gates and SE; null: the authors', 'half'."),
+    Field(description="Start of gates with a sigmoid; null: the authors'."),
 ]
 
 

@@ -32,7 +32,7 @@ def chosen(sizing: Sizing | DetectionSizing, attention: Attention, task: str) ->
     data = sizing.model_dump(mode="json", exclude={"backbones"})
     if attention.ratio is None:
         del data["reduction"]  # there is no MLP that it could change
-    if attention.start or not (attention.pooling or attention.descriptor):
+    if attention.start or not attention.has_start:
         del data["start"]
     return flatten(data, f"{task}.")
 

@@ -1,0 +1,37 @@
+"""What several gates are made of: their hidden layer's size, a maximum, a weighted map."""
+
+import torch
+from torch import Tensor
+
+
+def hidden_units(channels: int, reduction: int) -> int:
+    """Return round(C / r). Raises ValueError for a reduction above the channels."""
+    if reduction > channels:
+        raise ValueError(
+            f"expected a reduction of at most the {channels} channels, got {reduction}"
+        )
+    return round(channels / reduction)
+
+
+def largest(x: Tensor, dim: int) -> Tensor:
+    """Return the maximum over a dimension, which stays with size 1.
+
+    Of equal ones the first gets the gradient, but all a share of it where torch.compile is at work.
+    """
+    # Each the fast way: amax's gradient takes four passes over the map, which the compiler makes
+    # parts of others, and max's is a scatter, which stands alone.
+    if torch.compiler.is_compiling():
+        return x.amax(dim, keepdim=True)
+    return x.max(dim, keepdim=True).values
+
+
+def weighted(x: Tensor, raw: Tensor, gain: int = 1) -> Tensor:
+    """Return g sigmoid(raw) * x, in the dtype and memory layout of x.
+
+    The authors' g is 1: a gate that has learned nothing, whose raw attention is near 0, halves its
+    map. With g = 2 (start: identity) it leaves the map as it is.
+    """
+    weights = raw.sigmoid() if gain == 1 else gain * raw.sigmoid()
+    # Autocast makes sums and pools single precision, which the product would hand on to all that
+    # follows. In this order the product keeps the memory layout of x.
+    return x * weights.to(x.dtype)
