@@ -213,9 +213,12 @@ def _require_rows(study: Study, table: str, rows: Iterable[str], where: str) -> 
 
 
 def _check_references(study: Study, where: Path) -> None:
-    """Raise UserError for a curve of an unknown row, of another's row, or that cannot be read."""
+    """Raise UserError for an unknown row, another's row, or a curve that cannot be read."""
     rows = [f"{row.table}:{row.key}" for row in study.rows]
     for name, reference in study.references.items():
+        require("row", reference.results, rows, f"{where}: references.{name}.results")
+        for row, numbers in reference.results.items():
+            require("metric", numbers, study.metrics, f"{where}: references.{name}.results.{row}")
         curve_of: dict[str, str] = {}
         for key, curve in reference.curves.items():
             place = f"{where}: references.{name}.curves.{key}"
