@@ -1,7 +1,7 @@
-"""What several gates are made of: their hidden layer's size, a maximum, a weighted map."""
+"""What several gates are made of: a hidden layer's size, an MLP, sums and maxima, a weighted map."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def hidden_units(channels: int, reduction: int) -> int:
@@ -11,6 +11,26 @@ def hidden_units(channels: int, reduction: int) -> int:
             f"expected a reduction of at most the {channels} channels, got {reduction}"
         )
     return round(channels / reduction)
+
+
+def excitation(channels: int, reduction: int) -> nn.Sequential:
+    """Return SE's two linear layers without biases, W2 relu(W1 z): (N, C) -> (N, C)."""
+    hidden = hidden_units(channels, reduction)
+    return nn.Sequential(
+        nn.Linear(channels, hidden, bias=False),
+        nn.ReLU(),
+        nn.Linear(hidden, channels, bias=False),
+    )
+
+
+def filtered(x: Tensor, filters: Tensor) -> Tensor:
+    """Return the sum over the map of each channel times its filter: (N, C, H, W) -> (N, C).
+
+    filters: (G, H, W), the first for the first C / G channels, and so on.
+    """
+    grouped = x.unflatten(1, (len(filters), -1))
+    # Not einsum, a matrix product, which copies the map and would be counted.
+    return (grouped * filters[:, None].to(x.dtype)).sum((3, 4)).flatten(1)
 
 
 def largest(x: Tensor, dim: int) -> Tensor:
