@@ -17,7 +17,9 @@ def max_pool(x: Tensor) -> Tensor:
         return F.max_pool2d(x, (height // SIDE, width // SIDE))
     # That one's gradient is not deterministic on a GPU; one of gather is.
     places = F.adaptive_max_pool2d(x.detach(), SIDE, return_indices=True)[1]
-    return x.flatten(2).gather(2, places.flatten(2)).unflatten(2, (SIDE, SIDE))
+    # Channels last, so that the gradient of x has them last in memory, as x has in trainings.
+    pooled = x.flatten(2).mT.gather(1, places.flatten(2).mT)
+    return pooled.mT.unflatten(2, (SIDE, SIDE))
 
 
 def avg_pool(x: Tensor) -> Tensor:
@@ -30,7 +32,7 @@ def avg_pool(x: Tensor) -> Tensor:
 
 
 def cells(x: Tensor, size: int) -> Tensor:
-    """Return the mean over each cell of a side, from floor(i H / 7) to ceil((i + 1) H / 7): (7, H)."""
+    """Return the means over the cells of a side, floor(i H / 7) to ceil((i + 1) H / 7): (7, H)."""
     cell = torch.arange(SIDE, device=x.device)[:, None]
     place = torch.arange(size, device=x.device)
     inside = (place >= cell * size // SIDE) & (place * SIDE < (cell + 1) * size)

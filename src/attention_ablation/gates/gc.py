@@ -29,6 +29,7 @@ class GC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         places = self.key(x).flatten(1).softmax(dim=1)  # (N, HW)
-        context = x.flatten(2) @ places[:, :, None].to(x.dtype)  # (N, C, 1)
-        added = self.up(self.norm(self.down(context.squeeze(2))).relu())
+        # In this order the gradient of x has its channels last in memory, as x has in trainings.
+        context = places[:, None].to(x.dtype) @ x.flatten(2).mT  # (N, 1, C)
+        added = self.up(self.norm(self.down(context.squeeze(1))).relu())
         return x + added[:, :, None, None].to(x.dtype)

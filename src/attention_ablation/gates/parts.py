@@ -1,4 +1,4 @@
-"""What several gates are made of: a hidden layer's size, an MLP, sums and maxima, a weighted map."""
+"""What several gates are made of: an MLP, a filtered sum, a maximum, a weighted map."""
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,11 @@ def filtered(x: Tensor, filters: Tensor) -> Tensor:
 
     filters: (G, H, W), the first for the first C / G channels, and so on.
     """
-    grouped = x.unflatten(1, (len(filters), -1))
-    # Not einsum, a matrix product, which copies the map and would be counted.
-    return (grouped * filters[:, None].to(x.dtype)).sum((3, 4)).flatten(1)
+    # Channels last, so that the gradient of x has them last in memory, as x has in trainings. Not
+    # by einsum, a matrix product, which would be counted.
+    grouped = x.movedim(1, 3).unflatten(3, (len(filters), -1))
+    factors = filters.to(x.dtype).movedim(0, 2).contiguous()[..., None]
+    return (grouped * factors).sum((1, 2)).flatten(1)
 
 
 def largest(x: Tensor, dim: int) -> Tensor:

@@ -72,10 +72,12 @@ class WaveNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        if not self.repeat_edge:  # crop to what has a part in it
+        if not self.repeat_edge:  # crop to what has a part in z
             steps = min(height, width).bit_length() - 1
             height, width = (size >> steps << steps for size in (height, width))
-        pooled = filtered(x[:, :, :height, :width], self.composed(height, width))
+        # Channels last, so that the gradient of x has them last in memory, as x has in trainings.
+        seen = x.movedim(1, 3)[:, :height, :width].movedim(3, 1)
+        pooled = filtered(seen, self.composed(height, width))
         return weighted(x, self.mlp(pooled)[:, :, None, None], self.gain)
 
     def composed(self, height: int, width: int) -> Tensor:
