@@ -1,7 +1,7 @@
-"""What several gates are made of: their hidden layer's size, a maximum, a weighted map."""
+"""What several gates are made of: an MLP, a filtered sum, a maximum, a weighted map."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def hidden_units(channels: int, reduction: int) -> int:
@@ -11,6 +11,28 @@ def hidden_units(channels: int, reduction: int) -> int:
             f"expected a reduction of at most the {channels} channels, got {reduction}"
         )
     return round(channels / reduction)
+
+
+def excitation(channels: int, reduction: int) -> nn.Sequential:
+    """Return SE's two linear layers without biases, W2 relu(W1 z): (N, C) -> (N, C)."""
+    hidden = hidden_units(channels, reduction)
+    return nn.Sequential(
+        nn.Linear(channels, hidden, bias=False),
+        nn.ReLU(),
+        nn.Linear(hidden, channels, bias=False),
+    )
+
+
+def filtered(x: Tensor, filters: Tensor) -> Tensor:
+    """Return the sum over the map of each channel times its filter: (N, C, H, W) -> (N, C).
+
+    filters: (G, H, W), the first for the first C / G channels, and so on.
+    """
+    # Channels last, so that the gradient of x has them last in memory, as x has in trainings. Not
+    # by einsum, a matrix product, which would be counted.
+    grouped = x.movedim(1, 3).unflatten(3, (len(filters), -1))
+    factors = filters.to(x.dtype).movedim(0, 2).contiguous()[..., None]
+    return (grouped * factors).sum((1, 2)).flatten(1)
 
 
 def largest(x: Tensor, dim: int) -> Tensor:
