@@ -6,7 +6,7 @@ from attention_ablation.gates.record import Attention
 from attention_ablation.gates.source import Channels
 from attention_ablation.networks.record import Backbone
 
-IMAGES, SIDE, STAGE = 16, 14, 3  # of the noise, and the maps that a gate over a stage gets
+IMAGES, SIDE = 16, 14  # of the noise
 
 
 def starting_gain(backbone: Backbone, attention: Attention) -> float:
@@ -35,10 +35,7 @@ def _gain(attention: Attention, channels: int | tuple[int, ...]) -> float:
     initialise(network, 0)
     generator = torch.Generator().manual_seed(0)
     sizes = given if isinstance(given, list) else [given]
-    if attention.position == "over-stage":
-        sizes = sizes * STAGE
     maps = [torch.randn(IMAGES, c, SIDE, SIDE, generator=generator) for c in sizes]
-    several = attention.position in ("inside-block", "over-stage")
     with torch.no_grad():
-        out = network["gate"](maps if several else maps[-1])
+        out = network["gate"](maps if isinstance(given, list) else maps[-1])
     return float((maps[-1] * out).sum() / maps[-1].square().sum())

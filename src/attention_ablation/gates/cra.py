@@ -52,7 +52,7 @@ class CRA(nn.Module):
     """
 
     label = "exact"
-    paper = "CRA, Shen et al. 2020, arXiv:2010.05605"
+    paper = "CRA, arXiv:2010.05605"
 
     def __init__(self, channels: int, *, pool: str = "max", gain: int = 1) -> None:
         super().__init__()
