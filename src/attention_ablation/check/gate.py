@@ -235,8 +235,8 @@ def compiled(subject: Subject) -> str:
     torch.compiler.reset()
     try:
         with failing(
-            f"torch.compile fails ({backend}): {{}}. Trainings do not compile; mend it where you "
-            "mean to."
+            f"torch.compile fails ({backend}): {{}}. A recipe with 'compile' would run it as it "
+            "is; mend it where it is to be fast."
         ):
             out = torch.compile(gate, backend=backend)(maps)
     finally:
