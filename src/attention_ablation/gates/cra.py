@@ -13,7 +13,8 @@ def max_pool(x: Tensor) -> Tensor:
     """Return `adaptive_max_pool2d` to 7x7: (N, C, H, W) -> (N, C, 7, 7)."""
     height, width = x.shape[2:]
     if height % SIDE == 0 and width % SIDE == 0:
-        return F.max_pool2d(x, (height // SIDE, width // SIDE))
+        maxima: Tensor = F.max_pool2d(x, (height // SIDE, width // SIDE))
+        return maxima
     # That one's gradient is not deterministic on a GPU; one of gather is.
     places = F.adaptive_max_pool2d(x.detach(), SIDE, return_indices=True)[1]
     # Channels last, so that the gradient of x has them last in memory, as x has in trainings.
