@@ -13,13 +13,13 @@ def max_pool(x: Tensor) -> Tensor:
     """Return `adaptive_max_pool2d` to 7x7: (N, C, H, W) -> (N, C, 7, 7)."""
     height, width = x.shape[2:]
     if height % SIDE == 0 and width % SIDE == 0:
-        maxima: Tensor = F.max_pool2d(x, (height // SIDE, width // SIDE))
-        return maxima
+        return F.max_pool2d(x, (height // SIDE, width // SIDE))
     # That one's gradient is not deterministic on a GPU; one of gather is.
     places = F.adaptive_max_pool2d(x.detach(), SIDE, return_indices=True)[1]
     # Channels last, so that the gradient of x has them last in memory, as x has in trainings.
-    pooled = x.flatten(2).transpose(1, 2).gather(1, places.flatten(2).transpose(1, 2))
-    return pooled.transpose(1, 2).unflatten(2, (SIDE, SIDE))
+    found = x.flatten(2).transpose(1, 2).gather(1, places.flatten(2).transpose(1, 2))
+    pooled: Tensor = found.transpose(1, 2).unflatten(2, (SIDE, SIDE))
+    return pooled
 
 
 def avg_pool(x: Tensor) -> Tensor:
