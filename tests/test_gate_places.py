@@ -47,9 +47,6 @@ class Toy(nn.Module):
         if isinstance(self.channels, list):
             assert [x.shape[1] for x in maps] == self.channels
             pooled = torch.cat([x.mean((2, 3)) for x in maps], 1)
-        elif isinstance(maps, list):
-            assert {x.shape[1] for x in maps} == {self.channels}
-            pooled = sum(x.mean((2, 3)) for x in maps) / len(maps)
         else:
             pooled = maps.mean((2, 3))
         x = maps[-1] if isinstance(maps, list) else maps

@@ -13,7 +13,7 @@ from attention_ablation.report.collect import collect
 from attention_ablation.report.results import number, table_results
 from attention_ablation.runs.records import GRADCAM_MEANS, Metrics
 from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.metrics import METRICS, RUN_NUMBERS
+from attention_ablation.study.metrics import COUNTED, METRICS, RUN_NUMBERS
 from tests.conftest import write_yaml
 from tests.run_folders import finished
 
@@ -162,14 +162,14 @@ def test_a_detectors_size_is_given_by_the_study(plan: Plan) -> None:
 
 def test_every_metric_has_its_number_in_runs_csv(plan: Plan) -> None:
     named = {metric.source for metric in METRICS.values()}
-    assert named - {"params_m", "gflops"} <= set(RUN_NUMBERS)
+    assert named - set(COUNTED) <= set(RUN_NUMBERS)
     fields = Metrics.model_fields.items()
     facts = {n for n, f in fields if float in (f.annotation, *get_args(f.annotation))}
     recorded = facts - {"started", "finished"}
     recorded |= {f"gradcam_{name}" for name in GRADCAM_MEANS.values()}
     others = set(RUN_NUMBERS) - recorded
     assert recorded <= set(RUN_NUMBERS)
-    assert {name.partition("_")[0] for name in others} == {"train", "validation"}
+    assert {name.partition("_")[0] for name in others} == {"train", "validation", "time"}
     assert plan.study.metrics.keys() == METRICS.keys() | {"speed", "loss"}
     results = table_results(plan, "gain", collect(plan), {})
     assert list(results.columns) == ["params_m", "speed", "loss"]

@@ -27,6 +27,8 @@ class Subject:
     @property
     def variants(self) -> list[Channels]:
         """What the gate is made with; inside a block that of two convolutions and of three."""
+        if self.attention.position == "over-stage":
+            return [[c] * BLOCKS for c in self.channels]
         if self.attention.position != "inside-block":
             return list(self.channels)
         return [form for c in self.channels for form in ([c, c], [max(1, c // 4)] * 2 + [c])]
@@ -64,10 +66,10 @@ class Subject:
     def shapes(self, channels: Channels, batch: int, size: Size) -> Any:
         """Return the shape of the map that the place gives, a list where it gives several."""
         if isinstance(channels, int):
-            one = (batch, channels, *size)
-            return [one] * BLOCKS if self.attention.position == "over-stage" else one
+            return (batch, channels, *size)
         # The first map of a bottleneck is larger where its second convolution strides.
-        larger = (2 * size[0], 2 * size[1]) if len(channels) > 2 else size
+        strides = self.attention.position == "inside-block" and len(channels) > 2
+        larger = (2 * size[0], 2 * size[1]) if strides else size
         return [(batch, c, *(size if i else larger)) for i, c in enumerate(channels)]
 
 

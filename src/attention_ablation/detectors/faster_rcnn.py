@@ -232,7 +232,8 @@ class FasterRCNN(OnTrunk, GeneralizedRCNN):  # type: ignore[misc]
     ) -> None:
         trunk = build_trunk(backbone, attention)
         shared = nn.Sequential(OrderedDict((name, trunk[name]) for name in SHARED))
-        stages: Any = backbone.network.gated_channels(backbone.width, "over-stage")
+        sums: Any = backbone.network.gated_channels(backbone.width, "over-stage")
+        stages = [blocks[-1] for blocks in sums]  # their channels
         anchors = Anchors(transform.min_size[0])
         hidden = int(RPN_CHANNELS * detector.width)
         proposals = Proposals(

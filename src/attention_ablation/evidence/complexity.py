@@ -13,6 +13,7 @@ import pandas as pd
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import Missing, read_text, write_text
 from attention_ablation.detectors.record import Detector
+from attention_ablation.evidence.gain import starting_gain
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 from attention_ablation.spec.spec import DetectionSpec, Spec
@@ -57,12 +58,14 @@ class Counted:
     gflops: Decimal | None
     gflops_paper: str
     verdict: str
+    starting_gain: float | None = None  # where the study shows it
 
     @property
     def values(self) -> dict[str, float | None]:
         """Its numbers by a metric's source: parameters in 1e6, multiply-accumulates in 1e9."""
         gflops = None if self.gflops is None else float(self.gflops)
-        return {"params_m": self.params / 1e6, "gflops": gflops}
+        sizes = {"params_m": self.params / 1e6, "gflops": gflops}
+        return {**sizes, "starting_gain": self.starting_gain}
 
 
 Counts = dict[tuple[str, str], Counted]  # by table and row
@@ -136,9 +139,17 @@ def count_rows(study: Study) -> list[Counted]:
             gflops=measured[row.network].gflops,
             gflops_paper=row.printed.get("gflops", ""),
             verdict=compare(study, row, measured[row.network]),
+            starting_gain=_gain(study, row),
         )
         for row in study.rows
     ]
+
+
+def _gain(study: Study, row: Row) -> float | None:
+    shown = {study.metrics[name].source for name in study.tables[row.table].columns}
+    if row.detector or "starting_gain" not in shown:
+        return None
+    return round(starting_gain(Backbone(name=row.backbone), study.attentions[row.attention]), 3)
 
 
 def compare(study: Study, row: Row, ours: Complexity) -> str:
@@ -159,6 +170,8 @@ def compare(study: Study, row: Row, ours: Complexity) -> str:
 def complexity_csv(counted: Iterable[Counted]) -> str:
     frame = pd.DataFrame([vars(line) for line in counted])
     frame["gflops"] = [None if gflops is None else f"{gflops:.6f}" for gflops in frame["gflops"]]
+    if frame["starting_gain"].isna().all():
+        del frame["starting_gain"]
     return frame.to_csv(index=False)
 
 
@@ -179,6 +192,8 @@ def read_counts(plan: Plan) -> Counts:
             }
             texts["params"] = int(line["params"])
             texts["gflops"] = Decimal(line["gflops"]) if line["gflops"] else None
+            gain = line.get("starting_gain")
+            texts["starting_gain"] = float(gain) if gain else None
             found.append(Counted(**texts))
         counts = {(count.table, count.row): count for count in found}
         if len(counts) == len(found) and {"params", "gflops"} <= set(lines.fieldnames or []):

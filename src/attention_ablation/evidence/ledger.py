@@ -15,7 +15,6 @@ from attention_ablation.evidence.samples import Sample, Samples
 from attention_ablation.study.claims import Claim, Pair
 from attention_ablation.study.config import Study
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.references import COLUMNS, read_curve
 
 Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "not run"]
 PaperVerdict = Literal["holds", "does not hold", "not printed"]
@@ -220,13 +219,12 @@ def _judge(plan: Plan, pair: Pair, samples: Samples, counts: Counts) -> JudgedPa
 
 
 def _published(plan: Plan, pair: Pair) -> Iterator[JudgedPair]:
-    """Yield the comparison of the last errors of each reference that has both rows' curves."""
+    """Yield the comparison of the last numbers of each reference that has both rows."""
     rows = [f"{table}:{key}" for table, key in (pair.first, pair.second)]
     for reference in plan.study.references.values():
-        files = {curve.row: curve.file for curve in reference.curves.values()}
-        if not pair.comparison.than and pair.metric in COLUMNS and set(rows) <= set(files):
-            curves = [read_curve(plan.study_folder / files[row]) for row in rows]
-            errors = [Decimal(str(curve[pair.metric][-1])) for curve in curves]
+        numbers = [reference.numbers(row, plan.study_folder).get(pair.metric) for row in rows]
+        errors = [Decimal(str(number)) for number in numbers if number is not None]
+        if not pair.comparison.than and len(errors) == len(rows):
             difference = float(pair.comparison.difference(*errors))
             paper = paper_difference(plan.study, pair)
             sample = Sample((difference,))
@@ -267,11 +265,17 @@ def adjusted(found: list[JudgedPair]) -> list[JudgedPair]:
 
 
 def paper_difference(study: Study, pair: Pair) -> Decimal | None:
-    """Return the difference between the paper's own cells, None where one is not printed."""
-    printed = [
-        Decimal(row.printed[pair.metric])
+    """Return the difference between the paper's own cells, None where one is not printed.
+
+    Nor is there one of numbers that trainings by different recipes gave.
+    """
+    rows = [
+        row
         for table, key in pair.rows
         for row in study.table_rows(table)
         if row.key == key and pair.metric in row.printed
     ]
+    if len({row.protocol for row in rows}) > 1 and not study.metrics[pair.metric].counted:
+        return None
+    printed = [Decimal(row.printed[pair.metric]) for row in rows]
     return pair.comparison.difference(*printed) if len(printed) == len(pair.rows) else None

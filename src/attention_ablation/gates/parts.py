@@ -1,4 +1,6 @@
-"""What several gates are made of: an MLP, a filtered sum, a maximum, a weighted map."""
+"""What several gates are made of: an MLP, filtered or weighted sums, a maximum, a weighted map."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,3 +60,18 @@ def weighted(x: Tensor, raw: Tensor, gain: int = 1) -> Tensor:
     # Autocast makes sums and pools single precision, which the product would hand on to all that
     # follows. In this order the product keeps the memory layout of x.
     return x * weights.to(x.dtype)
+
+
+def weighted_sum(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Return sum_i weights[:, i] maps[i], in the dtype and memory layout of the maps.
+
+    Shape: n maps (N, C, H, W) and weights (N, n, C) -> (N, C, H, W). Raises ValueError where there
+    are other than n maps.
+    """
+    if len(maps) != weights.shape[1]:
+        raise ValueError(f"expected {weights.shape[1]} maps, one a weight, got {len(maps)}")
+    factors = weights.to(maps[-1].dtype)[..., None, None].unbind(1)
+    out = maps[0] * factors[0]
+    for x, factor in zip(maps[1:], factors[1:], strict=True):
+        out = torch.addcmul(out, x, factor)  # one pass a map; a stack would copy them all
+    return out

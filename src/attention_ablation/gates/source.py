@@ -14,7 +14,7 @@ from attention_ablation.base.errors import UserError, brief, unknown
 # Where a gate stands: on each block's output before the shortcut is added; among the convolutions
 # of a block; over the outputs of a stage's blocks; on the output of every stage but the last.
 Place = Literal["block-end", "inside-block", "over-stage", "stage-end"]
-# The channels of the map that a gate gets; inside a block, of each of its maps.
+# The channels of the map that a gate gets; inside a block and over a stage, of each of its maps.
 Channels = int | list[int]
 PLACES: tuple[Place, ...] = get_args(Place)
 GAIN = "gain"  # the option that a study's `start` sets

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from attention_ablation.gates.source import Channels, Place
 
-# The channels of every gate at each place; a gate inside a block gets a list of maps.
+# The channels of every gate at each place; inside a block and over a stage a list, one a map.
 Places = Mapping[Place, Sequence[Channels]]
 
 

@@ -28,14 +28,10 @@ from attention_ablation.report.results import (
 )
 from attention_ablation.report.where import run_facts, run_record
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import METRICS, Metric
+from attention_ablation.study.metrics import COUNTED, METRICS, Metric
 
 REPORT = "report.html"
 PAGE = files("attention_ablation.report") / "page"
-COUNTED = {
-    "params_m": "parameters in millions",
-    "gflops": "multiply-accumulates of convolutions and linear layers, in 1e9",
-}
 # What runs may differ in: a column of the runs frame, and its name on the page.
 ENVIRONMENT = {
     "device": "Device", "git_commit": "Code, git commit", "git_dirty": "Uncommitted changes",
@@ -111,9 +107,10 @@ def _table(
         return shown | {"headings": ["Architecture"], "rows": rows, "notes": [reason, *refused]}
     results = table_results(plan, table, runs, counts)
     headings = ["Architecture"]
-    for metric in results.columns.values():
-        headings += [metric.title, *["paper"] * results.printed]
-        headings += [f"ours {MINUS} paper"] * (results.printed and _comparable(plan, metric))
+    for name, metric in results.columns.items():
+        printed = name in results.printed
+        headings += [metric.title, *["paper"] * printed]
+        headings += [f"ours {MINUS} paper"] * (printed and _comparable(plan, metric))
     # The last note, the tier's limits, stands at the top of the page.
     notes = table_notes(plan, results, runs)[:-1]
     return shown | {"headings": headings, "rows": _rows(plan, results, cells), "notes": notes}
@@ -131,7 +128,7 @@ def _rows(plan: Plan, results: Results, cells: dict[str, dict[str, Any]]) -> lis
                 "runs": [run.path for run in cell.runs],
             }
             gap, text = difference(cell) if _comparable(plan, metric) else (None, None)
-            record.append((identifier, cell, gap, text))
+            record.append((identifier, cell, name in results.printed, gap, text))
         rows.append({"label": line.row.label + line.mark, "cells": record})
     return rows
 

@@ -33,19 +33,20 @@ LATEX = str.maketrans(
 def to_latex(results: Results, title: str, notes: Iterable[str], *, label: str) -> str:
     """Return a `table` with booktabs' rules, its notes below."""
     table = number(results.table)
-    place = " of the paper" * (results.printed and table != results.table)
-    titles = [escape(metric.title) for metric in results.columns.values()]
-    heads = [["Architecture", *titles]]
-    if results.printed:
-        pairs = [rf"\multicolumn{{2}}{{c}}{{{title}}}" for title in titles]
-        heads = [["Architecture", *pairs], ["", *["ours", "paper"] * len(titles)]]
+    place = " of the paper" * (bool(results.printed) and table != results.table)
+    above, below = ["Architecture"], [""]
+    for name, metric in results.columns.items():
+        heading, pair = escape(metric.title), name in results.printed
+        above.append(rf"\multicolumn{{2}}{{c}}{{{heading}}}" if pair else heading)
+        below += ["ours", *["paper"] * pair]
+    heads = [above, *[below] * bool(results.printed)]
     lines = [
         r"% Needs \usepackage{booktabs}.",
         r"\begin{table}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{Table {escape(table)}{place}: {escape(title)}}}",
         rf"\label{{{label}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(heads) * len(titles))}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(below) - 1)}}}",
         r"\toprule",
         *(" & ".join(row) + r" \\" for row in heads),
         r"\midrule",

@@ -18,8 +18,8 @@ START = re.compile(r"^(\d+)(?=[.)]( |$))|^(?=[-+#>=])")
 def to_markdown(results: Results, title: str, notes: Iterable[str]) -> str:
     """Return a table with its title above and its notes below."""
     headings = ["Architecture"]
-    for metric in results.columns.values():
-        headings += [metric.title, *["paper"] * results.printed]
+    for name, metric in results.columns.items():
+        headings += [metric.title, *["paper"] * (name in results.printed)]
     align = ["left"] + ["right"] * (len(headings) - 1)
     body = tabulate(
         results.texts(cell), headings, tablefmt="pipe", disable_numparse=True, colalign=align

@@ -10,6 +10,7 @@ from attention_ablation.spec.recipes import DetectionRecipe, Recipe
 from attention_ablation.study.config import Row
 from attention_ablation.study.confounds import CHANGES_NUMBERS, NOTED, differing
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.metrics import COUNTED, SIZES
 
 
 def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
@@ -43,7 +44,7 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
         notes.append(f"Not trained alike: {'. '.join(differ)}.")
     notes.append(
         "Bold: the best"
-        + (". In our columns only" if results.printed else ", only")
+        + (". In our columns only" if plan.study.has_printed else ", only")
         + " where the paired 95 % interval to the next row excludes 0"
         + ("." if seeds > 1 else "; one seed resolves nothing, so none is.")
     )
@@ -53,6 +54,7 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
     notes += _reproduced(results)
     notes += _started(plan, table)
     notes += _counted_on(plan, results)
+    notes += _printed_by(plan, table)
     for name, mark in discrepancies(plan, table).items():
         notes.append(f"{mark} {name}: {plan.study.discrepancies[name].explanation}")
     if any(line.mark for line in results.rows):
@@ -77,14 +79,27 @@ def _what(results: Results, recipes: Sequence[Recipe]) -> str:
 
 
 def _counted_on(plan: Plan, results: Results) -> list[str]:
-    headings = [metric.heading for metric in results.columns.values() if metric.counted]
+    counted = [metric for metric in results.columns.values() if metric.counted]
+    headings = [metric.heading for metric in counted if metric.source in SIZES]
     detectors = {line.row.detector: None for line in results.rows if line.row.detector}
     on = f"full-size network, {plan.study.counted_on.text}"
     if detectors:
         sizes = [plan.study.counted_on.size(name) for name in detectors]
         classes = " or ".join(dict.fromkeys(str(size.classes) for size in sizes))
         on = f"full-size detector with {classes} classes and background"
-    return [f"{' and '.join(headings)}: counted on the {on}."] if headings else []
+    notes = [f"{' and '.join(headings)}: counted on the {on}."] if headings else []
+    # What else stands beside the sizes without a recipe of the tier.
+    notes += [
+        f"{metric.heading}: {COUNTED[metric.source]}."
+        for metric in counted
+        if metric.source not in SIZES
+    ]
+    if timed := [m.heading for m in results.columns.values() if m.source == "time_over_bare"]:
+        notes.append(
+            f"{timed[0]}: compute time of the training over that of the same network and seed "
+            "without a gate, at the tier's size and as the trainings shared the machine."
+        )
+    return notes
 
 
 def _unresolved(results: Results) -> list[str]:
@@ -146,6 +161,20 @@ def _started(plan: Plan, table: str) -> list[str]:
         "starts SE at a half and CBAM at a quarter. A short training would show that gain, and not "
         "attention; the study controls measures it."
     ]
+
+
+def _printed_by(plan: Plan, table: str) -> list[str]:
+    """Say where each printed value is from, and of what recipe, where rows say so."""
+    rows = [row for row in plan.rows(table) if row.printed and (row.source or row.protocol)]
+    by: dict[str, list[str]] = {}
+    for row in rows:
+        by.setdefault("; ".join(filter(None, (row.source, row.protocol))), []).append(row.label)
+    if not by:
+        return []
+    differ = "They are of different recipes and so cannot be compared with one another. "
+    listed = ". ".join(f"{', '.join(labels)}: {said}" for said, labels in by.items())
+    several = len({row.protocol for row in rows}) > 1
+    return [f"Printed values. {differ * several}{listed}."]
 
 
 def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:

@@ -79,11 +79,11 @@ class ResultRow:
 class Results:
     """A table: its rows, the metrics that it shows, and who contests each metric's best cell.
 
-    printed: whether the study has a paper's values, and so a column beside each of ours.
+    printed: the metrics of which a paper's values stand in a column beside ours.
     """
 
     table: str
-    printed: bool
+    printed: set[str]
     rows: list[ResultRow]
     columns: dict[str, Metric]
     contests: dict[str, list[Contest]]
@@ -96,9 +96,10 @@ class Results:
         rows = []
         for line in self.rows:
             row = [form(line.row.label, False, line.mark)]
-            for cell in (line.cells[name] for name in self.columns):
+            for name in self.columns:
+                cell = line.cells[name]
                 row.append(form(cell.text, cell.best, ""))
-                if self.printed:
+                if name in self.printed:
                     row.append(form(cell.paper or DASH, cell.best_paper, cell.mark))
             rows.append(row)
         return rows
@@ -161,7 +162,7 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
             )
         mark = f" {MISMATCHED}" if count and count.verdict == MISMATCH else ""
         rows.append(ResultRow(row=row, n=len(done), mark=mark, cells=cells))
-    printed = plan.study.has_printed
+    printed = {name for name in columns for row in plan.rows(table) if name in row.printed}
     return Results(table=table, printed=printed, rows=rows, columns=columns, contests=contests)
 
 
@@ -239,6 +240,8 @@ def _best_printed(plan: Plan, table: str, metric: str) -> Iterator[str]:
     """Yield the row of each group with the best printed number."""
     best_of = max if plan.study.metrics[metric].better == "higher" else min
     for group in plan.groups(table):
-        printed = {row.key: float(row.printed[metric]) for row in group if metric in row.printed}
-        if len(printed) > 1:
+        rows = [row for row in group if metric in row.printed]
+        printed = {row.key: float(row.printed[metric]) for row in rows}
+        one_recipe = len({row.protocol for row in rows}) == 1
+        if len(printed) > 1 and (one_recipe or plan.study.metrics[metric].counted):
             yield best_of(printed, key=lambda key: printed[key])

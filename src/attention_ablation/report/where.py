@@ -21,16 +21,13 @@ from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Row
 from attention_ablation.study.confounds import flatten
 from attention_ablation.study.expand import Plan
+from attention_ablation.study.metrics import COUNTED
 
 WIDTH = 100
 FINISHED = ("completed", "diverged")
 PATHS = ("folder", "log", "file")
 PACKAGES = ("attention_ablation", "python", "torch", "torchvision", "numpy")
 FACTS = ("status", "reason", "verified", *Metrics.model_fields)
-COUNTED = {
-    "params_m": "parameters, in millions",
-    "gflops": "multiply-accumulates of convolutions and linear layers for one image, in 1e9",
-}
 
 
 def find_cell(plan: Plan, table: str, row: str, metric: str) -> dict[str, Any]:

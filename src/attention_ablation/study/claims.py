@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from attention_ablation.base.model import Line, Model, Prose
-from attention_ablation.study.metrics import COUNTS
+from attention_ablation.study.metrics import SIZES
 
 # The keys that a predicate needs, and that the others must not have.
 THRESHOLDS = {
@@ -92,9 +92,9 @@ class Comparison(Model):
                 raise ValueError(f"expected '{key}' with '{self.predicate}'; add it")
         if self.than and not (self.directed and len(self.rows) == 2):
             raise ValueError("expected two 'rows' and the predicate less or greater with 'than'")
-        if self.predicate == "at-most-more" and not set(self.metrics) <= set(COUNTS):
+        if self.predicate == "at-most-more" and not set(self.metrics) <= set(SIZES):
             raise ValueError(
-                f"expected only {' and '.join(COUNTS)} with 'at-most-more', which compares exact "
+                f"expected only {' and '.join(SIZES)} with 'at-most-more', which compares exact "
                 f"counts, got {', '.join(self.metrics)}"
             )
         if self.than and len({*self.places, *self.beside}) < 4:  # whose spreads add up

@@ -168,6 +168,10 @@ class Row(Model):
     attention: str
     times: float | None = Field(None, gt=0, description="Of the key that the table varies.")
     printed: dict[str, str] = Field(description="What the paper prints, by metric.")
+    source: Line | None = Field(None, description="Where it is printed; null: the study's paper.")
+    protocol: Line | None = Field(
+        None, description="By what recipe; printed errors of different ones are not compared."
+    )
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ from attention_ablation.gates.record import seal
 from attention_ablation.networks.record import BACKBONES, Backbone
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import Row, Study, StudyFile, Tier
-from attention_ablation.study.metrics import COUNTS, METRICS, RESERVED, RUN_NUMBERS
+from attention_ablation.study.metrics import COUNTED, METRICS, RESERVED, RUN_NUMBERS
 from attention_ablation.study.references import read_curve
 
 ModelType = TypeVar("ModelType", bound=Model)
@@ -120,7 +120,7 @@ def _read_rows(path: Path, study: StudyFile) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     keys: set[tuple[str, str]] = set()
     required = ["table", "label", "backbone", "attention"]
-    optional = ["detector", "times", *study.metrics]
+    optional = ["detector", "times", "source", "protocol", *study.metrics]
     columns, records = read_csv(path)
     known = set(required) <= set(columns) <= {*required, *optional}
     if not known or len(set(columns)) < len(columns):
@@ -168,8 +168,8 @@ def _parse_row(record: dict[str, str], metrics: Iterable[str], where: str) -> Ro
         if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", cell):
             raise UserError(f"{where}: {key}: expected a number, got '{cell}'.")
     times = float(text) if (text := record.pop("times", None)) else None
-    detector = record.pop("detector", None) or None
-    given = {"detector": detector, "times": times, "printed": printed}
+    given: dict[str, Any] = {"times": times, "printed": printed}
+    given |= {key: record.pop(key, None) or None for key in ("detector", "source", "protocol")}
     return parse(Row, record | given, where)
 
 
@@ -191,7 +191,7 @@ def _check_metrics(study: StudyFile, where: Path) -> None:
                 f"{where}: metrics: '{name}' is the name of another column of a table; take "
                 "another name."
             )
-        numbers = [*COUNTS, *RUN_NUMBERS]
+        numbers = [*COUNTED, *RUN_NUMBERS]
         require("number", [metric.source], numbers, f"{where}: metrics.{name}.source")
     for name, table in study.tables.items():
         require("metric", table.columns, study.metrics, f"{where}: tables.{name}.columns")
@@ -213,9 +213,12 @@ def _require_rows(study: Study, table: str, rows: Iterable[str], where: str) -> 
 
 
 def _check_references(study: Study, where: Path) -> None:
-    """Raise UserError for a curve of an unknown row, of another's row, or that cannot be read."""
+    """Raise UserError for an unknown row, another's row, or a curve that cannot be read."""
     rows = [f"{row.table}:{row.key}" for row in study.rows]
     for name, reference in study.references.items():
+        require("row", reference.results, rows, f"{where}: references.{name}.results")
+        for row, numbers in reference.results.items():
+            require("metric", numbers, study.metrics, f"{where}: references.{name}.results.{row}")
         curve_of: dict[str, str] = {}
         for key, curve in reference.curves.items():
             place = f"{where}: references.{name}.curves.{key}"

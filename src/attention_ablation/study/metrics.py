@@ -6,7 +6,14 @@ from pydantic import Field
 
 from attention_ablation.base.model import Line, Model
 
-COUNTS = ("params_m", "gflops")  # of the full-size network: exact, the same for every seed
+SIZES = ("params_m", "gflops")  # of the full-size network: exact, the same for every seed
+# What is counted on the full-size network, and what it is.
+COUNTED = {
+    "params_m": "parameters, in millions",
+    "gflops": "multiply-accumulates of convolutions and linear layers for one image, in 1e9",
+    "starting_gain": "what is left of standard normal noise F behind an untrained gate, "
+    "<F, gate(F)> / <F, F>, the mean over all gates",
+}
 # Numbers of finished runs, as runs.csv names them.
 RUN_NUMBERS = (
     *("validation_top1_error", "validation_top5_error", "validation_loss"),
@@ -15,11 +22,14 @@ RUN_NUMBERS = (
     *("train_loss_objectness", "train_loss_rpn_box_reg", "train_loss_classifier"),
     *("train_loss_box_reg", "train_loss_classification", "train_loss_bbox_regression"),
     *("images_per_second", "seconds", "compute_seconds", "startup_seconds"),
-    *("peak_memory_mb", "peak_device_memory_mb"),
+    *("peak_memory_mb", "peak_device_memory_mb", "time_over_bare"),
     *("gradcam_energy_in_box", "gradcam_hit_rate", "gradcam_iou", "gradcam_target_probability"),
 )
 # Columns of rows.csv and of tables' CSVs that are no metric.
-RESERVED = ("table", "row", "label", "backbone", "detector", "attention", "times", "seeds")
+RESERVED = (
+    *("table", "row", "label", "backbone", "detector", "attention", "times", "seeds"),
+    *("source", "protocol"),
+)
 
 
 class Metric(Model):
@@ -37,7 +47,7 @@ class Metric(Model):
     )
     source: str = Field(
         description="A number of a run as runs.csv names it, such as validation_loss or "
-        "images_per_second; or a count of the full-size network, params_m or gflops."
+        "images_per_second; or of the full-size network: params_m, gflops or starting_gain."
     )
 
     @property
@@ -47,7 +57,7 @@ class Metric(Model):
     @property
     def counted(self) -> bool:
         """Whether it is counted on the full-size network, whatever the tier."""
-        return self.source in COUNTS
+        return self.source in COUNTED
 
     @property
     def suffix(self) -> str:
@@ -72,6 +82,8 @@ METRICS = {
     "map_75": Metric(heading="mAP@.75", source="validation_map_75", **MAP),
     "map": Metric(heading="mAP@[.5, .95]", source="validation_map", **MAP),
     "train_top1_error": Metric(heading="Training top-1 error", source="train_top1_error", unit="%"),
+    "starting_gain": Metric(heading="Starting gain", source="starting_gain", digits=2),
+    "time_over_bare": Metric(heading="Time over no gate", source="time_over_bare", digits=2),
     "gradcam_energy_in_box": Metric(
         heading="Grad-CAM energy in the box", source="gradcam_energy_in_box", **SHARE
     ),

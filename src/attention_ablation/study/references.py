@@ -1,8 +1,9 @@
-"""Training curves that others published, which a study's rows can be held beside."""
+"""Trainings that others published, which a study's rows can be held beside."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import read_csv
@@ -31,7 +32,29 @@ class Reference(Model):
     title: Line
     source: Line = Field(description="Where they were published.")
     protocol: Prose = Field(description="Data set, epochs and schedule.")
-    curves: dict[Line, Curve] = Field(min_length=1)
+    curves: dict[Line, Curve] = Field(default_factory=dict)
+    results: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="Where there are no curves: by row, 'Z1:resnet50+se', its last numbers by "
+        "metric.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if bool(self.curves) == bool(self.results):
+            raise ValueError("expected either curves or results; give one of them")
+        return self
+
+    def numbers(self, row: str, folder: Path) -> dict[str, float]:
+        """Return the last numbers of a row by metric, none where it has none.
+
+        `folder` is the study's. Raises UserError as `read_curve` does.
+        """
+        for curve in self.curves.values():
+            if curve.row == row:
+                curves = read_curve(folder / curve.file)
+                return {metric: curves[metric][-1] for metric in COLUMNS}
+        return self.results.get(row, {})
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:

@@ -45,10 +45,11 @@ class ResNet(Network):
             stages.append([inner, inner, 4 * planes] if self.bottleneck else [planes, planes])
         blocks = [*chain(*([maps] * n for maps, n in zip(stages, self.depths, strict=True)))]
         outputs = [maps[-1] for maps in stages]
+        sums = [[c] * n for c, n in zip(outputs, self.depths, strict=True)]
         return {
             "block-end": [maps[-1] for maps in blocks],
             "inside-block": blocks,
-            "over-stage": outputs,
+            "over-stage": sums,
             "stage-end": outputs[:-1],
         }
 

@@ -1,0 +1,58 @@
+"""List the package's gates: place, options, size, starting gain, label and paper."""
+
+import argparse
+
+from attention_ablation.gates.record import Attention
+from attention_ablation.gates.source import builtin_gates
+from attention_ablation.networks.record import Backbone
+
+HOST = "resnet50"
+# Those of CBAM's parts, with what study.yaml says of them.
+PARTS = {
+    "pooling: avg": (
+        Attention(pooling="avg"),
+        "SE, Hu et al. 2018, arXiv:1709.01507",
+    ),
+    "pooling: avg&max, descriptor: pool": (
+        Attention(pooling="avg&max", descriptor="pool"),
+        "CBAM, Woo et al. 2018, arXiv:1807.06521",
+    ),
+}
+
+
+def add_options(gates: argparse.ArgumentParser) -> None:
+    """Add nothing: all are listed."""
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a line for each gate."""
+    from tabulate import tabulate
+
+    lines = [_line(said, gate, "exact", paper) for said, (gate, paper) in PARTS.items()]
+    for name, gate in builtin_gates().items():
+        attention = Attention(gate=name)
+        lines.append(_line(f"gate: {name}", attention, gate.label or "control", gate.paper))
+    print(tabulate(lines, headers="keys", disable_numparse=True))
+    print(
+        "\nparams: of ResNet50 with it; without 25,557,032. gain: what is left of noise behind an "
+        "untrained gate.\nstart: whether study.yaml may say 'start: identity'. A gate of your own: "
+        "docs/your-own-module.md."
+    )
+
+
+def _line(said: str, attention: Attention, label: str, paper: str) -> dict[str, str]:
+    from attention_ablation.evidence.complexity import measure
+    from attention_ablation.evidence.gain import starting_gain
+
+    host = Backbone(name=HOST)
+    options = ", ".join(f"{key} {value}" for key, value in (attention.options or {}).items())
+    return {
+        "in study.yaml": said,
+        "place": attention.position,
+        "options": options,
+        "params": f"{measure(host, attention).params:,}",
+        "gain": f"{starting_gain(host, attention):.2f}",
+        "start": "yes" * attention.has_start,
+        "label": label,
+        "paper": paper,
+    }
