@@ -1,12 +1,13 @@
 """BAM: channel and spatial attention side by side, once at the end of a stage."""
 
+import operator
+
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.base.errors import unknown
 from attention_ablation.gates.parts import hidden_units
 
-COMBINE = {"sum": torch.add, "product": torch.mul}
+COMBINE = {"sum": operator.add, "product": operator.mul}
 
 
 class BAM(nn.Module):
@@ -17,7 +18,7 @@ class BAM(nn.Module):
     as in the authors' code. It starts as there: convolutions Kaiming normal, fan-out, biases 0.
 
     Shape: (N, C, H, W) -> the same; in training a batch needs two images, for the BatchNorm of Mc.
-    Raises ValueError for a reduction above the channels and UserError for another `combine`.
+    Raises ValueError for a reduction above the channels or another `combine`.
     """
 
     place = "stage-end"
@@ -29,7 +30,7 @@ class BAM(nn.Module):
     ) -> None:
         super().__init__()
         if combine not in COMBINE:
-            raise unknown("combine", combine, COMBINE, "BAM")
+            raise ValueError(f"expected combine {' or '.join(COMBINE)}, got '{combine}'")
         self.combine = combine
         hidden = hidden_units(channels, reduction)
         self.channel = nn.Sequential(
@@ -47,8 +48,9 @@ class BAM(nn.Module):
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out")
-            if isinstance(part, nn.Conv2d | nn.Linear):
-                nn.init.zeros_(part.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         channel = self.channel(x.mean(dim=(2, 3))).to(x.dtype)

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attention_ablation.base.errors import unknown
 from attention_ablation.gates.parts import weighted
 
 SIDE = 7  # of the pooled map
@@ -18,8 +17,9 @@ def max_pool(x: Tensor) -> Tensor:
     # That one's gradient is not deterministic on a GPU; one of gather is.
     places = F.adaptive_max_pool2d(x.detach(), SIDE, return_indices=True)[1]
     # Channels last, so that the gradient of x has them last in memory, as x has in trainings.
-    pooled = x.flatten(2).mT.gather(1, places.flatten(2).mT)
-    return pooled.mT.unflatten(2, (SIDE, SIDE))
+    found = x.flatten(2).transpose(1, 2).gather(1, places.flatten(2).transpose(1, 2))
+    pooled: Tensor = found.transpose(1, 2).unflatten(2, (SIDE, SIDE))
+    return pooled
 
 
 def avg_pool(x: Tensor) -> Tensor:
@@ -48,20 +48,20 @@ class CRA(nn.Module):
     The paper does not settle the pool: 'max' is the authors' code's, 'avg' the alternative. Cells
     of maps below 7x7 overlap, which repeats places. It starts as in that code: Kaiming normal,
     fan-in, and a bias of 0; the gate of a channel then is anything from 0 to 1. Shape:
-    (N, C, H, W) -> the same. Raises UserError for another pool.
+    (N, C, H, W) -> the same. Raises ValueError for another pool.
     """
 
     label = "exact"
-    paper = "CRA, arXiv:2010.05605"
+    paper = "CRA, Shen and Wen 2020, arXiv:2010.05605"
 
     def __init__(self, channels: int, *, pool: str = "max", gain: int = 1) -> None:
         super().__init__()
         if pool not in POOLS:
-            raise unknown("pool", pool, POOLS, "CRA")
+            raise ValueError(f"expected pool {' or '.join(POOLS)}, got '{pool}'")
         self.pool = pool
         self.conv = nn.Conv2d(channels, channels, SIDE, groups=channels)
         nn.init.kaiming_normal_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        nn.init.zeros_(self.conv.get_parameter("bias"))
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:

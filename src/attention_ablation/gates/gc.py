@@ -24,12 +24,12 @@ class GC(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.up = nn.Linear(hidden, channels)
         nn.init.kaiming_normal_(self.key.weight)
-        for zero in (self.key.bias, self.up.weight, self.up.bias):
+        for zero in (self.key.get_parameter("bias"), self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
 
     def forward(self, x: Tensor) -> Tensor:
         places = self.key(x).flatten(1).softmax(dim=1)  # (N, HW)
         # In this order the gradient of x has its channels last in memory, as x has in trainings.
         context = places[:, None].to(x.dtype) @ x.flatten(2).mT  # (N, 1, C)
-        added = self.up(self.norm(self.down(context.squeeze(1))).relu())
+        added: Tensor = self.up(self.norm(self.down(context.squeeze(1))).relu())
         return x + added[:, :, None, None].to(x.dtype)

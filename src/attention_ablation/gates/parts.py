@@ -34,7 +34,8 @@ def filtered(x: Tensor, filters: Tensor) -> Tensor:
     # by einsum, a matrix product, which would be counted.
     grouped = x.movedim(1, 3).unflatten(3, (len(filters), -1))
     factors = filters.to(x.dtype).movedim(0, 2).contiguous()[..., None]
-    return (grouped * factors).sum((1, 2)).flatten(1)
+    sums: Tensor = (grouped * factors).sum((1, 2))
+    return sums.flatten(1)
 
 
 def largest(x: Tensor, dim: int) -> Tensor:

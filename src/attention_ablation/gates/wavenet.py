@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.base.errors import unknown
 from attention_ablation.gates.parts import excitation, filtered, weighted
 
 GROUPS = 4  # as many as orthonormal filters of 2x2
@@ -17,7 +16,9 @@ HAAR = ((1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1))
 def gram_schmidt(sets: int) -> Tensor:
     """Return sets of 4 random orthonormal vectors, (sets, 4, 4), as Gram-Schmidt makes them."""
     q, r = torch.linalg.qr(torch.randn(sets, 4, 4).mT)
-    return (q * r.diagonal(dim1=1, dim2=2)[:, None].sign()).mT
+    signs = r.diagonal(dim1=1, dim2=2)[:, None].sign()
+    vectors: Tensor = (q * signs).mT
+    return vectors
 
 
 def haar(sets: int) -> Tensor:
@@ -39,8 +40,8 @@ class WaveNet(nn.Module):
     the mean follows.
 
     filters: 'gram-schmidt', of random vectors, or 'haar', whose first is the mean but for a factor.
-    Shape: (N, C, H, W) -> the same. Raises ValueError for channels that are not in such groups, or
-    a reduction above them, and UserError for other filters.
+    Shape: (N, C, H, W) -> the same. Raises ValueError for channels that are not in such groups, a
+    reduction above them, or other filters.
     """
 
     label = "reading"
@@ -64,7 +65,7 @@ class WaveNet(nn.Module):
                 f"choose a network or a width that {GROUPS * sets} divides"
             )
         if filters not in FILTERS:
-            raise unknown("filters", filters, FILTERS, "WaveNet-C")
+            raise ValueError(f"expected filters {' or '.join(FILTERS)}, got '{filters}'")
         self.register_buffer("filters", FILTERS[filters](sets).reshape(-1, 2, 2).clone())
         self.mlp = excitation(channels, reduction)
         self.repeat_edge = repeat_edge
