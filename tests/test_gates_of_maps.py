@@ -124,7 +124,8 @@ def sigmoid(v: Array) -> Array:
 
 
 def softmax(v: Array, axis: int) -> Array:
-    return np.exp(v) / np.exp(v).sum(axis, keepdims=True)
+    out: Array = np.exp(v) / np.exp(v).sum(axis, keepdims=True)
+    return out
 
 
 def depthwise(x: Array, kernels: Array, dilation: int = 1) -> Array:
