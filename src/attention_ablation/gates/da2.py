@@ -21,8 +21,8 @@ class DA2(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
-        # SK-Net's floor is 32, which is 2 r at its r = 16: a network of a quarter of the width with
-        # r = 4 is the same shape in small.
+        # SK-Net's floor is 32, which is 2 r at its r = 16: where a tier shrinks the network and r,
+        # the floor shrinks with them, as 8 of 16 channels for 32 of 64.
         hidden = max(hidden_units(channels, reduction), 2 * reduction)
         self.branches = nn.ModuleList(_branch(channels, dilation) for dilation in (1, 2))
         self.squeeze = nn.Sequential(

@@ -17,8 +17,8 @@ class SCA(nn.Module):
     place a is 1.
     A reading: the paper's attention sees the state of an LSTM that writes captions as well, which a
     classifier does not have.
-    k is C / r, or `hidden`, which is 512 in the paper.
-    Shape: (N, C, H, W) -> the same. Raises ValueError for a reduction above C and no units.
+    k is C / r, or `hidden` but at most C; it is 512 in the paper.
+    Shape: (N, C, H, W) -> the same. Raises ValueError for a reduction above C, and for a k below 1.
     """
 
     label = "reading"
@@ -26,7 +26,7 @@ class SCA(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 16, hidden: int | None = None) -> None:
         super().__init__()
-        units = hidden_units(channels, reduction) if hidden is None else hidden
+        units = hidden_units(channels, reduction) if hidden is None else min(hidden, channels)
         if units < 1:
             raise ValueError(f"expected at least one hidden unit, got {hidden}")
         # As a linear layer from one input to k units starts: within 1.

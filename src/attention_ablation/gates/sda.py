@@ -24,8 +24,8 @@ class SDA(nn.Module):
         width, blocks = channels[-1], len(channels)
         if set(channels) != {width}:
             raise ValueError(f"expected blocks of equal channels, got {channels}")
-        # The authors' floor is 64, which is 4 r at their r = 16: a network of a quarter of the
-        # width with r = 4 is the same shape in small.
+        # The authors' floor is 64, which is 4 r at their r = 16: where a tier shrinks the network
+        # and r, the floor shrinks with them, as 16 of 16 channels for 64 of 64.
         hidden = max(hidden_units(width, reduction), 4 * reduction)
         reduce = nn.Linear(width, hidden, bias=False)
         self.squeeze = nn.Sequential(reduce, nn.BatchNorm1d(hidden), nn.ReLU())
