@@ -137,8 +137,8 @@ def fastest(spec: AnySpec) -> float:
         branches = branches or OTHER_BRANCHES
     gates = len(network.gated_channels(spec.backbone.width, attention.position))
     launches = network.convolutions * (1.5 if network.grouped else 1) + gates * branches
-    steps = DETECTOR_STEPS if isinstance(spec, DetectionSpec) else 1
-    steps *= METHOD_STEPS if attention.method else 1
+    steps = METHOD_STEPS if attention.method else 1.0
+    steps *= DETECTOR_STEPS if isinstance(spec, DetectionSpec) else 1
     return spec.recipe.batch_size / (LAUNCH_SECONDS * launches * steps)
 
 

@@ -10,8 +10,8 @@ dropped at the end. All numbers here, and what follows, are ours:
 - Reward R_l of an image: +1 where the probability of its true class falls when a_l is replaced by
   its mean over the channels, else -1. Each step tries one l, drawn at random, which takes another
   forward pass; its BatchNorm normalises by the batch, as in training, and keeps no statistics.
-- Critic: (s_l, a_l) -> Linear to 128 -> LSTM over l -> Linear to Q_l. Its loss: (Q_l - R_l)^2 of the
-  l that was tried.
+- Critic: (s_l, a_l) -> Linear to 128 -> LSTM over l -> Linear to Q_l. Its loss: (Q_l - R_l)^2 of
+  the l that was tried. It takes its step first, and the network's term is of the new critic.
 - The network's loss: cross-entropy - 0.1 x the mean of Q over images and gates. Its gradient comes
   by way of the actions; states are constants, or features could learn to please the critic.
 """
@@ -107,7 +107,7 @@ class Dreal:
         self, states: Sequence[Tensor], actions: Sequence[Tensor], gate: int, reward: Tensor
     ) -> Tensor:
         """Take a step of the critic towards a gate's reward; return its loss before."""
-        loss = (self.critic(states, actions)[gate] - reward).square().mean()
+        loss: Tensor = (self.critic(states, actions)[gate] - reward).square().mean()
         self.optimizer.zero_grad()
         loss.backward()
         for parameter in self.critic.parameters():
