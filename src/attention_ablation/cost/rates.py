@@ -19,6 +19,7 @@ PUBLISHED = Path("workflow/throughput.yaml")
 # launched one by one; see the assumptions in PUBLISHED.
 LAUNCH_SECONDS = 0.0004
 DETECTOR_STEPS = 8  # a detector's step over one of its backbone's classification, roughly
+METHOD_STEPS = 4 / 3  # a step with a method, which has another forward pass, over one without
 OTHER_BRANCHES = 4  # of a gate whose inside the plan does not know, as a user's: as many as CBAM's
 
 
@@ -79,6 +80,8 @@ class PublishedRates:
         if gate != Attention():
             channel = gate.pooling and not gate.descriptor
             work *= self.table.gates["se" if channel else "cbam"].factor
+        if gate.method:
+            work *= METHOD_STEPS
         plain = self.table.hardware[self.hardware].resnet50[recipe.precision] * relative.relative
         return min(plain / work, fastest(spec))
 
@@ -134,7 +137,8 @@ def fastest(spec: AnySpec) -> float:
         branches = branches or OTHER_BRANCHES
     gates = len(network.gated_channels(spec.backbone.width, attention.position))
     launches = network.convolutions * (1.5 if network.grouped else 1) + gates * branches
-    steps = DETECTOR_STEPS if isinstance(spec, DetectionSpec) else 1
+    steps = METHOD_STEPS if attention.method else 1.0
+    steps *= DETECTOR_STEPS if isinstance(spec, DetectionSpec) else 1
     return spec.recipe.batch_size / (LAUNCH_SECONDS * launches * steps)
 
 

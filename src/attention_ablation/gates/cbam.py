@@ -29,6 +29,7 @@ class ChannelAttention(nn.Module):
     def __init__(self, channels: int, *, pooling: str = "avg&max", reduction: int = 16) -> None:
         super().__init__()
         hidden = hidden_units(channels, reduction)
+        self.channels = channels
         self.pools = pooling.split("&")
         self.mlp = nn.Sequential(
             nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)

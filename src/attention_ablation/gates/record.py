@@ -51,6 +51,12 @@ class Attention(Model):
         "before anything is learned; or 'identity', twice that sigmoid. null: what the tier sets, "
         "else 'half'.",
     )
+    method: Literal["dreal"] | None = Field(
+        None,
+        description="What trains channel attention beside the loss, in classification: 'dreal', "
+        "our reconstruction of DREAL (arXiv:2007.06156), whose critic is dropped at the end; null: "
+        "nothing.",
+    )
     gate: str | None = Field(
         None,
         description="Another gate of the package, instead of all that: its file's name in gates/.",
@@ -129,6 +135,7 @@ class Attention(Model):
             "norm": ("descriptor", self.descriptor),
             "arrangement": ("pooling and descriptor", self.pooling and self.descriptor),
             "start": ("pooling, descriptor or a gate with a gain", self.has_start),
+            "method": ("pooling, which is channel attention", self.pooling),
             "options": ("module or gate", named),
             "place": ("module or gate", named),
             "module_sha256": ("module", self.module),
@@ -202,7 +209,7 @@ class Attention(Model):
         if self.arrangement == "spatial-first":
             parts.reverse()
         joined = ("-parallel-" if self.arrangement == "parallel" else "+").join(parts) or "none"
-        return joined + identity
+        return joined + identity + (f"-{self.method}" if self.method else "")
 
 
 def seal(attention: Attention, root: Path, where: object) -> Attention:

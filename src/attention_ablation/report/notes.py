@@ -12,6 +12,11 @@ from attention_ablation.study.confounds import CHANGES_NUMBERS, NOTED, differing
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.metrics import COUNTED, SIZES
 
+RECONSTRUCTED = (
+    "trained by a reconstruction of DREAL (arXiv:2007.06156), of which no code is published; its "
+    "critic is dropped at the end."
+)
+
 
 def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
     """Return the lines below a table; the last one is what the tier can say."""
@@ -53,6 +58,7 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
         notes.append("Two seeds or more would say whether our runs reproduce the paper's numbers.")
     notes += _reproduced(results)
     notes += _started(plan, table)
+    notes += _methods(plan, table)
     notes += _counted_on(plan, results)
     notes += _printed_by(plan, table)
     for name, mark in discrepancies(plan, table).items():
@@ -175,6 +181,13 @@ def _printed_by(plan: Plan, table: str) -> list[str]:
     listed = ". ".join(f"{', '.join(labels)}: {said}" for said, labels in by.items())
     several = len({row.protocol for row in rows}) > 1
     return [f"Printed values. {differ * several}{listed}."]
+
+
+def _methods(plan: Plan, table: str) -> list[str]:
+    """Say which rows are trained by a method that is not its authors' own."""
+    rows = [row for row in plan.rows(table) if plan.specs[table, row.key].attention.method]
+    labels = ", ".join(row.label for row in rows)
+    return [f"{labels}: {RECONSTRUCTED}"] if rows else []
 
 
 def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:

@@ -35,6 +35,15 @@ class Spec(Identity):
     attention: Attention
     recipe: ClassificationRecipe
 
+    @model_validator(mode="after")
+    def _sees_its_gates(self) -> Self:
+        if self.attention.method and self.recipe.compile:
+            raise ValueError(
+                f"expected no recipe.compile with the method '{self.attention.method}', which sees "
+                f"and replaces what is inside the gates, got '{self.recipe.compile}'; leave one out"
+            )
+        return self
+
     @property
     def run_id(self) -> str:
         """The name of the folder of its runs, unique by the hash at its end."""
@@ -70,6 +79,15 @@ class DetectionSpec(Identity):
             return 1
         plain = not self.backbone.network.normalises(self.backbone)
         return 1 if self.detector.name == "ssd" and plain and not self.attention.norm else 2
+
+    @model_validator(mode="after")
+    def _trains_by_its_loss(self) -> Self:
+        if self.attention.method:
+            raise ValueError(
+                f"expected no method of a detector's attention, got '{self.attention.method}', "
+                "which is for classification; leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _normalises(self) -> Self:

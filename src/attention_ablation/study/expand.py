@@ -12,7 +12,7 @@ from attention_ablation.base.model import Model
 from attention_ablation.detectors.record import Detector, DetectorSize, check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone, BackboneSize
-from attention_ablation.spec.recipes import Recipe
+from attention_ablation.spec.recipes import ClassificationRecipe, Recipe
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.study.config import Config, Row, Study, Tier
 from attention_ablation.study.confounds import check_recipes, chosen
@@ -199,8 +199,9 @@ def _spec(row: Row, plan: Plan) -> AnySpec:
     where = f"{plan.study_folder / 'rows.csv'}: {row.table}: {row.label}"
     attention = plan.study.attentions[row.attention]
     if row.detector is None:
-        spec = _classification(row.backbone, attention, plan.tier, where)
-        return spec.model_copy(update={"recipe": _recipe(spec.recipe, row, plan, where)})
+        given = plan.tier.classification.sizing(row.backbone).recipe
+        changed = _recipe(given, row, plan, where)
+        return _classification(row.backbone, attention, plan.tier, where, changed)
     if row.detector not in plan.tier.detection:
         raise UserError(
             f"{where}: expected a recipe for {row.detector} below detection in the tier; add one, "
@@ -230,12 +231,20 @@ def _recipe(recipe: RecipeType, row: Row, plan: Plan, where: str) -> RecipeType:
     return recipe
 
 
-def _classification(name: str, attention: Attention, tier: Tier, where: str) -> Spec:
+def _classification(
+    name: str,
+    attention: Attention,
+    tier: Tier,
+    where: str,
+    recipe: ClassificationRecipe | None = None,
+) -> Spec:
+    """Return a tier's spec of a backbone and a gate, with its recipe or another one."""
     sized = tier.classification.sizing(name)
     backbone = parse(Backbone, {"name": name} | _size(sized, BackboneSize), where)
     gate = attention.sized(sized.reduction, sized.start)
     check_fit(gate, backbone, where)
-    return Spec(backbone=backbone, attention=gate, recipe=sized.recipe)
+    parts = {"backbone": backbone, "attention": gate, "recipe": recipe or sized.recipe}
+    return parse(Spec, parts, where)
 
 
 def _size(sized: Model, size: type[Model]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from attention_ablation.feed.batches import Batch, source
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.spec.recipes import ClassificationRecipe
 from attention_ablation.spec.spec import Run, Spec
+from attention_ablation.training.dreal import Dreal
 from attention_ablation.training.machine import Machine
 from attention_ablation.training.task import Task, means
 
@@ -29,6 +30,8 @@ class Classification(Task):
         model = build(run.spec.backbone, run.spec.attention, data.classes)
         initialise(model, run.seed, zero_init_residual=self.recipe.zero_init_residual)
         self.place(model)
+        if run.spec.attention.method == "dreal":
+            self.method = Dreal(model, run.seed, self.processes)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -41,7 +44,10 @@ class Classification(Task):
         images, labels = batch
         logits = self._trained(images)
         loss = cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        return loss, _sums(logits.detach(), labels, loss.detach())
+        sums = _sums(logits.detach(), labels, loss.detach())
+        if self.method:
+            loss = loss + self.method.term(images, labels, logits.detach())
+        return loss, sums
 
     @torch.inference_mode()
     def evaluate(self, stop: Callable[[], None] = lambda: None) -> Tensor:

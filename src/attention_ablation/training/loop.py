@@ -95,6 +95,7 @@ class Loop:
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            **({"method": self.task.method.state_dict()} if self.task.method else {}),
             "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
             "progress": {
                 "step": self.step,
@@ -110,6 +111,8 @@ class Loop:
         self.task.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.task.method:
+            self.task.method.load_state_dict(state["method"])
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and state["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,19 @@ from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecip
 from attention_ablation.spec.spec import Run
 from attention_ablation.training.compiled import Compiled
 from attention_ablation.training.machine import Machine
+
+
+class Method(Protocol):
+    """What trains a network beside its loss, and is not part of it: such as DREAL's critic."""
+
+    def term(self, images: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+        """Do a step's part; return what to add to the loss."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what its next step depends on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where `state_dict` was called."""
 
 
 class Task(ABC):
@@ -28,6 +41,7 @@ class Task(ABC):
     recipe: ClassificationRecipe | DetectionRecipe
     model: nn.Module
     compiled: Compiled | None = None
+    method: Method | None = None
 
     def __init__(self, run: Run, machine: Machine) -> None:
         self.recipe = recipe = run.spec.recipe
