@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from attention_ablation.gates.build import build_gate
+from attention_ablation.gates.build import build_gate, gates_of
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import Backbone
-from attention_ablation.training.compiled import Compiled, gates
+from attention_ablation.training.compiled import Compiled
 from attention_ablation.training.run import seed_everything
 from benchmarks.quick import header
 
@@ -162,7 +162,7 @@ def shapes_of(
     """Return the shape of every gate's map in a network, in turn."""
     model = build(backbone, attention, CLASSES)
     shapes: list[tuple[int, ...]] = []
-    for gate in gates(model):
+    for gate in gates_of(model):
         gate.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, size, size))

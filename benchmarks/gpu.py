@@ -29,10 +29,10 @@ import pandas as pd
 import torch
 
 from attention_ablation.base.errors import brief
+from attention_ablation.gates.build import gates_of
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.study.expand import load_plan
 from attention_ablation.training import calibrate
-from attention_ablation.training.compiled import gates
 from attention_ablation.training.loop import autocast
 from attention_ablation.training.machine import Machine
 from attention_ablation.training.provenance import device_name, peak_memory
@@ -169,7 +169,7 @@ def trained(spec: AnySpec, way: dict[str, Any], device: torch.device, size: Size
         dtypes: set[torch.dtype] = set()
         hooks = [
             gate.register_forward_hook(lambda _, __, out: dtypes.add(out.dtype))
-            for gate in gates(model)
+            for gate in gates_of(model)
         ]
         with torch.no_grad(), autocast(device, recipe):
             model(next(loop.task.batches(1))[0])

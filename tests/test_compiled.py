@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.gates.build import build_gate
+from attention_ablation.gates.build import build_gate, gates_of
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import Backbone
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan
-from attention_ablation.training.compiled import Compiled, gates
+from attention_ablation.training.compiled import Compiled
 from attention_ablation.training.evaluate import evaluate
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.run import train
@@ -247,8 +247,8 @@ def test_of_a_detector_the_gates_alone_are_compiled(
 
 def test_every_gate_is_found() -> None:
     model = build(Backbone(name="mobilenet"), CBAM, 10)
-    assert len([*gates(model)]) == 27
-    assert not [*gates(build(Backbone(name="mobilenet"), Attention(), 10))]
+    assert len([*gates_of(model)]) == 27
+    assert not [*gates_of(build(Backbone(name="mobilenet"), Attention(), 10))]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class DenseNet(Network):
         first = 2 * growth + self.layers[0] * growth
         return {"block-end": [first, first // 2 + self.layers[1] * growth]}
 
-    def build(self, backbone, gates, classes):
+    def build(self, backbone, gates, classes, image_size):
         from torch import nn
         from torchvision.models import densenet
 

@@ -111,7 +111,7 @@ def _build(
 
     with torch.device("meta"):
         if detector is None:
-            return build(backbone, attention, size.classes)
+            return build(backbone, attention, size.classes, size.image_size)
         # Imported here: torchvision's detection package takes a while, and few need it.
         from attention_ablation.detectors.build import build_detector
 

@@ -72,7 +72,8 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
     if not isinstance(run.spec, Spec):
         raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
     data = _load_data(run.spec, folder, metrics, folders)
-    model = build(run.spec.backbone, run.spec.attention, data.classes)
+    size = run.spec.recipe.dataset.image_size
+    model = build(run.spec.backbone, run.spec.attention, data.classes, size)
     digest = _load_weights(model, folder / files.WEIGHTS)
     set_tf32(run.spec.recipe)
     model.to(machine.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)

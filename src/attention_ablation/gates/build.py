@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attention_ablation.base.errors import UserError, brief
-from attention_ablation.gates.cbam import build_cbam
+from attention_ablation.gates.cbam import ParallelGate, SequentialGates, build_cbam
 from attention_ablation.gates.record import Attention, read_module
 from attention_ablation.gates.source import GAIN, Channels, Place, builtin_gates
 
@@ -72,6 +72,9 @@ class FileGate(nn.Module):
             ) from error
 
 
+GATES = (FileGate, ParallelGate, SequentialGates)  # what `build_gate` returns
+
+
 class Gates:
     """The gates of one network, made while it is built, by the channels at each of its places."""
 
@@ -82,8 +85,18 @@ class Gates:
     def at(self, place: Place) -> Iterator[nn.Module]:
         """Yield the module for each place in turn: an identity where the gate stands elsewhere."""
         for channels in self.places.get(place, ()):
-            here = self.attention.position == place
-            yield build_gate(self.attention, channels) if here else nn.Identity()
+            if self.attention.position == place:
+                # What a network draws for its own weights does not depend on its gates.
+                with torch.random.fork_rng(devices=[]):
+                    gate = build_gate(self.attention, channels)
+                yield gate
+            else:
+                yield nn.Identity()
+
+
+def gates_of(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the gates of a network or detector."""
+    return (part for part in model.modules() if isinstance(part, GATES))
 
 
 def build_gate(attention: Attention, channels: Channels) -> nn.Module:

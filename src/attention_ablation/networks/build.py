@@ -2,11 +2,12 @@
 
 import hashlib
 import math
+from functools import partial
 
 import torch
 from torch import nn
 
-from attention_ablation.gates.build import FileGate, Gates
+from attention_ablation.gates.build import FileGate, Gates, gates_of
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 
@@ -15,7 +16,9 @@ CLASSIFIERS = ("fc", "classifier")  # the last layer's name in our networks
 SHORTCUT = ".downsample.0"
 
 
-def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
+def build(
+    backbone: Backbone, attention: Attention, classes: int, image_size: int = 224
+) -> nn.Module:
     """Return the network, not yet initialised: (N, 3, H, W) -> (N, classes).
 
     Its `stages` are the modules with feature maps, by name. Raises ValueError where a gate does not
@@ -26,7 +29,10 @@ def build(backbone: Backbone, attention: Attention, classes: int) -> nn.Module:
     if attention != Attention() and attention.position not in places:
         there = f"attention at {' or '.join(places)}" if places else "no attention"
         raise ValueError(f"expected {there} in {backbone.name}, got '{attention.slug}'")
-    model: nn.Module = network.build(backbone, Gates(attention, places), classes)
+    make = partial(network.build, backbone, Gates(attention, places), classes, image_size)
+    model: nn.Module = make()
+    if network.own_init:
+        model.make = make  # type: ignore[assignment]
     # What Grad-CAM may explain; not a part of its state.
     model.stages = {name: model.get_submodule(name) for name in network.stages}  # type: ignore[assignment]
     return model
@@ -40,16 +46,25 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
     name has 'conv' in it, and a shortcut's is 'downsample.0'. These, and the linear layers of
     gates: Kaiming uniform with slope sqrt(5), torch's default. The classifier: Kaiming normal,
     fan-in. Biases: 0. BatchNorm stays as it was made; `zero_init_residual` starts the last one of
-    every residual block at 0. A gate of a class in a file keeps what its constructor gives it.
+    every residual block at 0. A gate of a class in a file keeps what its constructor gives it, and
+    so does, gates apart, a network that starts by its own rule (`own_init`).
 
     A stream depends on the seed and the weight's name only: two networks of one seed start equal
     wherever their shapes agree.
     """
+    kept: set[nn.Module] = set()
+    if make := getattr(model, "make", None):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(stream(seed, "").initial_seed())
+            model.load_state_dict(make().state_dict())
+        kept = {*model.modules()} - {part for gate in gates_of(model) for part in gate.modules()}
     gates = {name: part for name, part in model.named_modules() if isinstance(part, FileGate)}
     for name, gate in gates.items():
         gate.restart(stream(seed, name).initial_seed())
-    in_gates = {part for gate in gates.values() for part in gate.modules()}
-    for name, module in model.named_modules(in_gates):  # all others
+    kept |= {part for gate in gates.values() for part in gate.modules()}
+    for name, module in model.named_modules():
+        if module in kept:
+            continue
         generator = stream(seed, name)
         if isinstance(module, nn.Conv2d) and not name.endswith(SHORTCUT):
             nn.init.kaiming_normal_(

@@ -24,6 +24,8 @@ class Network(ABC):
     keys: ClassVar[frozenset[str]] = frozenset()
     # The modules whose outputs are feature maps, gates and shortcuts included, for Grad-CAM.
     stages: ClassVar[tuple[str, ...]] = ()
+    # Whether it starts as its own constructor makes it, and not as the authors' ResNet does.
+    own_init: ClassVar[bool] = False
     # Whether its convolutions are in groups, which costs more.
     grouped: bool = False
 
@@ -41,10 +43,11 @@ class Network(ABC):
         """Return the channels of every gate at each place that it has."""
 
     @abstractmethod
-    def build(self, backbone: Any, gates: Any, classes: int) -> Any:
+    def build(self, backbone: Any, gates: Any, classes: int, image_size: int) -> Any:
         """Return the module, (N, 3, H, W) -> (N, classes), with `gates.at(place)` at its places.
 
         `gates` are `gates.build.Gates`, `backbone` is the `Backbone` that names the network.
+        image_size: px of a square image, for networks whose layers depend on it.
         """
 
     def gated_channels(self, width: float, place: Place = "block-end") -> Sequence[Channels]:

@@ -27,7 +27,8 @@ class Classification(Task):
         assert isinstance(run.spec, Spec)
         super().__init__(run, machine)
         self.source = source(data, self.part, machine.device, machine.workers)
-        model = build(run.spec.backbone, run.spec.attention, data.classes)
+        spec, size = run.spec, self.recipe.dataset.image_size
+        model = build(spec.backbone, spec.attention, data.classes, size)
         initialise(model, run.seed, zero_init_residual=self.recipe.zero_init_residual)
         self.place(model)
         if run.spec.attention.method == "dreal":

@@ -1,17 +1,14 @@
 """Gates, or whole networks, compiled by torch.compile: fewer passes over a map, other rounding."""
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from attention_ablation.base.errors import UserError, brief
-from attention_ablation.gates.build import FileGate
-from attention_ablation.gates.cbam import ParallelGate, SequentialGates
+from attention_ablation.gates.build import FileGate, gates_of
 
-GATES = (FileGate, ParallelGate, SequentialGates)
 # Of one function: 27 gates of as many sizes, in training and in evaluation, with a last batch.
 MOST_SHAPES = 256
 
@@ -38,7 +35,7 @@ class Compiled:
         # torch's own doing while it traces; it is of no concern to a user.
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
         self.works = True
-        parts = gates(model) if which == "gates" else iter([model])
+        parts = gates_of(model) if which == "gates" else iter([model])
         for part in parts:
             self._replace(part, dynamic=sizes_vary, fullgraph=which == "gates")
 
@@ -59,11 +56,6 @@ class Compiled:
 
         # Not Module.compile, which would compile the hooks of Grad-CAM and of several processes.
         part.forward = forward
-
-
-def gates(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the gates of a network or detector."""
-    return (part for part in model.modules() if isinstance(part, GATES))
 
 
 def name_of(part: nn.Module) -> str:

@@ -45,7 +45,7 @@ class MobileNet(Network):
         """Return the pointwise convolutions of the 11th and the 13th block."""
         return {f"{2 * block}": self.channels(width)[block] for block in (11, 13)}
 
-    def build(self, backbone: Any, gates: Any, classes: int) -> Any:
+    def build(self, backbone: Any, gates: Any, classes: int, image_size: int) -> Any:
         from torch import nn
 
         ends = gates.at("block-end")

@@ -53,7 +53,7 @@ class ResNet(Network):
             "stage-end": outputs[:-1],
         }
 
-    def build(self, backbone: Any, gates: Any, classes: int) -> Any:
+    def build(self, backbone: Any, gates: Any, classes: int, image_size: int) -> Any:
         from attention_ablation.networks.resnet import GatedResNet
 
         return GatedResNet(self, backbone, gates, classes)

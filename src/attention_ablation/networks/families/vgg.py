@@ -50,7 +50,7 @@ class VGG(Network):
         """Return the maps that SSD takes (Liu et al. 2016, 3.1)."""
         return {name: self.channels(width)[name] for name in ("conv4_3", "conv7")}
 
-    def build(self, backbone: Any, gates: Any, classes: int) -> Any:
+    def build(self, backbone: Any, gates: Any, classes: int, image_size: int) -> Any:
         from torch import nn
 
         layers: OrderedDict[str, nn.Module] = OrderedDict()
