@@ -71,6 +71,7 @@ class Counted:
 Counts = dict[tuple[str, str], Counted]  # by table and row
 
 
+@cache
 def measure(
     backbone: Backbone,
     attention: Attention,
@@ -120,17 +121,17 @@ def _build(
 
 def measure_row(study: Study, row: Row) -> Complexity:
     """Count the network of a row as the paper has it, whatever the tier."""
-    backbone, attention = Backbone(name=row.backbone), study.attentions[row.attention]
+    # What a gate starts as, and how it is trained, change no count.
+    started = {"start": None, "method": None}
+    backbone = Backbone(name=row.backbone)
+    attention = study.attentions[row.attention].model_copy(update=started)
     detector = Detector(name=row.detector) if row.detector else None
     return measure(backbone, attention, study.counted_on.size(row.detector), detector)
 
 
 def count_rows(study: Study) -> list[Counted]:
     """Count the network of every row of the study."""
-    measured: dict[str, Complexity] = {}
-    for row in study.rows:
-        if row.network not in measured:
-            measured[row.network] = measure_row(study, row)
+    measured = {row.network: measure_row(study, row) for row in study.rows}
     return [
         Counted(
             *(row.table, row.key, row.label, row.backbone, row.attention),
