@@ -66,13 +66,13 @@ def test_shared_runs_are_counted_once_and_with_the_first_table(tmp_path: Path) -
     lines = [line.split() for line in text.splitlines() if line.startswith(("table", "all"))]
     # An hour a run; Table 3 shows Table 1's SE, and no other row of it.
     assert lines[1:] == [
-        ["table1", "4", "4", "0", "4.0", "4.0"],
+        ["table1", "5", "5", "0", "5.0", "5.0"],
         ["table3", "4", "4", "1", "4.0", "3.0"],
-        ["all", "8", "7", "7.0"],
+        ["all", "9", "8", "8.0"],
     ]
-    assert "GPU-hours: 7.0." in text
-    assert "Wall time on 1 device, one run on each: 7.0 hours." in text
-    assert "Cost at 2.5 for each of the GPU-hours: 18" in text
+    assert "GPU-hours: 8.0." in text
+    assert "Wall time on 1 device, one run on each: 8.0 hours." in text
+    assert "Cost at 2.5 for each of the GPU-hours: 20" in text
 
 
 def test_wall_time_is_that_of_the_workflows_order(tmp_path: Path) -> None:
@@ -138,14 +138,14 @@ def test_what_is_done_is_not_left(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     finished(plan, next(iter(plan.runs.values())), 30.0)
     (half / f"checkpoint-{90 * 5004 // 2:09d}-0123456789abcdef.pt").touch()
-    assert sum(cost.left_hours.values()) == pytest.approx(2.5)
-    assert "GPU-hours: 4.0 (2.5 left)." in describe(cost, 1)
+    assert sum(cost.left_hours.values()) == pytest.approx(3.5)
+    assert "GPU-hours: 5.0 (3.5 left)." in describe(cost, 1)
     assert [read_outcome(plan.runs_folder / path).status for path in plan.runs][:3] == [
         "completed", "interrupted", "missing",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("budget", "refused"), [(3.9, True), (4.1, False), (None, False)])
+@pytest.mark.parametrize(("budget", "refused"), [(4.9, True), (5.1, False), (None, False)])
 def test_a_budget_refuses_what_is_above_it(
     budget: float | None, refused: bool, tmp_path: Path
 ) -> None:

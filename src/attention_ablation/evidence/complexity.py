@@ -131,7 +131,8 @@ def measure_row(study: Study, row: Row) -> Complexity:
 
 def count_rows(study: Study) -> list[Counted]:
     """Count the network of every row of the study."""
-    measured = {row.network: measure_row(study, row) for row in study.rows}
+    rows = {row.network: row for row in study.rows}
+    measured = {network: measure_row(study, row) for network, row in rows.items()}
     return [
         Counted(
             *(row.table, row.key, row.label, row.backbone, row.attention),
