@@ -169,7 +169,7 @@ def test_every_metric_has_its_number_in_runs_csv(plan: Plan) -> None:
     recorded |= {f"gradcam_{name}" for name in GRADCAM_MEANS.values()}
     others = set(RUN_NUMBERS) - recorded
     assert recorded <= set(RUN_NUMBERS)
-    assert {name.partition("_")[0] for name in others} == {"train", "validation", "time"}
+    assert {name.partition("_")[0] for name in others} == {"train", "validation"}
     assert plan.study.metrics.keys() == METRICS.keys() | {"speed", "loss"}
     results = table_results(plan, "gain", collect(plan), {})
     assert list(results.columns) == ["params_m", "speed", "loss"]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 COMPLEXITY_CSV = "complexity.csv"
 FULL_SIZE = CountedOn()
+OPTIONAL = ("starting_gain", "time_over_bare")  # columns of the file where they are known
 MATCH, MISMATCH, NOT_PRINTED = "match", "MISMATCH", "not printed"
 
 
@@ -59,13 +60,14 @@ class Counted:
     gflops_paper: str
     verdict: str
     starting_gain: float | None = None  # where the study shows it
+    time_over_bare: float | None = None  # where the study has it
 
     @property
     def values(self) -> dict[str, float | None]:
         """Its numbers by a metric's source: parameters in 1e6, multiply-accumulates in 1e9."""
         gflops = None if self.gflops is None else float(self.gflops)
         sizes = {"params_m": self.params / 1e6, "gflops": gflops}
-        return {**sizes, "starting_gain": self.starting_gain}
+        return {**sizes, **{name: getattr(self, name) for name in OPTIONAL}}
 
 
 Counts = dict[tuple[str, str], Counted]  # by table and row
@@ -142,6 +144,7 @@ def count_rows(study: Study) -> list[Counted]:
             gflops_paper=row.printed.get("gflops", ""),
             verdict=compare(study, row, measured[row.network]),
             starting_gain=_gain(study, row),
+            time_over_bare=study.step_times.get((row.backbone, row.attention)),
         )
         for row in study.rows
     ]
@@ -172,8 +175,7 @@ def compare(study: Study, row: Row, ours: Complexity) -> str:
 def complexity_csv(counted: Iterable[Counted]) -> str:
     frame = pd.DataFrame([vars(line) for line in counted])
     frame["gflops"] = [None if gflops is None else f"{gflops:.6f}" for gflops in frame["gflops"]]
-    if frame["starting_gain"].isna().all():
-        del frame["starting_gain"]
+    frame = frame.drop(columns=[name for name in OPTIONAL if frame[name].isna().all()])
     return frame.to_csv(index=False)
 
 
@@ -194,8 +196,7 @@ def read_counts(plan: Plan) -> Counts:
             }
             texts["params"] = int(line["params"])
             texts["gflops"] = Decimal(line["gflops"]) if line["gflops"] else None
-            gain = line.get("starting_gain")
-            texts["starting_gain"] = float(gain) if gain else None
+            texts |= {name: float(line[name]) if line.get(name) else None for name in OPTIONAL}
             found.append(Counted(**texts))
         counts = {(count.table, count.row): count for count in found}
         if len(counts) == len(found) and {"params", "gflops"} <= set(lines.fieldnames or []):

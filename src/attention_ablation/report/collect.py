@@ -5,7 +5,6 @@ from typing import Any
 import pandas as pd
 
 from attention_ablation.base.io import write_text
-from attention_ablation.gates.record import Attention
 from attention_ablation.runs.folder import read_gradcam, read_outcome
 from attention_ablation.runs.records import GRADCAM_MEANS
 from attention_ablation.runs.verify import check_run, verdict
@@ -41,28 +40,8 @@ def collect(plan: Plan) -> pd.DataFrame:
         spec = run.spec.model_dump(mode="json")
         records.append({"run": path, "seed": run.seed, **spec, **facts})
     frame = pd.json_normalize(records).convert_dtypes().set_index("run")
-    frame["time_over_bare"] = _time_over_bare(plan, frame)
     frame.insert(0, "rows", pd.Series({path: " ".join(rows) for path, rows in shown.items()}))
     return frame
-
-
-def _time_over_bare(plan: Plan, frame: pd.DataFrame) -> "pd.Series[float]":
-    """Return each run's compute time over that of the same training without a gate.
-
-    None where one of the two is not there, or they ran on other devices, threads or processes.
-    """
-    found: dict[str, float] = {}
-    if "compute_seconds" in frame:
-        done = frame[frame["status"] == "completed"]
-        alike = ["device", "threads", "processes"]
-        for path in done.index:
-            run = plan.runs[path]
-            spec = run.spec.model_copy(update={"attention": Attention()})
-            bare = run.model_copy(update={"spec": spec}).path
-            if bare in done.index and done.loc[path, alike].equals(done.loc[bare, alike]):
-                seconds = done.loc[[path, bare], "compute_seconds"].astype(float)
-                found[path] = round(float(seconds.iloc[0] / seconds.iloc[1]), 4)
-    return pd.Series(found, index=frame.index, dtype=float)
 
 
 def write_runs(plan: Plan, frame: pd.DataFrame) -> None:

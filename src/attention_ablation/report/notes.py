@@ -95,16 +95,11 @@ def _counted_on(plan: Plan, results: Results) -> list[str]:
         on = f"full-size detector with {classes} classes and background"
     notes = [f"{' and '.join(headings)}: counted on the {on}."] if headings else []
     # What else stands beside the sizes without a recipe of the tier.
-    notes += [
-        f"{metric.heading}: {COUNTED[metric.source]}."
-        for metric in counted
-        if metric.source not in SIZES
-    ]
-    if timed := [m.heading for m in results.columns.values() if m.source == "time_over_bare"]:
-        notes.append(
-            f"{timed[0]}: compute time of the training over that of the same network and seed "
-            "without a gate, at the tier's size and as the trainings shared the machine."
-        )
+    for metric in (metric for metric in counted if metric.source not in SIZES):
+        said = COUNTED[metric.source]
+        if metric.source == "time_over_bare" and plan.study.times:
+            said = plan.study.times.conditions.rstrip(".")
+        notes.append(f"{metric.heading}: {said}.")
     return notes
 
 

@@ -12,7 +12,7 @@ from attention_ablation.networks.record import BackboneSize
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.claims import Claim
 from attention_ablation.study.figure import Figure, any_figure
-from attention_ablation.study.metrics import METRICS, CountedOn, Metric
+from attention_ablation.study.metrics import METRICS, CountedOn, Metric, Times
 from attention_ablation.study.references import Reference
 
 
@@ -237,6 +237,7 @@ class StudyFile(Model):
         f"{', '.join(METRICS)}.",
     )
     counted_on: CountedOn = CountedOn()
+    times: Times | None = None
     tables: dict[Name, Table]
     figures: dict[Name, AnyFigure] = Field(default_factory=dict)
     discrepancies: dict[Line, Discrepancy] = Field(default_factory=dict)
@@ -250,6 +251,7 @@ class Study(StudyFile):
 
     name: str
     rows: list[Row]
+    step_times: dict[tuple[str, str], float] = Field(default_factory=dict)
     claims: dict[Line, Claim] = Field(default_factory=dict)
 
     @property

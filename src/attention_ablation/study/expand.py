@@ -86,9 +86,10 @@ class Plan:
 
     @property
     def reference_files(self) -> list[str]:
-        """The published curves of the study."""
+        """The published curves of the study, and its times."""
         references = self.study.references.values()
         files = [curve.file for reference in references for curve in reference.curves.values()]
+        files += [self.study.times.file] if self.study.times else []
         return [(self.study_folder / file).as_posix() for file in files]
 
     @property

@@ -65,7 +65,8 @@ def load_study(folder: Path, name: str, where: object) -> Study:
         check_fit(attentions[row.attention], Backbone(name=row.backbone), where, detector)
     said = path.with_name("claims.yaml")
     claims = parse(ClaimsFile, read_yaml(said), said).claims if said.exists() else {}
-    parts = dict(file) | {"name": name, "attentions": attentions}
+    times = file.times.read(path.parent) if file.times else {}
+    parts = dict(file) | {"name": name, "attentions": attentions, "step_times": times}
     study = Study(rows=list(rows.values()), claims=claims, **parts)
     _check_rows(study, path)
     _check_references(study, path)

@@ -1,10 +1,13 @@
 """Metrics: what tables, claims and figures show and compare; a study may add some of its own."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from attention_ablation.base.model import Line, Model
+from attention_ablation.base.errors import UserError
+from attention_ablation.base.io import read_csv
+from attention_ablation.base.model import Line, Model, Prose
 
 SIZES = ("params_m", "gflops")  # of the full-size network: exact, the same for every seed
 # What is counted on the full-size network, and what it is.
@@ -13,6 +16,7 @@ COUNTED = {
     "gflops": "multiply-accumulates of convolutions and linear layers for one image, in 1e9",
     "starting_gain": "what is left of standard normal noise F behind an untrained gate, "
     "<F, gate(F)> / <F, F>, the mean over all gates",
+    "time_over_bare": "time of a training step over one without a gate, from the study's times",
 }
 # Numbers of finished runs, as runs.csv names them.
 RUN_NUMBERS = (
@@ -22,7 +26,7 @@ RUN_NUMBERS = (
     *("train_loss_objectness", "train_loss_rpn_box_reg", "train_loss_classifier"),
     *("train_loss_box_reg", "train_loss_classification", "train_loss_bbox_regression"),
     *("images_per_second", "seconds", "compute_seconds", "startup_seconds"),
-    *("peak_memory_mb", "peak_device_memory_mb", "time_over_bare"),
+    *("peak_memory_mb", "peak_device_memory_mb"),
     *("gradcam_energy_in_box", "gradcam_hit_rate", "gradcam_iou", "gradcam_target_probability"),
 )
 # Columns of rows.csv and of tables' CSVs that are no metric.
@@ -47,7 +51,8 @@ class Metric(Model):
     )
     source: str = Field(
         description="A number of a run as runs.csv names it, such as validation_loss or "
-        "images_per_second; or of the full-size network: params_m, gflops or starting_gain."
+        "images_per_second; or of the full-size network: params_m, gflops, starting_gain, or "
+        "time_over_bare where the study has times."
     )
 
     @property
@@ -91,6 +96,33 @@ METRICS = {
         heading="Target's probability", source="gradcam_target_probability", **SHARE
     ),
 }
+
+
+class Times(Model):
+    """Times of a training step over one of the same network without a gate, by a benchmark."""
+
+    file: str = Field(
+        description="A CSV in the study's folder, a line for each network: backbone, attention, "
+        "time_over_bare."
+    )
+    conditions: Prose = Field(description="Machine, image size, batch, threads.")
+
+    def read(self, folder: Path) -> dict[tuple[str, str], float]:
+        """Return the times by backbone and attention; `folder` is the study's.
+
+        Raises UserError where the file is not such a list.
+        """
+        columns, records = read_csv(folder / self.file)
+        try:
+            return {
+                (line["backbone"], line["attention"]): float(line["time_over_bare"])
+                for _, line in records
+            }
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{folder / self.file}: expected the columns backbone, attention and "
+                f"time_over_bare, a number; got {','.join(columns)}."
+            ) from None
 
 
 class CountSize(Model):

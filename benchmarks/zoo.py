@@ -1,0 +1,78 @@
+"""Time a training step of every network of a study over one without a gate.
+
+    python -m benchmarks.zoo [--study zoo] [--rounds 5]
+
+Networks of full size at 224 px with one thread, not compiled. Each round times a step of every gate
+right after one of the network without it, so that what else the machine does meets both; the median
+of the ratios counts. It writes `times.csv` in the study's folder, which the study's tables show:
+backbone, attention, time_over_bare, and the lowest and the highest ratio.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from attention_ablation.gates.record import Attention
+from attention_ablation.networks.record import Backbone
+from attention_ablation.study.config import Study
+from attention_ablation.study.files import load_study
+from attention_ablation.training.run import seed_everything
+from benchmarks.gates import BATCH, SIZE, step_of
+from benchmarks.quick import header
+
+CPU = torch.device("cpu")
+STUDIES = Path("workflow/studies")
+
+
+def main() -> None:
+    """Write the file, a network after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", default="zoo")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    header()
+    torch.set_num_threads(1)
+    seed_everything(0, CPU)
+    study = load_study(STUDIES, options.study, "benchmarks.zoo")
+    lines: list[dict[str, Any]] = []
+    for backbone in dict.fromkeys(row.backbone for row in study.rows):
+        lines += compare(study, backbone, options.rounds)
+    path = STUDIES / options.study / "times.csv"
+    pd.DataFrame(lines).to_csv(path, index=False)
+    print(path.read_text())
+
+
+def compare(study: Study, backbone: str, rounds: int) -> list[dict[str, Any]]:
+    """Return a line for each attention of a backbone's rows."""
+    named = dict.fromkeys(row.attention for row in study.rows if row.backbone == backbone)
+    # A gate takes as long whatever it starts as.
+    attentions = {name: study.attentions[name].model_copy(update={"start": None}) for name in named}
+    host = Backbone(name=backbone)
+    bare, _ = step_of(host, study.attentions["none"], CPU, False, BATCH, SIZE)
+    lines: list[dict[str, Any]] = []
+    found: dict[Attention, list[float]] = {}
+    for name, attention in attentions.items():
+        if attention.method:
+            continue  # the critic is not a part of the network
+        if attention not in found:
+            step, _ = step_of(host, attention, CPU, False, BATCH, SIZE)
+            step()
+            bare()
+            pairs = [(bare(), step()) for _ in range(rounds)]
+            found[attention] = sorted(gated / plain for plain, gated in pairs)
+        ratios = found[attention]
+        lines.append(
+            {"backbone": backbone, "attention": name}
+            | {"time_over_bare": round(statistics.median(ratios), 3)}
+            | {"lowest": round(ratios[0], 3), "highest": round(ratios[-1], 3)}
+        )
+        print(lines[-1], flush=True)
+    return lines
+
+
+if __name__ == "__main__":
+    main()
