@@ -15,7 +15,9 @@ COMPOSED = {
 
 # Labels, printed values and notes come from these.
 STUDY_FILES = [
-    f"workflow/studies/{PLAN.study.name}/{name}" for name in ("study.yaml", "rows.csv")
+    f"workflow/studies/{PLAN.study.name}/{name}"
+    for name in ("study.yaml", "rows.csv", PLAN.study.times and PLAN.study.times.file)
+    if name
 ]
 CLAIMS_FILE = f"workflow/studies/{PLAN.study.name}/claims.yaml"  # optional
 TIER_FILE = PLAN.tier_file.as_posix()

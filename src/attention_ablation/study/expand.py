@@ -86,10 +86,9 @@ class Plan:
 
     @property
     def reference_files(self) -> list[str]:
-        """The published curves of the study, and its times."""
+        """The published curves of the study."""
         references = self.study.references.values()
         files = [curve.file for reference in references for curve in reference.curves.values()]
-        files += [self.study.times.file] if self.study.times else []
         return [(self.study_folder / file).as_posix() for file in files]
 
     @property
