@@ -66,14 +66,13 @@ def test_the_guide_leads_from_printed_values_to_verdicts(
     assert counted.count(" match") == 3  # what CBAM's paper prints
     assert "25,557,118" in counted
 
-    # Two seeds are enough to follow it.
-    made = run(copy, make.replace("SEEDS=0,1,2,3,4", "SEEDS=0,1"))
+    made = run(copy, make.replace("SEEDS=0,1,2,3,4", "SEEDS=0"))  # or it takes minutes
     assert "2 tables with 7 rows need 7 trainings a seed" in made
     printed = run(copy, read)
     assert "arXiv:1910.03151; 100 epochs" in printed
     assert "cannot be compared with one another" in printed
     table = pd.read_csv("results/quick/eca/tables/resnet18.csv").set_index("row")
-    assert table["seeds"].tolist() == [2] * 5
+    assert table["seeds"].tolist() == [1] * 5
     gains = table["starting_gain"].to_dict()
     assert gains["resnet18+half"] == 0.5
     assert gains["resnet18+eca"] == pytest.approx(0.5, abs=0.01)
