@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from attention_ablation.cli.main import main
 from attention_ablation.evidence.complexity import measure
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
@@ -35,38 +36,48 @@ def copy(project: Path) -> Path:
     return project
 
 
-def run(project: Path, command: str, code: int = 0) -> str:
+def run(command: str) -> str:
     """Run a block as a person would; its output."""
     done = subprocess.run(
-        ["bash", "-ec", command], cwd=project, env=environment(), text=True, timeout=900,
+        ["bash", "-ec", command], env=environment(), text=True, timeout=900,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    assert done.returncode == code, done.stdout
+    assert done.returncode == 0, done.stdout
     return done.stdout
 
 
+def verb(command: str) -> list[str]:
+    """The arguments of a call of the command."""
+    name, *arguments = command.split()
+    assert name == ".venv/bin/attention-ablation"
+    return arguments
+
+
 def test_the_guide_leads_from_printed_values_to_verdicts(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(copy)
     gates, count, make, protocol = COMMANDS
-    assert "gate: eca " in run(copy, gates)
+    assert verb(gates) == ["gates"]
 
     assert [Path(name).name for name, _ in FILES] == ["study.yaml", "rows.csv", "claims.yaml"]
     Path("workflow/studies/eca").mkdir()
     for name, text in FILES:
         Path(name).write_text(text)
-    assert "Not what is printed: resnet18 resnet18+eca, resnet50 resnet50+eca." in run(
-        copy, count, 1
-    )
+    assert main(verb(count)) == 1
+    unexplained = "Not what is printed: resnet18 resnet18+eca, resnet50 resnet50+eca."
+    assert unexplained in capsys.readouterr().out
     (explained,) = re.findall(r"^```yaml\n(discrepancies:.*?)^```$", GUIDE, re.M | re.S)
     with Path("workflow/studies/eca/study.yaml").open("a") as file:
         file.write(explained)
-    counted = run(copy, count)
+    assert main(verb(count)) == 0
+    counted = capsys.readouterr().out
     assert counted.count(" match") == 3  # what CBAM's paper prints
     assert "25,557,118" in counted
 
-    made = run(copy, make.replace("SEEDS=0,1,2,3,4", "SEEDS=0"))  # or it takes minutes
+    plan, tables, more_seeds = make.splitlines()
+    assert more_seeds == tables + " SEEDS=0,1,2,3,4"  # minutes more, and nothing else
+    made = run(f"{plan}\n{tables}")
     assert "2 tables with 7 rows need 7 trainings a seed" in made
     notes = Path("results/quick/eca/tables/resnet18.md").read_text()
     assert "arXiv:1910.03151; 100 epochs" in notes
@@ -81,10 +92,10 @@ def test_the_guide_leads_from_printed_values_to_verdicts(
     sizes = claims[claims["metric"] == "params_m"]
     assert sizes["verdict"].tolist() == ["supported"]
 
-    assert "eca, tier imagenet-eca: 2 tables with 7 rows" in run(copy, protocol)
-    plan = load_plan({"study": "eca", "tier": "imagenet-eca"})
-    assert plan.follows_paper
-    for spec in plan.specs.values():
+    run(protocol.partition("make plan")[0])
+    planned = load_plan({"study": "eca", "tier": "imagenet-eca"})
+    assert planned.follows_paper
+    for spec in planned.specs.values():
         assert (spec.recipe.epochs, spec.backbone.stride) == (100, "v1.5")
 
 
