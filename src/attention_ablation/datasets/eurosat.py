@@ -76,15 +76,12 @@ def _check_names(root: Path) -> None:
     """Raise UserError unless every class has its images, by their names, and no others."""
     for label, (name, images) in enumerate(IMAGES.items()):
         folder = _path(root, label, 1).parent
-        there = folder.is_dir()
-        found = (
-            {path.name for path in folder.iterdir() if path.suffix == ".jpg"} if there else set()
-        )
+        found = {path.name for path in folder.glob("*.jpg")}
         expected = {_path(root, label, number).name for number in range(1, images + 1)}
         if found != expected:
             odd = {"without": expected - found, "with": found - expected}
             which = " and ".join(f"{word} {few(sorted(odd[word]), 3)}" for word in odd if odd[word])
-            got = f"{len(found):,}, {which}" if there else "no such folder"
+            got = f"{len(found):,}, {which}" if folder.is_dir() else "no such folder"
             raise UserError(
                 f"{folder}: expected the {images:,} images {name}_1.jpg to {name}_{images}.jpg, "
                 f"got {got}. Remove {root / UNPACKED}, then attention-ablation data download "
