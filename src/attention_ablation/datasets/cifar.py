@@ -9,7 +9,7 @@ import numpy as np
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.datasets.contract import Dataset, Folders
-from attention_ablation.datasets.reading.data import ImageData, ImageSet, fingerprint, of_channels
+from attention_ablation.datasets.reading.data import ImageData, ImageSet, of_memory
 
 
 class _Cifar(Dataset):
@@ -25,17 +25,7 @@ class _Cifar(Dataset):
 
     def load(self, folders: Folders) -> ImageData:
         root = self.place(folders)
-        splits = train, validation = self._read(root, True), self._read(root, False)
-        pixels = train.images.numpy()
-        read = (t.numpy() for s in splits for t in (s.images, s.labels))
-        return ImageData(
-            train,
-            validation,
-            self.classes,
-            of_channels(pixels.mean(axis=(0, 2, 3)) / 255),
-            of_channels(pixels.std(axis=(0, 2, 3)) / 255),
-            fingerprint(*read),
-        )
+        return of_memory(self._read(root, True), self._read(root, False), self.classes)
 
     def _read(self, root: Path, train: bool) -> ImageSet:
         from torch import from_numpy

@@ -106,12 +106,13 @@ class VariedFigure(Figure):
         import pandas as pd
 
         from attention_ablation.evidence.statistics import t_interval
+        from attention_ablation.figures.parts.values import row_values
 
         key, source = self._key(plan), plan.study.metrics[self.metric].source
         shown = dict.fromkeys(row for panel in self.panels for row in panel.rows)
         records = []
         for row in (row for row in plan.rows(self.table) if row.network in shown):
-            values = _values(plan, row, source)
+            values = row_values(plan, row, source)
             low, high = t_interval(values) or (None, None)
             mean = sum(values) / len(values) if values else None
             value = getattr(plan.specs[self.table, row.key].recipe, key)
@@ -119,15 +120,3 @@ class VariedFigure(Figure):
         columns = ["row", key, *(numbers := ["mean", "ci_low", "ci_high"]), "n"]
         points = pd.DataFrame(records, columns=columns).sort_values(["row", key])
         return points.astype(dict.fromkeys(numbers, float)).round(dict.fromkeys(numbers, 4))
-
-
-def _values(plan: "Plan", row: "Row", source: str) -> list[float]:
-    from attention_ablation.runs.folder import read_outcome
-
-    found = []
-    for run in plan.row_runs(row.table, row.key):
-        facts = read_outcome(plan.runs_folder / run.path).metrics
-        value = facts.recorded.get(source) if facts else None
-        if facts and facts.status == "completed" and value is not None:
-            found.append(float(value))
-    return found
