@@ -68,19 +68,12 @@ def test_at_full_size_it_has_the_counts_of_the_published_code(
     assert rounded == Complexity(params, Decimal(gflops))
 
 
-def theirs_ghostnet() -> nn.Module:
-    return timm.create_model("ghostnet_100", num_classes=10)
-
-
-def theirs_halonet() -> nn.Module:
-    return timm.create_model("halonet26t", num_classes=10)  # its blocks are for 256 px
-
-
 @pytest.mark.parametrize(
     ("name", "image_size", "theirs"),
     [
-        ("ghostnet", 64, theirs_ghostnet),
-        ("halonet26t", 256, theirs_halonet),
+        ("ghostnet", 64, lambda: timm.create_model("ghostnet_100", num_classes=10)),
+        # Its blocks are for 256 px.
+        ("halonet26t", 256, lambda: timm.create_model("halonet26t", num_classes=10)),
         ("res2net50", 64, lambda: timm.create_model("res2net50_26w_4s", num_classes=10)),
         ("densenet121", 64, lambda: torchvision.models.densenet121(num_classes=10)),
         ("wide-resnet50-2", 64, lambda: torchvision.models.wide_resnet50_2(num_classes=10)),
@@ -165,13 +158,12 @@ def test_a_g_ghost_stage_is_its_equations() -> None:
     torch.testing.assert_close(stage(x), expected)
 
 
-@pytest.mark.parametrize("attention", [NONE, SE, CBAM], ids=["none", "se", "cbam"])
 @pytest.mark.parametrize("name", HOSTS)
-def test_it_learns_with_and_without_gates(name: str, attention: Attention) -> None:
+def test_a_small_one_has_its_gates_and_maps_and_a_gradient_everywhere(name: str) -> None:
     host = backbone(name, width=0.25)
-    model = build(host, attention, 10, SMALL)
-    initialise(model, 0, zero_init_residual=True)
-    assert len([*gates_of(model)]) == (0 if attention == NONE else HOSTS[name])
+    model = build(host, CBAM, 10, SMALL)
+    initialise(model, 0)
+    assert len([*gates_of(model)]) == HOSTS[name]
     assert [c for c, _ in model.named_children()][-1] in CLASSIFIERS
     maps: dict[str, Tensor] = {}
     for stage, module in model.stages.items():
@@ -187,8 +179,8 @@ def test_it_learns_with_and_without_gates(name: str, attention: Attention) -> No
 @pytest.mark.parametrize("name", HOSTS)
 def test_the_stem_for_small_images_leaves_them_more_pixels(name: str) -> None:
     sides = []
-    for stem in (None, "cifar"):
-        model = build(backbone(name, width=0.25, stem=stem), SE, 10, SMALL)
+    for stem, attention in ((None, NONE), ("cifar", SE)):
+        model = build(backbone(name, width=0.25, stem=stem), attention, 10, SMALL)
         *_, last = model.stages.values()
         last.register_forward_hook(lambda *call: sides.append(call[2].shape[-1]))
         assert model(torch.randn(2, 3, SMALL, SMALL)).shape == (2, 10)
@@ -196,7 +188,7 @@ def test_the_stem_for_small_images_leaves_them_more_pixels(name: str) -> None:
     assert sides == [1, 2 if only_strided else 4]
 
 
-@pytest.mark.parametrize("width", [0.125, 0.25, 0.5])
+@pytest.mark.parametrize("width", [0.125, 0.5])
 @pytest.mark.parametrize("name", HOSTS)
 def test_at_small_widths_the_plain_data_say_the_channels(name: str, width: float) -> None:
     with torch.device("meta"):
@@ -206,7 +198,7 @@ def test_at_small_widths_the_plain_data_say_the_channels(name: str, width: float
     assert gates == list(backbone(name).network.gated_channels(width))
 
 
-@pytest.mark.parametrize("width", [0.1, 0.35, 0.5, 0.7, 1, 1.3])
+@pytest.mark.parametrize("width", [0.1, 0.35, 0.7, 1.3])
 def test_ghostnets_channels_are_timms(width: float) -> None:
     with torch.device("meta"):
         model = build(backbone("ghostnet", width=width), NONE, 10)
