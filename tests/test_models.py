@@ -85,7 +85,7 @@ GATED = [name for name, shape in BACKBONES.items() if shape.gated_channels(1)]
 @pytest.mark.parametrize("name", GATED)
 def test_gates_stand_where_the_plain_data_say(name: str) -> None:
     # Width 0.25 leaves 5 channels in the narrowest MobileNet.
-    model = build(Backbone(name=name, width=0.25), CBAM, 10)
+    model = build(Backbone(name=name, width=0.25), CBAM, 10, image_size=32)
     gates = [m.mlp[0].in_features for m in model.modules() if isinstance(m, ChannelAttention)]
     assert gates == BACKBONES[name].gated_channels(0.25)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)

@@ -92,7 +92,7 @@ print(json.dumps({"ids": [s.run_id for s in specs], "params": macs}))
 
 def test_a_network_is_one_new_file(project: Path) -> None:
     shutil.copytree(ROOT / "src/attention_ablation", project / "attention_ablation")
-    (project / "attention_ablation/networks/families/densenet.py").write_text(DENSENET)
+    (project / "attention_ablation/networks/families/newcomer.py").write_text(DENSENET)
     with (project / "workflow/studies/cbam/rows.csv").open("a") as rows:
         for name in ("none", "cbam"):
             rows.write(f"table3,Dense + {name},densenet-tiny,,{name},,,,,,,\n")

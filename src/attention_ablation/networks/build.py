@@ -47,7 +47,7 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
     gates: Kaiming uniform with slope sqrt(5), torch's default. The classifier: Kaiming normal,
     fan-in. Biases: 0. BatchNorm stays as it was made; `zero_init_residual` starts the last one of
     every residual block at 0. A gate of a class in a file keeps what its constructor gives it, and
-    so does, gates apart, a network that starts by its own rule (`own_init`).
+    so does, gates and that last one apart, a network that starts by its own rule (`own_init`).
 
     A stream depends on the seed and the weight's name only: two networks of one seed start equal
     wherever their shapes agree.
@@ -76,8 +76,9 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
-        if zero_init_residual and hasattr(module, "last_norm"):
-            nn.init.zeros_(module.last_norm.weight)
+    for block in model.modules() if zero_init_residual else ():
+        if hasattr(block, "last_norm"):
+            nn.init.zeros_(block.last_norm.weight)
 
 
 def stream(seed: int, name: str) -> torch.Generator:

@@ -63,6 +63,12 @@ class Network(ABC):
         return {}
 
 
+def multiple(channels: float, of: int) -> int:
+    """Return the nearest multiple, at least one and no tenth below, as timm and MobileNets do."""
+    rounded = max(of, int(channels + of / 2) // of * of)
+    return rounded + of if rounded < 0.9 * channels else rounded
+
+
 def convolution(
     inputs: int, outputs: int, kernel: int = 3, *, norm: bool = True, **options: Any
 ) -> Any:

@@ -3,7 +3,7 @@
 Names and order of the modules are torchvision's, and so are weights files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -90,8 +90,15 @@ class GatedStage(nn.Sequential):
 class GatedResNet(nn.Sequential):
     """A network with the backbone's width, stride and stem, and gates at any place."""
 
-    def __init__(self, network: Any, backbone: Backbone, gates: Gates, classes: int) -> None:
-        """network: a record of families/resnet.py."""
+    def __init__(
+        self,
+        network: Any,
+        backbone: Backbone,
+        gates: Gates,
+        classes: int,
+        bottleneck: Callable[..., Block] = Bottleneck,
+    ) -> None:
+        """network: a record of families/resnet.py. bottleneck: makes its blocks of three."""
         super().__init__()
         channels = int(STEM_CHANNELS * backbone.width)
         self.conv1 = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
@@ -101,7 +108,7 @@ class GatedResNet(nn.Sequential):
         if backbone.stem == "cifar":
             self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
             self.maxpool = nn.Identity()
-        make = Bottleneck if network.bottleneck else BasicBlock
+        make = bottleneck if network.bottleneck else BasicBlock
         late = network.bottleneck and backbone.stride == "v1.5"  # the second convolution strides
         place = gates.attention.position
         inside, over = place == "inside-block", place == "over-stage"
@@ -112,10 +119,11 @@ class GatedResNet(nn.Sequential):
             stage = GatedStage() if over else nn.Sequential()
             for stride in (first, *[1] * (depth - 1)):
                 strides = (1, stride, 1) if late else (stride, 1, 1)
-                block = make(channels, next(block_channels), strides, network.groups)
+                outputs = next(block_channels)
+                block = make(channels, outputs, strides, network.groups)
                 block.gate, block.inside = next(block_gates), inside
                 stage.append(block)
-                channels = block.last_norm.num_features
+                channels = outputs[-1]
             if gate := next(stage_gates, None):
                 stage.add_module("gate", gate)
             self.add_module(name, stage)

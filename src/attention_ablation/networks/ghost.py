@@ -1,0 +1,47 @@
+"""A ResNet's bottleneck with Ghost modules for its convolutions (GhostNet, arXiv:1911.11907)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from timm.models.ghostnet import GhostModule
+from torch import nn
+
+from attention_ablation.networks.resnet import Bottleneck
+
+
+class GhostBottleneck(Bottleneck):
+    """A bottleneck whose convolutions, the shortcut's too, are timm's Ghost modules.
+
+    A module makes C / ratio maps by a convolution, the others from them by depthwise 3x3
+    convolutions, a BatchNorm after each; the last one's and the shortcut's have no ReLU.
+    Shape: (N, C, H, W) -> (N, C', ...).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        groups: int,
+        ratio: int = 2,
+    ) -> None:
+        super().__init__(inputs, channels, strides, groups)
+
+        def ghost(conv: Any, act_layer: type[nn.Module]) -> GhostModule:
+            return GhostModule(
+                *(conv.in_channels, conv.out_channels, conv.kernel_size[0], ratio),
+                stride=conv.stride[0],
+                act_layer=act_layer,
+            )
+
+        for i in (1, 2, 3):
+            act_layer = nn.Identity if i == 3 else nn.ReLU
+            setattr(self, f"conv{i}", ghost(getattr(self, f"conv{i}"), act_layer))
+            setattr(self, f"bn{i}", nn.Identity())  # it is in the module
+        if self.downsample is not None:
+            self.downsample = ghost(self.downsample[0], nn.Identity)  # type: ignore[index]
+
+    @property
+    def last_norm(self) -> Any:
+        """The BatchNorm of the last module's own maps; where they are 0, its others are."""
+        return self.conv3.primary_conv[1]
