@@ -13,19 +13,26 @@ class ECA(nn.Module):
     """F -> sigmoid(conv_k(mean(F))) * F, the mean over H and W, conv_k along C.
 
     kernel: 'adaptive' to C, as `adaptive_kernel` says; or one odd size at all places, such as 3,
-    the default of the authors' code. Shape: (N, C, H, W) -> the same. Raises ValueError for
-    another kernel.
+    the default of the authors' code. bias: the convolution has one, which the paper's has not
+    (as in arXiv:2111.09451). Shape: (N, C, H, W) -> the same. Raises ValueError for another kernel.
     """
 
     label = "exact"
     paper = "ECA-Net, Wang et al. 2020, arXiv:1910.03151"
 
-    def __init__(self, channels: int, *, kernel: int | str = "adaptive", gain: int = 1) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel: int | str = "adaptive",
+        bias: bool = False,
+        gain: int = 1,
+    ) -> None:
         super().__init__()
         size = adaptive_kernel(channels) if kernel == ADAPTIVE else kernel
         if not isinstance(size, int) or size < 1 or size % 2 == 0:
             raise ValueError(f"expected 'adaptive' or an odd kernel of at least 1, got {kernel!r}")
-        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
+        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=bias)
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
