@@ -100,7 +100,8 @@ def batch_norm(x: Tensor, norm: Any) -> Tensor:
     mean, var, weight, bias = (
         t[:, None, None] for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     )
-    return (x - mean) / (var + norm.eps).sqrt() * weight + bias
+    out: Tensor = (x - mean) / (var + norm.eps).sqrt() * weight + bias
+    return out
 
 
 def disturb(model: nn.Module) -> None:
@@ -117,7 +118,7 @@ def disturb(model: nn.Module) -> None:
 def test_a_ghost_bottleneck_is_its_equations(name: str, ratio: int) -> None:
     model = build(backbone(name, width=0.25, stride="v1.5"), NONE, 10).eval()
     disturb(model)
-    block = model.get_submodule("layer2.0")
+    block: Any = model.get_submodule("layer2.0")
 
     def ghost(x: Tensor, module: Any, act: Callable[[Tensor], Tensor], stride: int = 1) -> Tensor:
         conv, norm, _ = module.primary_conv
@@ -140,7 +141,7 @@ def test_a_ghost_bottleneck_is_its_equations(name: str, ratio: int) -> None:
 
 @torch.no_grad()
 def test_a_g_ghost_stage_is_its_equations() -> None:
-    stage = GhostStage(6, (16, 6), (4, 3), 4, iter([nn.Identity() for _ in range(4)])).eval()
+    stage: Any = GhostStage(6, (16, 6), (4, 3), 4, iter([nn.Identity() for _ in range(4)])).eval()
     disturb(stage)
     assert [len(block.conv2.weight[0]) for block in stage.inner] == [3, 3]
     x = torch.randn(2, 6, 8, 8)
@@ -164,16 +165,21 @@ def test_a_small_one_has_its_gates_and_maps_and_a_gradient_everywhere(name: str)
     model = build(host, CBAM, 10, SMALL)
     initialise(model, 0)
     assert len([*gates_of(model)]) == HOSTS[name]
-    assert [c for c, _ in model.named_children()][-1] in CLASSIFIERS
+    *_, (last, classifier) = model.named_children()
+    assert last in CLASSIFIERS
     maps: dict[str, Tensor] = {}
     for stage, module in model.stages.items():
         module.register_forward_hook(lambda _, given, out, stage=stage: maps.update({stage: out}))
-    logits = model(torch.randn(2, 3, SMALL, SMALL))
+    x = torch.randn(2, 3, SMALL, SMALL)
+    logits = model(x)
     assert logits.shape == (2, 10)
     assert list(maps) == list(host.network.stages)
-    assert all(found.dim() == 4 for found in maps.values())
     logits.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+    logits = model.eval()(x)
+    if name != "ghostnet":  # which has a layer between
+        pooled = maps[host.network.stages[-1]].mean((2, 3))
+        torch.testing.assert_close(classifier(pooled), logits)
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -194,7 +200,8 @@ def test_at_small_widths_the_plain_data_say_the_channels(name: str, width: float
     with torch.device("meta"):
         model = build(backbone(name, width=width), CBAM, 10, 64).eval()
         assert model(torch.empty(1, 3, 64, 64)).shape == (1, 10)
-    gates = [gate[0].attention.channels for gate in gates_of(model)]
+    made: Any = [*gates_of(model)]
+    gates = [gate[0].attention.channels for gate in made]
     assert gates == list(backbone(name).network.gated_channels(width))
 
 
@@ -202,7 +209,8 @@ def test_at_small_widths_the_plain_data_say_the_channels(name: str, width: float
 def test_ghostnets_channels_are_timms(width: float) -> None:
     with torch.device("meta"):
         model = build(backbone("ghostnet", width=width), NONE, 10)
-    outputs = [m.ghost2[0].out_chs for m in model.modules() if hasattr(m, "ghost2")]
+    modules: Any = [*model.modules()]
+    outputs = [m.ghost2[0].out_chs for m in modules if hasattr(m, "ghost2")]
     assert outputs == GhostNet().channels(width)
 
 
@@ -214,11 +222,22 @@ def test_halonet_refuses_images_that_its_blocks_cannot_tile(stem: str | None, si
         build(backbone("halonet26t", stem=stem), NONE, 10, size)
 
 
-@pytest.mark.parametrize("name", ["ghost-resnet50", "g-ghost-regnetx-3.2", "res2net50"])
-def test_zero_init_makes_a_residual_block_its_shortcut(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "block", "channels"),
+    [
+        ("ghost-resnet50", "layer1.1", 64),
+        ("g-ghost-regnetx-3.2", "stage1.1", 24),
+        ("res2net50", "layer1.1", 64),
+        ("halonet26t", "features.stages.0.1", 64),
+    ],
+)
+def test_zero_init_makes_a_residual_block_its_shortcut(
+    name: str, block: str, channels: int
+) -> None:
     model = build(backbone(name, width=0.25), NONE, 10)
     initialise(model, 0, zero_init_residual=True)
-    blocks = [m for m in model.modules() if hasattr(m, "last_norm") and m.downsample is None]
-    assert blocks
-    x = torch.randn(2, blocks[0].conv1.in_channels if name != "ghost-resnet50" else 64, 4, 4)
-    torch.testing.assert_close(blocks[0](x.clone()), x.relu())
+    ends: Any = [m for m in model.modules() if hasattr(m, "last_norm")]
+    assert len(ends) == HOSTS[name]
+    assert not any(end.last_norm.weight.any() for end in ends)
+    x = torch.randn(2, channels, 4, 4)
+    torch.testing.assert_close(model.get_submodule(block)(x.clone()), x.relu())

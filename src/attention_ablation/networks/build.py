@@ -77,8 +77,8 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
     for block in model.modules() if zero_init_residual else ():
-        if hasattr(block, "last_norm"):
-            nn.init.zeros_(block.last_norm.weight)
+        if (norm := getattr(block, "last_norm", None)) is not None:
+            nn.init.zeros_(norm.weight)
 
 
 def stream(seed: int, name: str) -> torch.Generator:

@@ -44,4 +44,4 @@ class GhostBottleneck(Bottleneck):
     @property
     def last_norm(self) -> Any:
         """The BatchNorm of the last module's own maps; where they are 0, its others are."""
-        return self.conv3.primary_conv[1]
+        return self.get_submodule("conv3.primary_conv.1")

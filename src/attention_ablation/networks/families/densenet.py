@@ -47,9 +47,9 @@ class DenseNet(Network):
         model = densenet.DenseNet(growth, self.layers, classes)
         parts: OrderedDict[str, nn.Module] = OrderedDict(model.features.named_children())
         if backbone.stem == "cifar":
-            parts["conv0"] = nn.Conv2d(3, 2 * growth, 3, padding=1, bias=False)
-            nn.init.kaiming_normal_(parts["conv0"].weight)  # as timm's
-            parts["pool0"] = nn.Identity()
+            conv = nn.Conv2d(3, 2 * growth, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(conv.weight)  # as timm's
+            parts["conv0"], parts["pool0"] = conv, nn.Identity()
         ends, features = gates.at("block-end"), nn.Sequential()
         for name, part in parts.items():
             features.add_module(name, part)

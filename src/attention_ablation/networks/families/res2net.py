@@ -47,7 +47,7 @@ class Res2Net(Network):
         from timm.models.resnet import make_blocks
         from torch import nn
 
-        class Block(Bottle2neck):
+        class Block(Bottle2neck):  # type: ignore[misc]
             """timm's block, which says where a residual branch ends."""
 
             @property
