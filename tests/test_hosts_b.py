@@ -19,6 +19,9 @@ from attention_ablation.networks.wavevit import haar, inverse_haar
 from attention_ablation.study.metrics import CountSize
 from tests.made_gates import trained
 
+# On one thread: with small maps more only wait for each other.
+pytestmark = pytest.mark.usefixtures("deterministic")
+
 NONE = Attention()
 ECA = Attention(gate="eca", options={"bias": True})
 HOSTS = ("resattnet56", "wrn-bigearthnet", "moganet-t", "cmt-ti", "wave-vit-s")
@@ -63,7 +66,7 @@ def test_cmts_parameters_grow_with_the_image_by_its_tables_only() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTS)
-@pytest.mark.parametrize(("width", "image_size"), [(0.25, 32), (0.25, 64), (0.5, 32)])
+@pytest.mark.parametrize(("width", "image_size"), [(0.25, 64), (0.5, 32)])
 def test_a_narrow_one_learns_from_small_images(name: str, width: float, image_size: int) -> None:
     model = build(Backbone(name=name, width=width), NONE, 10, image_size)
     initialise(model, 0)
@@ -83,16 +86,6 @@ def test_a_narrow_one_learns_from_small_images(name: str, width: float, image_si
     loss.backward()
     grads = [p.grad for p in model.parameters()]
     assert all(grad is not None and torch.isfinite(grad).all() for grad in grads)
-
-
-@pytest.mark.parametrize("name", HOSTS)
-def test_its_start_is_of_the_seed(name: str) -> None:
-    models = [build(Backbone(name=name, width=0.25), NONE, 10, 32) for _ in range(3)]
-    for model, seed in zip(models, (0, 0, 1), strict=True):
-        initialise(model, seed)
-    one, same, other = (m.state_dict() for m in models)
-    assert all(torch.equal(value, same[key]) for key, value in one.items())
-    assert not torch.equal(one["fc.weight"], other["fc.weight"])
 
 
 @pytest.mark.parametrize("per_group", [True, False])
