@@ -3,7 +3,7 @@
 import csv
 import io
 import itertools
-from functools import cache
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from scipy import stats
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import write_text
-from attention_ablation.evidence.complexity import complexity_csv, count_rows, read_counts
+from attention_ablation.evidence.complexity import NOT_PRINTED, Counted, complexity_csv, read_counts
 from attention_ablation.figures.complexity import ComplexityFigure
 from attention_ablation.figures.parts.labels import Box, Point, first_free, label_points
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study
 from tests.conftest import ROOT
+from tests.own_images import remove
 from tests.run_folders import finished
 from tests.test_study import edit
 
@@ -38,10 +39,23 @@ def planned(study: str = "cbam", seeds: int = 3, **keys: Any) -> Plan:
     return plan
 
 
-@cache
 def counted(study: str) -> str:
-    """Return a study's complexity.csv, which takes seconds to count."""
-    return complexity_csv(count_rows(load_study(ROOT / "workflow/studies", study, "a test")))
+    """Return the committed counts of a study; of one without, such as would crowd its points."""
+    committed = ROOT / f"docs/results/quick/{study}/complexity.csv"
+    if committed.is_file():
+        return committed.read_text()
+    rng = np.random.default_rng(1)
+    return complexity_csv(
+        Counted(
+            *(row.table, row.key, row.label, row.backbone, row.attention),
+            params=int(rng.choice([25_557_032, 26_312_232, 28_088_024, 28_089_624])),
+            params_m_paper="",
+            gflops=Decimal(str(rng.choice([3.857973, 3.860488, 3.864362, 4.004182]))),
+            gflops_paper="",
+            verdict=NOT_PRINTED,
+        )
+        for row in load_study(ROOT / "workflow/studies", study, "a test").rows
+    )
 
 
 def of(plan: Plan, name: str) -> ComplexityFigure:
@@ -157,7 +171,7 @@ def test_no_label_overlaps_another_or_a_marker(
         assert len(found) == len(rows)
         numbers = [label.get_text() for label in found if label.get_text().isdigit()]
         assert sorted(map(int, numbers)) == list(range(1, len(numbers) + 1))
-        assert all(f"{number} ResNet" in below or f"{number} " in below for number in numbers)
+        assert all(f" {number} " in f" {below}" for number in numbers)
         rest = [label.get_text() for label in found if not label.get_text().isdigit()]
         assert all(any(row.endswith(text) for row in rows) for text in rest)
 
@@ -168,7 +182,7 @@ def test_a_row_without_a_run_is_left_out_and_named(tiny: Plan) -> None:
     finish_all(plan, figure)
     gone, fewer, diverged = (plan.row_runs("table4", f"resnet{n}") for n in (34, 50, 101))
     for run in [*gone, fewer[2]]:
-        (plan.runs_folder / run.path / "metrics.json").unlink()
+        remove(plan.runs_folder / run.path)
     finished(plan, diverged[0], 90, status="diverged", validation_top1_error=None)
     complexity = plan.folder / "complexity.csv"
     text = complexity.read_text().splitlines()
