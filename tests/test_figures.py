@@ -124,5 +124,6 @@ def test_a_figure_has_the_papers_number_or_its_title_alone(study: Study) -> None
         "figure4-reference": "Error curves that others published",
         "detections6": "Found and true boxes in validation images, Faster R-CNN",
         "detections7": "Found and true boxes in validation images, SSD and StairNet",
+        "size": "Error against size",
         "forest": "Forest plot: all comparisons of the claims, with their 95 % intervals",
     }

@@ -103,10 +103,10 @@ def test_a_figure_is_drawn_where_its_tables_are_chosen() -> None:
     assert len(plan.study.figures["figure5"].inputs(plan)) == 6
     everything = plan_from(ROOT / "config.yaml", ROOT)
     assert everything.figures == [
-        "figure4", "figure5", "figure4-reference", "detections6", "detections7", "forest",
+        "figure4", "figure5", "figure4-reference", "detections6", "detections7", "size", "forest",
     ]  # fmt: skip
     with_csv = [name for name in everything.figures if everything.study.figures[name].numbers]
-    assert with_csv == ["figure5", "forest"]
+    assert with_csv == ["figure5", "size", "forest"]
 
 
 def test_names_do_not_make_a_run() -> None:

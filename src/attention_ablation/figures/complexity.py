@@ -23,9 +23,9 @@ SIZES = ("gflops", "params_m")  # a panel each
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LOG_FROM = 5  # the largest size over the smallest from which an axis is logarithmic
 WIDTH, HEIGHT = 5.6, 4.4  # of a panel, inches
-LEFT, BETWEEN, TOP, LINE = 0.75, 0.5, 0.65, 0.17  # inches; the last: a line of text
-KEYS = 7  # backbones in a line of the legend
-LETTERS = 165  # of a line below the panels
+LEFT, BETWEEN, TOP, LINE = 0.75, 0.5, 0.45, 0.17  # inches; the last: a line of text
+KEYS = 5  # backbones in a line of the legend
+LETTERS = 175  # of a line below the panels
 
 
 class ComplexityFigure(Figure):
@@ -78,44 +78,40 @@ class ComplexityFigure(Figure):
 
         from attention_ablation.figures.parts.labels import label_points
 
-        points = self._points(plan)
+        points = self._with_labels(plan, self._points(plan))
         shown = points.dropna(subset=["mean", *SIZES])
         # In inches, because what stands below the panels is known after their labels.
         drawing = Drawing((LEFT + 2 * WIDTH + BETWEEN + 0.15, HEIGHT + TOP))
         panels = [drawing.add_axes((0, 0, 1, 1)) for _ in SIZES]
         _place(drawing, 0)
-        styles = _styles(list(dict.fromkeys(points["backbone"])))
-        labels, bare = self._labels(plan)
+        styles = _styles(dict(zip(points["backbone"], points["host"], strict=True)))
         drawn = {}
         for ax, size in zip(panels, SIZES, strict=True):
-            drawn[ax] = _draw(ax, shown, size, styles, labels, bare)
+            drawn[ax] = _draw(ax, shown, size, styles)
             ax.set_xlabel(plan.study.metrics[size].title)
         panels[0].set_ylabel(plan.study.metrics[self.metric].title)
-        numbered = label_points(drawn)
-        names = [f"{n} {shown['label'].iloc[place]}" for n, place in enumerate(numbered, start=1)]
-        notes = textwrap.wrap(";  ".join(names), LETTERS)
-        caption = textwrap.wrap(self._caption(plan, points), LETTERS)
+        numbered = shown["label"].iloc[label_points(drawn)]
+        notes = ";  ".join(f"{n} {label}" for n, label in enumerate(numbered, start=1))
         title = self.heading(name) + f" (section {self.section})" * bool(self.section)
-        _finish(
-            drawing, title, [styles[b] for b in dict.fromkeys(shown["backbone"])], notes, caption
-        )
+        keys = [styles[backbone] for backbone in dict.fromkeys(shown["backbone"])]
+        _finish(drawing, title, keys, notes, self._caption(plan, points))
         return drawing
 
-    def _labels(self, plan: "Plan") -> tuple[dict[tuple[str, str], str], set[tuple[str, str]]]:
-        """Return each row's label at its point, without the host's where that begins it; the hosts.
+    def _with_labels(self, plan: "Plan", points: "pd.DataFrame") -> "pd.DataFrame":
+        """Add what is written of each row: text, host and whether it is the `bare` host.
 
-        A host, the row of a backbone without a gate, has its whole label.
+        A host is the row of a backbone without a gate. Where its label begins another row's, that
+        has only the rest of it at its point.
         """
         from attention_ablation.gates.record import Attention
 
         rows = self._rows(plan)
-        bare = [row for row in rows if plan.study.attentions[row.attention] == Attention()]
-        hosts = {row.backbone: row.label for row in reversed(bare)}
-        labels = {}
-        for row in rows:
-            rest = row.label.removeprefix(hosts.get(row.backbone, "")).strip()
-            labels[row.table, row.key] = rest or row.label
-        return labels, {(row.table, row.key) for row in bare}
+        bare = [plan.study.attentions[row.attention] == Attention() for row in rows]
+        hosts = {row.backbone: row.label for row, host in zip(rows, bare, strict=True) if host}
+        names = [hosts.get(row.backbone, row.backbone) for row in rows]
+        labels = zip(rows, names, strict=True)
+        texts = [row.label.removeprefix(host).strip() or row.label for row, host in labels]
+        return points.assign(text=texts, host=names, bare=bare)
 
     def _rows(self, plan: "Plan") -> list["Row"]:
         """Return the rows, of those with equal specs the first."""
@@ -158,7 +154,10 @@ class ComplexityFigure(Figure):
             + ". Filled: the network without a gate. GFLOPs (multiply-accumulates, in 1e9) and "
             f"parameters are of the full-size network, {plan.study.counted_on.text}."
         ]
-        specs = [plan.specs[table, row] for table, row in zip(points["table"], points["row"])]
+        specs = [
+            plan.specs[table, row]
+            for table, row in zip(points["table"], points["row"], strict=True)
+        ]
         recipes = {(spec.recipe.model_dump_json(), spec.backbone.width) for spec in specs}
         if len(recipes) > 1:
             parts.append(
@@ -181,27 +180,22 @@ class ComplexityFigure(Figure):
         return " ".join(parts)
 
 
-def _styles(backbones: list[str]) -> dict[str, dict[str, Any]]:
-    """Return a colour and a marker for each backbone."""
+def _styles(hosts: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return colour, marker and legend of each backbone, given with its host's label."""
     from attention_ablation.figures.parts.drawing import COLOURS
 
     return {
         name: {
             "color": COLOURS[n % len(COLOURS)],
             "marker": MARKERS[n % len(MARKERS)],
-            "label": name,
+            "label": host,
         }
-        for n, name in enumerate(backbones)
+        for n, (name, host) in enumerate(hosts.items())
     }
 
 
 def _draw(
-    ax: "Axes",
-    shown: "pd.DataFrame",
-    size: str,
-    styles: dict[str, dict[str, Any]],
-    labels: dict[tuple[str, str], str],
-    bare: set[tuple[str, str]],
+    ax: "Axes", shown: "pd.DataFrame", size: str, styles: dict[str, dict[str, Any]]
 ) -> "list[Point]":
     """Draw the markers and bars of a panel; return its points, which are still without labels."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -210,15 +204,14 @@ def _draw(
 
     points = []
     for line in shown.to_dict("records"):
-        place = line["table"], line["row"]
         style = {"ms": MARKER, "mew": 1, "ls": "", "zorder": 3} | styles[line["backbone"]]
-        style |= {} if place in bare else {"mfc": "white"}
+        style |= {} if line["bare"] else {"mfc": "white"}
         ax.plot(line[size], line["mean"], **style)
         bar = None
         if line["ci_low"] <= line["ci_high"]:
             bar = line["ci_low"], line["ci_high"]
             ax.vlines(line[size], *bar, color=style["color"], lw=0.8)
-        points.append(Point(line[size], line["mean"], labels[place], bar))
+        points.append(Point(line[size], line["mean"], line["text"], style["color"], bar))
     ax.margins(0.12, 0.08)
     if points and shown[size].max() >= LOG_FROM * shown[size].min() > 0:
         ax.set_xscale("log")
@@ -247,23 +240,25 @@ def _finish(
     drawing: "Drawing",
     title: str,
     styles: list[dict[str, Any]],
-    notes: list[str],
-    caption: list[str],
+    notes: str,
+    caption: str,
 ) -> None:
     """Add the title, and below the panels a legend of backbones, the numbers and the caption."""
     from matplotlib.lines import Line2D
 
+    below = [textwrap.wrap(text, LETTERS) for text in (caption, notes)]
     keys = LINE * 1.3 * math.ceil(len(styles) / KEYS)
-    edges = [0.1 + LINE * len(caption)]  # the upper ones, from the page's lower edge
-    edges.append(edges[0] + (LINE * len(notes) + 0.1) * bool(notes))
+    edges = [0.1 + LINE * len(below[0])]  # the upper ones, from the page's lower edge
+    edges.append(edges[0] + (LINE * len(below[1]) + 0.1) * bool(notes))
     edges.append(edges[1] + keys + 0.1)
     _place(drawing, edges[2] + 0.5)
     width, height = drawing.get_size_inches()
-    for lines, edge, colour in ((caption, edges[0], "0.35"), (notes, edges[1], "black")):
+    for lines, edge, colour in zip(below, edges, ("0.35", "black"), strict=False):
         text: dict[str, Any] = {"fontsize": 8, "va": "top", "color": colour}
         drawing.text(LEFT / width, edge / height, "\n".join(lines), **text)
     if styles:
         handles = [Line2D([], [], ls="", ms=5.5, **style) for style in styles]
+        labels = [style["label"] for style in styles]
         place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, edges[2] / height)}
-        drawing.legend(handles=handles, ncols=KEYS, fontsize=8, frameon=False, borderpad=0, **place)
+        drawing.legend(handles, labels, ncols=KEYS, fontsize=8, frameon=False, borderpad=0, **place)
     drawing.suptitle(title, fontsize=11, y=1 - 0.12 / height, va="top")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -36,11 +37,12 @@ class Box(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A marker: its place in data, its label, and the ends of its bar in y, if any."""
+    """A marker: its place in data, its label and colour, and the ends of its bar in y, if any."""
 
     x: float
     y: float
     label: str
+    colour: str = "black"
     bar: tuple[float, float] | None = None
 
 
@@ -131,6 +133,8 @@ class _Room:
         """Write a text at a place, with a line to its point where it is far."""
         x, y = self._at(point)
         style: dict[str, Any] = {"fontsize": SIZE, "parse_math": False, "va": "bottom"}
+        # Darker than its marker, because thin letters look paler.
+        style["color"] = [0.7 * part for part in to_rgb(point.colour)]
         if max(box.x0 - x, x - box.x1, box.y0 - y, y - box.y1) > 2 * NEAR:
             line = {"arrowstyle": "-", "lw": 0.4, "color": "0.6", "shrinkA": 0, "shrinkB": 2}
             style["arrowprops"] = line
