@@ -177,7 +177,9 @@ def test_a_network_without_a_rate_is_named_and_stops_a_budget(tmp_path: Path) ->
     assert cost.minutes(plan.specs["table1", "resnet50+se"]) == 24 * 60
 
 
-def test_every_published_rate_names_its_source_and_every_backbone_has_one(tmp_path: Path) -> None:
+def test_every_published_rate_names_its_source_and_every_backbone_planned_has_one(
+    tmp_path: Path,
+) -> None:
     plan = plan_of(results=str(tmp_path))
     cost = load_cost(plan)
     assert not cost.unknown
@@ -186,8 +188,10 @@ def test_every_published_rate_names_its_source_and_every_backbone_has_one(tmp_pa
     for entries in (published.hardware, published.backbones, published.gates):
         assert all(entry.source for entry in entries.values())
     text = describe(cost, 8)
-    assert {spec.backbone.name for spec in plan.specs.values()} == set(published.backbones)
-    assert all(f"{name} at" in text for name in published.backbones if name != "resnet50")
+    # Other networks have none where none is published.
+    planned = {spec.backbone.name for spec in plan.specs.values()}
+    assert planned <= set(published.backbones)
+    assert all(f"{name} at" in text for name in planned - {"resnet50"})
 
 
 def test_hardware_and_precision_without_a_rate_are_told(tmp_path: Path) -> None:

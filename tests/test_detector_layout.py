@@ -181,7 +181,7 @@ def test_anchors_are_the_protocols_at_600_px_and_keep_their_share() -> None:
             NONE,
             "backbone of ssd among mobilenet, mobilenet-0.7, vgg16, got 'res",
         ),
-        ("faster-rcnn", "vgg16", NONE, "backbone of faster-rcnn among resnet18, "),
+        ("faster-rcnn", "vgg16", NONE, "backbone of faster-rcnn among .*resnet18, "),
         (None, "vgg16", SE, "expected no attention in vgg16, which has no gates, got 'se'"),
         ("stairnet", "vgg16", Attention(pooling="avg", reduction=300), "at most 256, the fewest"),
     ],
