@@ -32,8 +32,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, *, positions: Tensor) -> Tensor:
         places, few = (y.flatten(2).transpose(1, 2) for y in (x, self.reduce(x)))
         keys, values = self.key(few), self.value(few)
-        out: Tensor = self.out(attend(self.query(places), keys, values, self.heads, positions))
-        return out.transpose(1, 2).unflatten(2, x.shape[2:])
+        attended = attend(self.query(places), keys, values, self.heads, positions)
+        out: Tensor = self.out(attended).transpose(1, 2).unflatten(2, x.shape[2:])
+        return out
 
 
 class FeedForward(nn.Module):
@@ -119,9 +120,10 @@ class CMTNet(nn.Sequential):
             self.stem.extend([conv, nn.GELU(), nn.BatchNorm2d(stem)])
         side, inputs = image_size // 2, stem
         stages = zip(channels, depths, heads, reductions, strict=True)
-        for i, (outputs, *shape) in enumerate(stages, 1):
+        for i, (outputs, depth, of, reduction) in enumerate(stages, 1):
             side //= 2
-            self.add_module(f"stage{i}", Stage(inputs, outputs, *shape, ratio, side=side))
+            stage = Stage(inputs, outputs, depth, of, reduction, ratio, side=side)
+            self.add_module(f"stage{i}", stage)
             inputs = outputs
         conv = nn.Conv2d(inputs, features, 1)
         self.last = nn.Sequential(conv, nn.BatchNorm2d(features), nn.SiLU())

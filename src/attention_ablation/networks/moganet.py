@@ -46,8 +46,8 @@ class GatedAggregation(nn.Module):
         p = F.silu(q + self.factor * (q - q.mean((2, 3), keepdim=True)))
         low, middle, high = self.low(p).split(self.orders, 1)
         v = self.value(torch.cat([low, self.middle(middle), self.high(high)], 1))
-        out: Tensor = self.last(F.silu(self.gate(p)) * F.silu(v))
-        return out + x
+        out: Tensor = self.last(F.silu(self.gate(p)) * F.silu(v)) + x
+        return out
 
 
 class ChannelAggregation(nn.Module):
@@ -84,7 +84,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.factor1 * self.spatial(self.norm1(x))
-        return x + self.factor2 * self.channel(self.norm2(x))
+        out: Tensor = x + self.factor2 * self.channel(self.norm2(x))
+        return out
 
 
 def embedding(inputs: int, outputs: int) -> list[nn.Module]:

@@ -51,8 +51,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1, 2)
         keys, values = self.key_value(flat).chunk(2, 2)
-        out: Tensor = self.out(attend(self.query(flat), keys, values, self.heads))
-        return out.unflatten(1, x.shape[1:3])
+        attended = self.out(attend(self.query(flat), keys, values, self.heads))
+        out: Tensor = attended.unflatten(1, x.shape[1:3])
+        return out
 
 
 class WaveAttention(nn.Module):
@@ -80,8 +81,9 @@ class WaveAttention(nn.Module):
         w = self.filter(haar(self.reduce(x.movedim(3, 1))))
         keys, values = self.key_value(self.norm(places(self.smaller(w)))).chunk(2, 2)
         attended = attend(self.query(x.flatten(1, 2)), keys, values, self.heads)
-        out: Tensor = self.out(torch.cat([attended, places(inverse_haar(w))], 2))
-        return out.unflatten(1, x.shape[1:3])
+        both = torch.cat([attended, places(inverse_haar(w))], 2)
+        out: Tensor = self.out(both).unflatten(1, x.shape[1:3])
+        return out
 
 
 class FeedForward(nn.Module):

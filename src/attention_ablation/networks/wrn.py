@@ -27,8 +27,8 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.gate(self.residual(x))
-        return out + self.shortcut(x)
+        out: Tensor = self.gate(self.residual(x)) + self.shortcut(x)
+        return out
 
 
 def wide_residual_network(

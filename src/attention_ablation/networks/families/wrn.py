@@ -19,7 +19,8 @@ class WRN(Network):
     Block: gate(conv3x3 ReLU BN conv3x3 x) + conv1x1 x, strides 1, 2 and 2.
 
     Exact: its ECA has a bias (`options: {bias: true}`). The last map's mean is over all of it,
-    where the authors' code pools 8x8 first, and a stride's padding is symmetric. Image: any.
+    where the authors' code pools 8x8 first, a stride's padding is symmetric, and BatchNorms start
+    at 1, where theirs start within 0.05 of 0. Image: any.
     """
 
     family = "wrn"
