@@ -79,7 +79,8 @@ def lines(plan: Plan, name: str = "size") -> dict[str, dict[str, str]]:
 
 
 def markers(ax: Axes) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for line in ax.get_lines() for x, y in line.get_xydata()]
+    places = np.concatenate([np.asarray(line.get_xydata()) for line in ax.get_lines()])
+    return [(float(x), float(y)) for x, y in places]
 
 
 def boxes(drawing: Figure, ax: Axes) -> dict[Annotation, Bbox]:
@@ -93,7 +94,7 @@ def boxes(drawing: Figure, ax: Axes) -> dict[Annotation, Bbox]:
 def overlapping(first: Bbox, second: Bbox) -> bool:
     width = min(first.x1, second.x1) - max(first.x0, second.x0)
     height = min(first.y1, second.y1) - max(first.y0, second.y0)
-    return width > 0 and height > 0
+    return bool(width > 0 and height > 0)
 
 
 def test_what_is_drawn_is_what_was_counted_and_the_means(tiny: Plan) -> None:
@@ -118,7 +119,7 @@ def test_what_is_drawn_is_what_was_counted_and_the_means(tiny: Plan) -> None:
     drawing = figure.draw(plan, "size")
     for ax, size in zip(drawing.axes, ("gflops", "params_m"), strict=True):
         assert markers(ax) == [(float(f[size]), float(f["mean"])) for f in found.values()]
-        bars = [segment for lines in ax.collections for segment in lines.get_segments()]
+        bars = [segment for c in ax.collections for segment in c.get_segments()]  # type: ignore[attr-defined]
         expected = [[float(f["ci_low"]), float(f["ci_high"])] for f in found.values()]
         assert [bar[:, 1].tolist() for bar in bars] == pytest.approx(np.array(expected))
         assert ax.get_xscale() == "log"
@@ -171,7 +172,7 @@ def test_no_label_overlaps_another_or_a_marker(
         assert len(found) == len(rows)
         numbers = [label.get_text() for label in found if label.get_text().isdigit()]
         assert sorted(map(int, numbers)) == list(range(1, len(numbers) + 1))
-        assert all(f" {number} " in f" {below}" for number in numbers)
+        assert all(f" {number}\N{NO-BREAK SPACE}" in f" {below}" for number in numbers)
         rest = [label.get_text() for label in found if not label.get_text().isdigit()]
         assert all(any(row.endswith(text) for row in rows) for text in rest)
 

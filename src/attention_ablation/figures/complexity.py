@@ -91,7 +91,9 @@ class ComplexityFigure(Figure):
             ax.set_xlabel(plan.study.metrics[size].title)
         panels[0].set_ylabel(plan.study.metrics[self.metric].title)
         numbered = shown["label"].iloc[label_points(drawn)]
-        notes = ";  ".join(f"{n} {label}" for n, label in enumerate(numbered, start=1))
+        notes = ";  ".join(
+            f"{n}\N{NO-BREAK SPACE}{label}" for n, label in enumerate(numbered, start=1)
+        )
         title = self.heading(name) + f" (section {self.section})" * bool(self.section)
         keys = [styles[backbone] for backbone in dict.fromkeys(shown["backbone"])]
         _finish(drawing, title, keys, notes, self._caption(plan, points))
@@ -204,7 +206,9 @@ def _draw(
 
     points = []
     for line in shown.to_dict("records"):
-        style = {"ms": MARKER, "mew": 1, "ls": "", "zorder": 3} | styles[line["backbone"]]
+        style: dict[str, Any] = {"ms": MARKER, "mew": 1, "ls": "", "zorder": 3} | styles[
+            line["backbone"]
+        ]
         style |= {} if line["bare"] else {"mfc": "white"}
         ax.plot(line[size], line["mean"], **style)
         bar = None
@@ -246,7 +250,7 @@ def _finish(
     """Add the title, and below the panels a legend of backbones, the numbers and the caption."""
     from matplotlib.lines import Line2D
 
-    below = [textwrap.wrap(text, LETTERS) for text in (caption, notes)]
+    below = [textwrap.wrap(t, LETTERS, break_on_hyphens=False) for t in (caption, notes)]
     keys = LINE * 1.3 * math.ceil(len(styles) / KEYS)
     edges = [0.1 + LINE * len(below[0])]  # the upper ones, from the page's lower edge
     edges.append(edges[0] + (LINE * len(below[1]) + 0.1) * bool(notes))

@@ -90,8 +90,10 @@ def label_points(panels: dict[Axes, list[Point]]) -> list[int]:
         for place in named:
             room.write(points[place], points[place].label, found[ax][place])
         for number, place in enumerate(numbered, start=1):
-            if box := room.take(points[place], str(number), NEAR, FAR, bars=False):
-                room.write(points[place], str(number), box)
+            point, text = points[place], str(number)
+            box = room.take(point, text, NEAR, 3 * NEAR, bars=True)
+            if box := box or room.take(point, text, NEAR, FAR, bars=False):
+                room.write(point, text, box)
     return numbered
 
 
