@@ -9,7 +9,7 @@ import pytest
 from attention_ablation.report.collect import collect
 from attention_ablation.report.verify import verify
 from attention_ablation.runs.verify import WRONG
-from benchmarks.reference import RESULTS, pack, plan_of, unpack, weights_needed
+from benchmarks.reference import RESULTS, STUDIES, pack, plan_of, unpack, weights_needed
 from tests.conftest import ROOT
 
 PAGE = "report.html"  # its layout may change without its numbers
@@ -32,7 +32,7 @@ def test_committed_results_are_what_their_runs_give(
     assert [f for f in findings if f.level == WRONG and not f.where.endswith(PAGE)] == []
     with zipfile.ZipFile(archive) as packed:
         before = {name: packed.read(name) for name in packed.namelist()}
-    pack(archive, [plan, plan_of("cbam")])
+    pack(archive, [plan_of(study) for study in STUDIES])
     with zipfile.ZipFile(archive) as packed:
         assert {name: packed.read(name) for name in packed.namelist()} == before
     # An edited number is found.
