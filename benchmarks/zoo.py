@@ -1,4 +1,4 @@
-"""Time a training step of every network of a study over one without a gate.
+"""Time a training step of the networks of a study's tables over one without a gate.
 
     python -m benchmarks.zoo [--study zoo] [--rounds 5]
 
@@ -39,20 +39,26 @@ def main() -> None:
     seed_everything(0, CPU)
     study = load_study(STUDIES, options.study, "benchmarks.zoo")
     lines: list[dict[str, Any]] = []
-    for backbone in dict.fromkeys(row.backbone for row in study.rows):
-        lines += compare(study, backbone, options.rounds)
+    shown = {
+        name
+        for name, table in study.tables.items()
+        if any(study.metrics[column].source == "time_over_bare" for column in table.columns)
+    }
+    timed = [row for row in study.rows if row.table in shown and not row.detector]
+    for backbone in dict.fromkeys(row.backbone for row in timed):
+        named = dict.fromkeys(row.attention for row in timed if row.backbone == backbone)
+        lines += compare(study, backbone, [*named], options.rounds)
     path = STUDIES / options.study / "times.csv"
     pd.DataFrame(lines).to_csv(path, index=False)
     print(path.read_text())
 
 
-def compare(study: Study, backbone: str, rounds: int) -> list[dict[str, Any]]:
-    """Return a line for each attention of a backbone's rows."""
-    named = dict.fromkeys(row.attention for row in study.rows if row.backbone == backbone)
+def compare(study: Study, backbone: str, named: list[str], rounds: int) -> list[dict[str, Any]]:
+    """Return a line for each named attention of a backbone."""
     # A gate takes as long whatever it starts as.
     attentions = {name: study.attentions[name].model_copy(update={"start": None}) for name in named}
     host = Backbone(name=backbone)
-    bare, _ = step_of(host, study.attentions["none"], CPU, False, BATCH, SIZE)
+    bare, _ = step_of(host, Attention(), CPU, False, BATCH, SIZE)
     lines: list[dict[str, Any]] = []
     found: dict[Attention, list[float]] = {}
     for name, attention in attentions.items():

@@ -22,6 +22,17 @@ from attention_ablation.study.expand import load_plan
 from tests.conftest import ROOT, plan_from, write_yaml
 
 
+@pytest.mark.parametrize(
+    "tier", ["quick", "small", "cifar100", "imagenette", "imagenet", "eurosat"]
+)
+@pytest.mark.parametrize("study", ["controls", "zoo"])
+def test_the_other_studies_are_planned_at_every_tier_of_classification(
+    study: str, tier: str
+) -> None:
+    plan = load_plan({"study": study, "tier": tier, "tables": "all"}, ROOT)
+    assert len(plan.specs) == len(plan.study.rows)
+
+
 def test_57_rows_are_51_trainings_a_seed() -> None:
     plan = plan_from(ROOT / "config.yaml", ROOT)
     assert len(plan.specs) == 57

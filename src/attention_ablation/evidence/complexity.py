@@ -144,7 +144,7 @@ def count_rows(study: Study) -> list[Counted]:
             gflops_paper=row.printed.get("gflops", ""),
             verdict=compare(study, row, measured[row.network]),
             starting_gain=_gain(study, row),
-            time_over_bare=study.step_times.get((row.backbone, row.attention)),
+            time_over_bare=None if row.detector else study.time_over_bare(row),
         )
         for row in study.rows
     ]

@@ -267,7 +267,7 @@ def adjusted(found: list[JudgedPair]) -> list[JudgedPair]:
 def paper_difference(study: Study, pair: Pair) -> Decimal | None:
     """Return the difference between the paper's own cells, None where one is not printed.
 
-    Nor is there one of numbers that trainings by different recipes gave.
+    Nor is there one of numbers that are of different sources or recipes.
     """
     rows = [
         row
@@ -275,7 +275,10 @@ def paper_difference(study: Study, pair: Pair) -> Decimal | None:
         for row in study.table_rows(table)
         if row.key == key and pair.metric in row.printed
     ]
-    if len({row.protocol for row in rows}) > 1 and not study.metrics[pair.metric].counted:
+    if (
+        len({(row.source, row.protocol) for row in rows}) > 1
+        and not study.metrics[pair.metric].counted
+    ):
         return None
     printed = [Decimal(row.printed[pair.metric]) for row in rows]
     return pair.comparison.difference(*printed) if len(printed) == len(pair.rows) else None

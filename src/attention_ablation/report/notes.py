@@ -49,7 +49,7 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
         notes.append(f"Not trained alike: {'. '.join(differ)}.")
     notes.append(
         "Bold: the best"
-        + (". In our columns only" if plan.study.has_printed else ", only")
+        + (". In our columns only" if results.printed else ", only")
         + " where the paired 95 % interval to the next row excludes 0"
         + ("." if seeds > 1 else "; one seed resolves nothing, so none is.")
     )
@@ -172,9 +172,9 @@ def _printed_by(plan: Plan, table: str) -> list[str]:
         by.setdefault("; ".join(filter(None, (row.source, row.protocol))), []).append(row.label)
     if not by:
         return []
-    differ = "They are of different recipes and so cannot be compared with one another. "
+    differ = "They are of different papers or recipes and cannot be compared with one another. "
     listed = ". ".join(f"{', '.join(labels)}: {said}" for said, labels in by.items())
-    several = len({row.protocol for row in rows}) > 1
+    several = len(by) > 1
     return [f"Printed values. {differ * several}{listed}."]
 
 

@@ -242,6 +242,6 @@ def _best_printed(plan: Plan, table: str, metric: str) -> Iterator[str]:
     for group in plan.groups(table):
         rows = [row for row in group if metric in row.printed]
         printed = {row.key: float(row.printed[metric]) for row in rows}
-        one_recipe = len({row.protocol for row in rows}) == 1
+        one_recipe = len({(row.source, row.protocol) for row in rows}) == 1
         if len(printed) > 1 and (one_recipe or plan.study.metrics[metric].counted):
             yield best_of(printed, key=lambda key: printed[key])

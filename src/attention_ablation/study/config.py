@@ -170,7 +170,8 @@ class Row(Model):
     printed: dict[str, str] = Field(description="What the paper prints, by metric.")
     source: Line | None = Field(None, description="Where it is printed; null: the study's paper.")
     protocol: Line | None = Field(
-        None, description="By what recipe; printed errors of different ones are not compared."
+        None,
+        description="By what recipe; only errors of one source and recipe are compared.",
     )
 
     @property
@@ -258,6 +259,10 @@ class Study(StudyFile):
     def has_printed(self) -> bool:
         """Whether a paper prints anything of its rows, to stand beside ours."""
         return any(row.printed for row in self.rows)
+
+    def time_over_bare(self, row: Row) -> float | None:
+        """Return the time of a row's step over one without a gate, where it was measured."""
+        return self.step_times.get((row.backbone, row.attention))
 
     def table_rows(self, table: str) -> list[Row]:
         return [row for row in self.rows if row.table == table]

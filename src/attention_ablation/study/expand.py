@@ -11,7 +11,7 @@ from attention_ablation.base.errors import UserError
 from attention_ablation.base.model import Model
 from attention_ablation.detectors.record import Detector, DetectorSize, check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
-from attention_ablation.networks.record import Backbone, BackboneSize
+from attention_ablation.networks.record import BACKBONES, Backbone, BackboneSize
 from attention_ablation.spec.recipes import ClassificationRecipe, Recipe
 from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
 from attention_ablation.study.config import Config, Row, Study, Tier
@@ -240,7 +240,10 @@ def _classification(
 ) -> Spec:
     """Return a tier's spec of a backbone and a gate, with its recipe or another one."""
     sized = tier.classification.sizing(name)
-    backbone = parse(Backbone, {"name": name} | _size(sized, BackboneSize), where)
+    size = _size(sized, BackboneSize)
+    if sized is tier.classification and "stem" not in BACKBONES[name].keys:
+        size["stem"] = None  # what a tier has for all is for those that can have it
+    backbone = parse(Backbone, {"name": name} | size, where)
     gate = attention.sized(sized.reduction, sized.start)
     check_fit(gate, backbone, where)
     parts = {"backbone": backbone, "attention": gate, "recipe": recipe or sized.recipe}

@@ -16,7 +16,7 @@ class Res2Net(Network):
 
     Stages and blocks are timm's, exact; a gate stands on a block's last convolution, before the
     shortcut. Its blocks stride in the 3x3 convolutions, whatever the backbone's `stride`. They
-    start as our ResNet's do, which is timm's rule, too.
+    start as our ResNet's do.
     """
 
     family = "res2net"
