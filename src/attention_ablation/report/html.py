@@ -92,7 +92,8 @@ def _figure(plan: Plan, name: str) -> dict[str, Any]:
     with suppress(Missing):
         svg = read_bytes(plan.folder / "figures" / f"{name}.svg")
         image = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-    short = re.sub(r"(?<=[a-z])(?=\d)", " ", name.replace("-", " ")).capitalize()
+    short = re.sub(r"(?<=[a-z])(?=\d)", " ", name.replace("-", " "))
+    short = short[:1].upper() + short[1:]
     return {"name": name, "short": short, "entry": entry, "image": image}
 
 
