@@ -1,7 +1,6 @@
 """docs/your-own-module.md, followed word by word in a small copy of the project."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, write_yaml
-from tests.test_workflow import BIN, environment
+from tests.test_workflow import BIN, as_installed, environment
 
 GUIDE = (ROOT / "docs/your-own-module.md").read_text()
 
@@ -39,14 +38,7 @@ def copy(project: Path) -> Path:
     write_yaml(
         folder / "study.yaml", study | {"figures": {}, "discrepancies": {}, "references": {}}
     )
-    for name in ("Makefile", "config.yaml", "pyproject.toml", "requirements.lock"):
-        shutil.copy(ROOT / name, project)
-    shutil.copy(project / "workflow/tiers/tiny.yaml", project / "workflow/tiers/quick.yaml")
-    (project / "results").mkdir()
-    (project / ".venv").mkdir()
-    (project / ".venv/bin").symlink_to(BIN)
-    (project / ".venv/.ready").touch()
-    return project
+    return as_installed(project)
 
 
 def run(project: Path, command: str) -> str:

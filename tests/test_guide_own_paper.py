@@ -1,7 +1,6 @@
 """docs/a-paper-of-your-own.md, followed word by word in a small copy of the project."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
 from attention_ablation.study.expand import load_plan
 from tests.conftest import ROOT
-from tests.test_workflow import BIN, environment
+from tests.test_workflow import as_installed, environment
 
 GUIDE = (ROOT / "docs/a-paper-of-your-own.md").read_text()
 COMMANDS = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.M | re.S)
@@ -26,14 +25,7 @@ PRINTED = {"resnet18": 11.15, "resnet34": 20.79, "resnet50": 24.37, "resnet101":
 @pytest.fixture
 def copy(project: Path) -> Path:
     """The project as `make` finds it after an install, whose quick tier takes seconds."""
-    for name in ("Makefile", "config.yaml", "pyproject.toml", "requirements.lock"):
-        shutil.copy(ROOT / name, project)
-    shutil.copy(project / "workflow/tiers/tiny.yaml", project / "workflow/tiers/quick.yaml")
-    (project / "results").mkdir()
-    (project / ".venv").mkdir()
-    (project / ".venv/bin").symlink_to(BIN)
-    (project / ".venv/.ready").touch()
-    return project
+    return as_installed(project)
 
 
 def run(command: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,18 @@ def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 def environment() -> dict[str, str]:
     return os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
+def as_installed(project: Path) -> Path:
+    """Return the project as `make` finds it after an install, its quick tier one of seconds."""
+    for name in ("Makefile", "config.yaml", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, project)
+    shutil.copy(project / "workflow/tiers/tiny.yaml", project / "workflow/tiers/quick.yaml")
+    (project / "results").mkdir()
+    (project / ".venv").mkdir()
+    (project / ".venv/bin").symlink_to(BIN)
+    (project / ".venv/.ready").touch()
+    return project
 
 
 def metrics(project: Path) -> dict[Path, int]:

@@ -33,8 +33,9 @@ def run(options: argparse.Namespace) -> None:
         attention = Attention(gate=name)
         lines.append(_line(f"gate: {name}", attention, gate.label or "control", gate.paper))
     print(tabulate(lines, headers="keys", disable_numparse=True))
+    bare = _line("", Attention(), "", "")["params"]
     print(
-        "\nparams: of ResNet50 with it; without 25,557,032. gain: what is left of noise behind an "
+        f"\nparams: of ResNet50 with it; without {bare}. gain: what is left of noise behind an "
         "untrained gate.\nstart: whether study.yaml may say 'start: identity'. A gate of your own: "
         "docs/your-own-module.md."
     )

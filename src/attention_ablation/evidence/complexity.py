@@ -133,7 +133,7 @@ def measure_row(study: Study, row: Row) -> Complexity:
 
 def count_rows(study: Study) -> list[Counted]:
     """Count the network of every row of the study."""
-    rows = {row.network: row for row in study.rows}
+    rows, times = {row.network: row for row in study.rows}, study.step_times
     measured = {network: measure_row(study, row) for network, row in rows.items()}
     return [
         Counted(
@@ -144,7 +144,7 @@ def count_rows(study: Study) -> list[Counted]:
             gflops_paper=row.printed.get("gflops", ""),
             verdict=compare(study, row, measured[row.network]),
             starting_gain=_gain(study, row),
-            time_over_bare=None if row.detector else study.time_over_bare(row),
+            time_over_bare=None if row.detector else times.get((row.backbone, row.attention)),
         )
         for row in study.rows
     ]

@@ -220,11 +220,13 @@ def _judge(plan: Plan, pair: Pair, samples: Samples, counts: Counts) -> JudgedPa
 
 def _published(plan: Plan, pair: Pair) -> Iterator[JudgedPair]:
     """Yield the comparison of the last numbers of each reference that has both rows."""
+    if pair.comparison.than:
+        return
     rows = [f"{table}:{key}" for table, key in (pair.first, pair.second)]
     for reference in plan.study.references.values():
         numbers = [reference.numbers(row, plan.study_folder).get(pair.metric) for row in rows]
         errors = [Decimal(str(number)) for number in numbers if number is not None]
-        if not pair.comparison.than and len(errors) == len(rows):
+        if len(errors) == len(rows):
             difference = float(pair.comparison.difference(*errors))
             paper = paper_difference(plan.study, pair)
             sample = Sample((difference,))

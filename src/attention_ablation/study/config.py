@@ -12,8 +12,9 @@ from attention_ablation.networks.record import BackboneSize
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.claims import Claim
 from attention_ablation.study.figure import Figure, any_figure
-from attention_ablation.study.metrics import METRICS, CountedOn, Metric, Times
+from attention_ablation.study.metrics import METRICS, CountedOn, Metric
 from attention_ablation.study.references import Reference
+from attention_ablation.study.times import Times
 
 
 def _number(value: Any) -> Any:
@@ -259,10 +260,6 @@ class Study(StudyFile):
     def has_printed(self) -> bool:
         """Whether a paper prints anything of its rows, to stand beside ours."""
         return any(row.printed for row in self.rows)
-
-    def time_over_bare(self, row: Row) -> float | None:
-        """Return the time of a row's step over one without a gate, where it was measured."""
-        return self.step_times.get((row.backbone, row.attention))
 
     def table_rows(self, table: str) -> list[Row]:
         return [row for row in self.rows if row.table == table]

@@ -1,13 +1,10 @@
 """Metrics: what tables, claims and figures show and compare; a study may add some of its own."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from attention_ablation.base.errors import UserError
-from attention_ablation.base.io import read_csv
-from attention_ablation.base.model import Line, Model, Prose
+from attention_ablation.base.model import Line, Model
 
 SIZES = ("params_m", "gflops")  # of the full-size network: exact, the same for every seed
 # What is counted on the full-size network, and what it is.
@@ -96,33 +93,6 @@ METRICS = {
         heading="Target's probability", source="gradcam_target_probability", **SHARE
     ),
 }
-
-
-class Times(Model):
-    """Times of a training step over one of the same network without a gate, by a benchmark."""
-
-    file: str = Field(
-        description="A CSV in the study's folder, a line for each network: backbone, attention, "
-        "time_over_bare."
-    )
-    conditions: Prose = Field(description="Machine, image size, batch, threads.")
-
-    def read(self, folder: Path) -> dict[tuple[str, str], float]:
-        """Return the times by backbone and attention; `folder` is the study's.
-
-        Raises UserError where the file is not such a list.
-        """
-        columns, records = read_csv(folder / self.file)
-        try:
-            return {
-                (line["backbone"], line["attention"]): float(line["time_over_bare"])
-                for _, line in records
-            }
-        except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{folder / self.file}: expected the columns backbone, attention and "
-                f"time_over_bare, a number; got {','.join(columns)}."
-            ) from None
 
 
 class CountSize(Model):
