@@ -30,7 +30,7 @@ def test_detectors_start_from_the_classification_runs_of_other_tables() -> None:
     alone = quick("table6")
     assert len(alone.runs) == 10  # five detectors, and what each starts from
     shown = {run.path for run in both.table_runs("table4")}
-    # Nothing is trained for Table 6 but the detectors and ECA's backbone, which is of no other table.
+    # Nothing is trained for Table 6 but the detectors and ECA's backbone.
     assert len(both.runs) - len(shown) == 6
     for row in both.rows("table6"):
         spec = detection(both, "table6", row.key)

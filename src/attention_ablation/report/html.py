@@ -68,6 +68,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         tier=plan.config.tier,
         summary=plan.summary,
         state="Runs: " + ", ".join(f"{n} {status}" for status, n in states.items()) + ".",
+        energy=_energy(runs["joules"].dropna()) if "joules" in runs else "",
         limits=plan.tier.limits,
         claims=claims,
         tables=tables,
@@ -210,6 +211,13 @@ def _environment(runs: pd.DataFrame) -> dict[str, Any]:
     headings = ["Runs", *(ENVIRONMENT[name] for name in names)]
     return {"name": "environment", "title": "Where the runs were made", "headings": headings,
             "rows": rows, "numbers": [0]}  # fmt: skip
+
+
+def _energy(joules: "pd.Series[float]") -> str:
+    """Return what the GPUs of the runs used together."""
+    kwh = joules.sum() / 3.6e6
+    runs = f"{len(joules)} run{'s' * (len(joules) != 1)}"
+    return f"GPUs used {kwh:.3g} kWh in {runs}, by their own counters." if len(joules) else ""
 
 
 def _provenance(
