@@ -26,12 +26,11 @@ from attention_ablation.runs.records import read_sealed
 from attention_ablation.spec.spec import AnySpec, Spec
 from attention_ablation.study.files import parse
 
-# A name (`se`, `cbam`, or a gate's that `attention-ablation gates` lists), a class in a file of
-# one's own (`my_module.py:MyGate`, from the working folder), or keys as below a study's attentions.
+# A name (`se`, `cbam`, or one that `attention-ablation gates` lists), a class in a file of one's
+# own (`my_module.py:MyGate`, from the working folder), or an entry of a study's attentions.
 Gate = str | Mapping[str, Any]
-# CBAM's parts have no name in a study, which composes them.
+# CBAM's parts, which a study composes.
 COMPOSED = {"se": {"pooling": "avg"}, "cbam": {"pooling": "avg&max", "descriptor": "pool"}}
-SEVERAL_MAPS = ("inside-block", "over-stage")
 
 
 def create_gate(
@@ -45,22 +44,18 @@ def create_gate(
 ) -> nn.Module:
     """Return a gate, (N, C, H, W) -> the same, initialised from torch's global random stream.
 
-    As `functools.partial(create_gate, "cbam")` it is an `attn_layer` of timm.
-
-    Args:
-        channels: C; of a gate inside a block or over a stage, which gets a list of maps and returns
-            the weighted last one, a list with each one's.
-        options: as in a study: `kernel=3`, `reduction=8`, `start="identity"` ...
-
-    Raises UserError or ValueError, in a sentence, for what does not fit.
+    A `functools.partial(create_gate, "cbam")` is an `attn_layer` of timm. One that stands inside a
+    block or over a stage is made with a list of channels; it gets as many maps and returns what
+    replaces the last one. Options are a study's: `kernel=3`, `reduction=8`, `start="identity"` ...
     """
     attention = _attention(gate, options, "create_gate")
-    if (attention.position in SEVERAL_MAPS) == isinstance(channels, int):
-        expected = "a list of channels, one a map" if isinstance(channels, int) else "one number"
+    several = attention.position in ("inside-block", "over-stage")
+    if several == isinstance(channels, int):
         raise UserError(
-            f"create_gate: expected {expected} for '{attention.slug}', which stands at "
-            f"{attention.position}, got {channels}."
+            f"create_gate: expected {'a list of channels, one a map' if several else 'one number'} "
+            f"for '{attention.slug}', which stands at {attention.position}, got {channels}."
         )
+    device = device or torch.get_default_device()
     with torch.device("cpu"):  # where its random streams are
         made = build_gate(attention, channels if isinstance(channels, int) else list(channels))
         initialise(made, int(torch.randint(2**31, ())))
@@ -78,21 +73,19 @@ def create_network(
     seed: int = 0,
     **options: Any,
 ) -> nn.Module:
-    """Return a network with a gate at each of its places, (N, 3, H, W) -> (N, classes).
+    """Return a network of rows.csv, (N, 3, H, W) -> (N, classes), with a gate at all its places.
 
     It starts as a training of that seed does: two of one seed differ by their gates only.
 
     Args:
-        name: as in rows.csv, such as `resnet50`.
         width: factor on every layer's channels.
         stem: `cifar` for images of 32 px.
         image_size: px, for the few networks whose layers depend on it.
         options: the gate's, as in `create_gate`.
     """
-    where = "create_network"
-    attention = _attention(gate or {}, options, where)
-    backbone = parse(Backbone, {"name": name, "width": width, "stem": stem}, where)
-    check_fit(attention, backbone, where)
+    attention = _attention(gate or {}, options, "create_network")
+    backbone = parse(Backbone, {"name": name, "width": width, "stem": stem}, "create_network")
+    check_fit(attention, backbone, "create_network")
     network = build(backbone, attention, classes, image_size)
     initialise(network, seed)
     return network
@@ -101,15 +94,11 @@ def create_network(
 def load_run(
     folder: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None
 ) -> nn.Module:
-    """Return the trained network of a run's folder, in evaluation mode, on the CPU.
+    """Return the trained network or detector of a run's folder, in evaluation mode, on the CPU.
 
-    A classifier takes images that are normalised as its data set says, (N, 3, H, W), and returns
-    logits; a detector takes a list of images from 0 to 1 and returns boxes, scores and labels, see
-    `detectors.build.build_detector`.
-
-    Args:
-        data: the folder of data sets, for a detector of a composed one, whose mean it normalises
-            by; None: `data` beside the tier's folder.
+    A network takes images that are normalised as its data set says, (N, 3, H, W); a detector a list
+    of images from 0 to 1, see `detectors.build.build_detector`, and normalises them. For a detector
+    of a composed data set `data` is the folder of that; None: `data` beside the tier's folder.
 
     Raises UserError where the run has not finished, or its weights are gone or not as recorded.
     """
@@ -117,14 +106,15 @@ def load_run(
     run, outcome = read_run(folder / SPEC), read_outcome(folder)
     if outcome.metrics is None or outcome.status != "completed":
         raise UserError(
-            f"{folder}: expected a completed run, but it is {outcome.status}; train it first."
+            f"{folder}: expected a completed run, whose weights can be loaded, but it is "
+            f"{outcome.status}; train it first, or take another."
         )
     try:
         content = read_sealed(folder / WEIGHTS, outcome.metrics.weights_sha256)
     except Missing:
         raise UserError(
-            f"{folder / WEIGHTS}: the run's weights are gone, which published results leave out; "
-            "train the run again."
+            f"{folder / WEIGHTS}: the run's weights are gone; published results have none. Train "
+            "the run again."
         ) from None
     except UserError as error:
         raise UserError(f"{folder}: {error}; delete the folder and train the run again.") from None
@@ -134,7 +124,7 @@ def load_run(
         spec = spec.model_copy(update=update)
     network = _untrained(spec, Path(data) if data else folder.parents[3] / "data")
 
-    from attention_ablation.networks.published import load_weights
+    from attention_ablation.networks.published import load_weights  # and torchvision
 
     load_weights(network, torch.load(io.BytesIO(content), "cpu", weights_only=True), folder)
     return network.eval()
@@ -156,17 +146,15 @@ def _attention(gate: Gate, options: dict[str, Any], where: str) -> Attention:
 
 def _untrained(spec: AnySpec, data: Path) -> nn.Module:
     """Return a spec's network or detector, not yet initialised."""
-    dataset = spec.recipe.dataset
+    network = spec.backbone, spec.attention
     if isinstance(spec, Spec):
-        return build(spec.backbone, spec.attention, dataset.classes, dataset.image_size)
+        return build(*network, spec.recipe.dataset.classes, spec.recipe.dataset.image_size)
 
     from attention_ablation.detectors.build import build_detector
 
-    colours = {}
+    dataset, colours = spec.recipe.dataset, {}
     if dataset.in_memory:  # image files are normalised as ImageNet's
         found = load(dataset, Folders(data, data))
         colours = {"mean": found.mean, "std": found.std}
-    sizes = dataset.image_size, dataset.longest_side
-    return build_detector(
-        spec.detector, spec.backbone, spec.attention, dataset.classes, *sizes, **colours
-    )
+    sizes = dataset.classes, dataset.image_size, dataset.longest_side
+    return build_detector(spec.detector, *network, *sizes, **colours)

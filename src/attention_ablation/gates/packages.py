@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 
@@ -11,6 +12,7 @@ from attention_ablation.gates.source import parsed
 
 # Every run records their versions beside its numbers; an id does not depend on them.
 RECORDED = {"attention_ablation", "numpy", "torch", "torchvision"}
+providers = cache(packages_distributions)  # reads what all installed packages hold: 0.4 s
 
 
 def imported_packages(source: bytes, path: object) -> dict[str, str]:
@@ -23,18 +25,15 @@ def imported_packages(source: bytes, path: object) -> dict[str, str]:
     tried = {n for t in ast.walk(tree) if isinstance(t, ast.Try) for n in _imports(t)}
     names = {name for n in _imports(tree) for name in _top_level(n)}
     names -= RECORDED | sys.stdlib_module_names
-    if not names:
-        return {}  # the rest reads what all packages hold
-    providers = packages_distributions()
     for name in sorted(names):
-        if name not in providers and not find_spec(name):
+        if name not in providers() and not find_spec(name):
             needing = [n for n in _imports(tree) if name in _top_level(n) and n not in tried]
             if needing:
                 raise UserError(
                     f"{path}: it imports '{name}' (line {needing[0].lineno}), which is not "
                     "installed; install it, or take the import out."
                 )
-    found = {package for name in names for package in providers.get(name, ())}
+    found = {package for name in names for package in providers().get(name, ())}
     return {package: version(package) for package in sorted(found)}
 
 
