@@ -156,5 +156,5 @@ def _untrained(spec: AnySpec, data: Path) -> nn.Module:
     if dataset.in_memory:  # image files are normalised as ImageNet's
         found = load(dataset, Folders(data, data))
         colours = {"mean": found.mean, "std": found.std}
-    sizes = dataset.classes, dataset.image_size, dataset.longest_side
-    return build_detector(spec.detector, *network, *sizes, **colours)
+    side, longest = dataset.image_size, dataset.longest_side
+    return build_detector(spec.detector, *network, dataset.classes, side, longest, **colours)
