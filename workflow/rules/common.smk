@@ -4,7 +4,7 @@ import re
 
 RUN = f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}"
 # Specs and data come before every training, so that all trainings are ready when the first one is
-# chosen and the longest is chosen first.
+# chosen, in the order of the plan. A table, too: it is there when its last run is.
 FIRST = 1_000_000_000
 WORKER_MB = 1000  # of a process that decodes image files
 COMPOSED = {
