@@ -29,7 +29,7 @@ rule data:
         f"{PLAN.data_folder}/{{prepared}}",
     log:
         f"{PLAN.data_folder}/{{prepared}}.log",
-    priority: FIRST
+    priority: data_priority
     params:
         dataset=lambda wildcards: COMPOSED[wildcards.prepared].model_dump_json(),
         folder=PLAN.data_folder,

@@ -3,6 +3,7 @@
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from tabulate import tabulate
 
@@ -15,7 +16,7 @@ from attention_ablation.study.metrics import Metric
 
 WIDTH = 80  # of a terminal
 MOST_ROWS = 20  # of all tables together; more are a wall, and the page has them
-LONGEST_LABEL = 40
+LONGEST_LABEL = 44
 MOST_LINES = 10  # of what is not there
 LISTED = textwrap.TextWrapper(
     WIDTH, initial_indent="  ", subsequent_indent="    ", max_lines=4, placeholder=" ...",
@@ -33,35 +34,49 @@ def describe_results(plan: Plan) -> str:
 
 
 def _tables(plan: Plan) -> Iterator[str]:
-    there = [name for name in plan.tables if (plan.folder / f"tables/{name}.csv").exists()]
-    if sum(len(plan.rows(name)) for name in there) > MOST_ROWS:
-        yield f"{len(there)} of {len(plan.tables)} tables are in {plan.folder / 'tables'}."
+    files = {name: plan.folder / f"tables/{name}.csv" for name in plan.tables}
+    tables = {name: _records(file) for name, file in files.items() if file.exists()}
+    if sum(map(len, tables.values())) > MOST_ROWS:
+        seeds, counts = len(plan.seeds), []
+        for name, records in tables.items():
+            complete = sum(record["seeds"] == str(seeds) for record in records)
+            counts.append(f"{complete} of {len(records)} in {name}")
+        whose = f"all {seeds} seeds" if seeds > 1 else "their seed"
+        text = f"Rows with {whose}: {', '.join(counts)}. They are in {plan.folder / 'tables'}."
+        yield textwrap.fill(text, WIDTH, break_on_hyphens=False)
         return
-    for name in there:
+    for name, records in tables.items():
         title = f"Table {number(name)}. {plan.study.tables[name].title}"
-        yield from (textwrap.shorten(title, WIDTH, placeholder=" ..."), _short(plan, name), "")
-    if there and plan.study.has_printed and not plan.follows_paper:
+        yield from (_cut(title, WIDTH), _short(plan, name, records), "")
+    if tables and plan.study.has_printed and not plan.follows_paper:
         tier = plan.config.tier
         yield f"Tier {tier} does not follow the paper: compare our rows with each other."
 
 
-def _short(plan: Plan, table: str) -> str:
+def _records(path: Path) -> list[dict[str, str]]:
+    return [record for _, record in read_csv(path)[1]]
+
+
+def _short(plan: Plan, table: str, records: list[dict[str, str]]) -> str:
     """Return a table's labels with the first number that is trained for, ours and the paper's."""
     metrics = plan.study.metrics
     columns = plan.study.tables[table].columns
     name = next((name for name in columns if not metrics[name].counted), columns[0])
-    _, records = read_csv(plan.folder / f"tables/{table}.csv")
     rows = [
         [
-            textwrap.shorten(record["label"], LONGEST_LABEL, placeholder=" ..."),
+            _cut(record["label"], LONGEST_LABEL),
             _ours(record, name, shown_digits(plan, table, record["row"], metrics[name])),
             record[f"{name}_paper"] or DASH,
         ]
-        for _, record in records
+        for record in records
     ]
     align = ("left", "right", "right")
     headings = ["", _heading(metrics[name]), "paper"]
     return tabulate(rows, headings, disable_numparse=True, colalign=align)
+
+
+def _cut(text: str, width: int) -> str:
+    return textwrap.shorten(text, width, placeholder=" ...")
 
 
 def _heading(metric: Metric) -> str:
@@ -80,20 +95,20 @@ def _ours(record: dict[str, str], name: str, digits: int) -> str:
 def _claims(plan: Plan) -> Iterator[str]:
     """Yield how many of the claims' comparisons hold, where they are judged."""
     try:
-        _, records = read_csv(plan.folder / "claims.csv")
+        records = _records(plan.folder / "claims.csv")
     except UserError:
         return
-    found = Counter(record["verdict"] for _, record in records if not record["published"])
+    found = Counter(record["verdict"] for record in records if not record["published"])
     if plan.study.claims:
         counts = ", ".join(f"{count} {verdict}" for verdict, count in found.most_common())
-        yield f"Comparisons of the claims: {counts}."
+        yield textwrap.fill(f"Comparisons of the claims: {counts}.", WIDTH)
 
 
 def _absent(plan: Plan) -> Iterator[str]:
     """Yield a line for each training that did not complete and each file that was not written."""
     outcomes = {path: read_outcome(plan.runs_folder / path) for path in plan.runs}
     lines = [
-        f"{path}: {outcome.status}: {outcome.reason or 'see its train.log'}"
+        f"{path}: {outcome.status}: {outcome.reason or 'it goes on from its checkpoint'}"
         for path, outcome in outcomes.items()
         if not outcome.metrics and outcome.status != "missing"
     ]
@@ -105,7 +120,7 @@ def _absent(plan: Plan) -> Iterator[str]:
     if len(lines) > MOST_LINES:
         yield f"  and {len(lines) - MOST_LINES} more"
     if lines:
-        yield "`make status` says more. When that is mended, run the same command again."
+        yield "`make status` says more. Mend what failed and run the same command again."
 
 
 def _not_rendered(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,6 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,20 +115,18 @@ class Watch:
     def _label(self, path: str) -> str:
         return self.labels.get(path, path)
 
-    def _cells(self, path: str) -> Iterator[str]:
+    def _cells(self, path: str) -> tuple[str, ...]:
         run = self.plan.runs[path]
         epochs = run.spec.recipe.epochs
         progress = read_progress(self.plan.runs_folder / path, run, time.time())
         if progress is None:
-            return iter((f"0/{epochs}", *"----"))
-        return iter(
-            (
-                f"{progress.epoch}/{epochs}",
-                f"{progress.loss:.3f}",
-                progress.validation,
-                f"{progress.images_per_second:,.0f}",
-                _time(progress.seconds_left),
-            )
+            return (f"0/{epochs}", *"----")
+        return (
+            f"{progress.epoch}/{epochs}",
+            f"{progress.loss:.3f}",
+            progress.validation,
+            f"{progress.images_per_second:,.0f}",
+            _time(progress.seconds_left),
         )
 
     def _reasons(self, outcomes: dict[str, Outcome]) -> list[str]:
