@@ -1,10 +1,10 @@
 """What is said at the end of `make tables`, of files whose content is known."""
 
-import csv
 import json
 import re
-from collections import Counter
 
+from attention_ablation.report.claims import page_claims
+from attention_ablation.report.collect import collect
 from attention_ablation.report.summary import describe_results
 from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
@@ -21,12 +21,18 @@ def test_a_table_in_short_verdicts_and_the_page(done: Plan) -> None:
         ["22.0 ± 2.0", "23.14"], ["26.0 ± 2.0", "22.66"],
         ["30.0 ± 2.0", "22.78"], ["34.0 ± 2.0", "22.95"],
     ]  # fmt: skip
-    with (done.folder / "claims.csv").open() as file:
-        verdicts = Counter(line["verdict"] for line in csv.DictReader(file))
-    said = " ".join(lines).partition("Comparisons of the claims: ")[2].partition(".")[0]
-    assert set(said.split(", ")) == {f"{count} {verdict}" for verdict, count in verdicts.items()}
+    ledger = page_claims(done, collect(done))
+    assert ledger
+
+    def counts(text: str, heading: str) -> set[str]:
+        return set(text.partition(heading)[2].partition(".")[0].split(", "))
+
+    said = counts(" ".join(lines), "Comparisons of the claims: ")
+    assert said == counts(ledger["summary"], "Comparisons: ")
     assert lines[-1] == f"Open {done.folder}/report.html; tables and figures are beside it."
-    assert "`make status`" not in "".join(lines)
+    # Which a plain `render` leaves out.
+    absent = [line for line in lines if line.startswith("  ")]
+    assert absent[1:] == ["  complexity: not rendered: its job did not start"]
 
 
 def test_what_is_not_there_has_its_reason(done: Plan) -> None:

@@ -72,7 +72,7 @@ def _short(plan: Plan, table: str, records: list[dict[str, str]]) -> str:
     ]
     align = ("left", "right", "right")
     headings = ["", _heading(metrics[name]), "paper"]
-    return tabulate(rows, headings, disable_numparse=True, colalign=align)
+    return str(tabulate(rows, headings, disable_numparse=True, colalign=align))
 
 
 def _cut(text: str, width: int) -> str:
@@ -100,7 +100,8 @@ def _claims(plan: Plan) -> Iterator[str]:
         return
     found = Counter(record["verdict"] for record in records if not record["published"])
     if plan.study.claims:
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in found.most_common())
+        judged = sorted(found.items(), key=lambda each: (each[0] == "not run", -each[1]))
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in judged)
         yield textwrap.fill(f"Comparisons of the claims: {counts}.", WIDTH)
 
 
@@ -136,5 +137,5 @@ def _not_rendered(plan: Plan) -> Iterator[tuple[str, str]]:
             written = read_text(log).split("\n")
         except UserError:
             written = []
-        last = next((line for line in reversed(written) if line.strip()), f"see {log.parent}")
+        last = next((line for line in reversed(written) if line.strip()), "its job did not start")
         yield name, last.removeprefix("attention-ablation: ")
