@@ -21,7 +21,7 @@ UNENDED = {"running", "interrupted", "missing"}
 WITH_REASON = ("failed", "damaged", "interrupted")
 MOST_REASONS = 5
 FRAME = 6  # lines around the rows
-PIPE_WIDTH = 120
+WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,17 @@ class Watch:
         self.ended = {path: outcome for path, outcome in found.items() if outcome.metrics}
         return found
 
-    def view(self, outcomes: dict[str, Outcome], most_rows: int) -> "Group":
-        """Return what is to be shown: a row for each run under way, and counts of the others."""
+    def view(self, outcomes: dict[str, Outcome], width: int, most_rows: int) -> "Group":
+        """Return what is to be shown: a row for each run under way, and counts of the others.
+
+        A label is cut where a row would be longer than `width`; an error is cut by the console.
+        """
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False)
-        table.add_column("running", no_wrap=True, overflow="ellipsis", style="bold")
+        table = Table(box=None, pad_edge=False, width=width)
+        table.add_column("running", no_wrap=True, overflow="ellipsis", style="bold", ratio=1)
         for heading in ("epoch", "loss", "validation", "images/s", "left"):
             table.add_column(heading, justify="right", no_wrap=True)
         running = [path for path, outcome in outcomes.items() if outcome.status == "running"]
@@ -150,11 +153,13 @@ def watch(plan: Plan, seconds: float) -> None:
     console, runs = Console(highlight=False), Watch(plan)
     outcomes = runs.read()
     if not console.is_terminal:
-        Console(highlight=False, width=PIPE_WIDTH).print(runs.view(outcomes, len(outcomes)))
+        # Wide enough for every reason.
+        Console(highlight=False, width=500).print(runs.view(outcomes, WIDTH, len(outcomes)))
         return
 
     def view() -> "Group":
-        return runs.view(outcomes, max(1, console.height - FRAME - MOST_REASONS))
+        most_rows = max(1, console.height - FRAME - MOST_REASONS)
+        return runs.view(outcomes, min(WIDTH, console.width), most_rows)
 
     try:
         with Live(view(), console=console, auto_refresh=False) as live:
