@@ -19,7 +19,7 @@ MOST_ROWS = 20  # of all tables together; more are a wall, and the page has them
 LONGEST_LABEL = 44
 MOST_LINES = 10  # of what is not there
 LISTED = textwrap.TextWrapper(
-    WIDTH, initial_indent="  ", subsequent_indent="    ", max_lines=4, placeholder=" ...",
+    WIDTH, initial_indent="  ", subsequent_indent="    ", max_lines=5, placeholder=" ...",
     break_long_words=False, break_on_hyphens=False,
 )  # fmt: skip
 
