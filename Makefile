@@ -1,6 +1,7 @@
 # make tables   create the environment and regenerate the study's tables and figures
 # make plan     say what `make tables` will cost: runs, GPU-hours, wall time (GPUS=, PRICE=)
 # make status   say which runs are done, running, failed and missing
+# make watch    show the runs under way, live, until all have ended
 # make verify   hold every number in the tables to the folder of its run
 # make test     create the environment and run the tests
 # make lint     ruff, mypy, import-linter, snakefmt and snakemake's own linter
@@ -42,13 +43,13 @@ $(if $(strip $(UNKNOWN)),$(error unknown $(strip $(UNKNOWN)); valid are: $(CHOOS
 # Files are UTF-8 in any locale.
 export PYTHONUTF8 := 1
 
-.PHONY: tables plan status verify reference benchmark benchmark-cluster benchmark-loader benchmark-detection \
-    benchmark-gates benchmark-trainer benchmark-start benchmark-gpu benchmark-kills test lint format lock
+.PHONY: tables plan status watch verify reference benchmark benchmark-cluster benchmark-loader \
+    benchmark-detection benchmark-gates benchmark-trainer benchmark-start benchmark-gpu benchmark-kills test lint format lock
 
 tables: $(READY)
 	@test -f $(call quoted,workflow/profiles/$(PROFILE)/config.yaml) || { \
 	    echo $(call quoted,PROFILE=$(PROFILE)): expected one of $$(ls workflow/profiles). >&2; exit 2; }
-	@$(RUN) $(LOCK) $(SNAKEMAKE) --nolock $(OPTIONS) \
+	@$(RUN) $(LOCK) $(SNAKEMAKE) $$([ ! -t 2 ] || echo --logger rich) --nolock $(OPTIONS) \
 	    $(call given,CORES,--cores,$(CORES)) $(if $(strip $(choice)),--config $(choice)) || { code=$$?; \
 	    [ $$code != 75 ] || echo "Another 'make tables' is running in this folder; wait for it." >&2; \
 	    exit $$code; }
@@ -59,6 +60,9 @@ plan: $(READY)
 
 status: $(READY)
 	@$(RUN) attention-ablation status $(call choice,--set)
+
+watch: $(READY)
+	@$(RUN) attention-ablation status --watch $(call choice,--set)
 
 verify: $(READY)
 	@$(RUN) attention-ablation verify $(call choice,--set)

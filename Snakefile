@@ -10,10 +10,10 @@ no log, because its printf has nothing to say; `train` keeps its own, which surv
 import json
 import os
 import shlex
+import sys
 from contextlib import suppress
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.utils import min_version
 
@@ -50,7 +50,8 @@ try:
     PLAN = load_plan(config)
     COST = load_cost(PLAN)
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    # An exception would be shown with lines of this file, where there is nothing to mend.
+    sys.exit(str(error))
 
 # What the render verb needs to see the same plan, whatever `--config` changed.
 SETTINGS = " ".join(
@@ -60,6 +61,10 @@ SETTINGS = " ".join(
 
 if workflow.is_main_process:
     logger.info(PLAN.summary)
+    # A job that failed is logged as such, and again as an exception, with its whole command.
+    logger.addFilter(
+        lambda record: getattr(record, "exception", None) != "RuleException"
+    )
 
 
 include: "workflow/rules/common.smk"
@@ -80,23 +85,22 @@ rule all:
 
 onerror:
     # Some trainings failed; the tables still show what there is, with dashes for the rest.
-    shell(f"attention-ablation render {SETTINGS}")
-    logger.info(
-        f"`make status` says which trainings failed and why, {PLAN.folder}/logs what was not "
-        f"rendered; {PLAN.folder}/report.html has the rest."
-    )
+    from attention_ablation.report.summary import describe_results
+
+    refused = shell(f"attention-ablation render {SETTINGS} 2>&1 || true", read=True)
+    logger.info(refused + describe_results(PLAN))
 
 
 onstart:
     from attention_ablation.datasets.contract import require_dataset
 
     if refusal := over_budget(COST):
-        raise WorkflowError(f"{describe(COST)}\n\nNothing was started: {refusal}")
+        sys.exit(f"{describe(COST)}\n\nNothing was started: {refusal}")
     try:
         for run in PLAN.runs.values():
             require_dataset(run.spec.recipe.dataset, PLAN.datasets_folder)
     except UserError as error:
-        raise WorkflowError(f"Nothing was started: {error}") from None
+        sys.exit(f"Nothing was started: {error}")
     # What failed in an earlier call is tried again; what fails in this one is not.
     for path in PLAN.runs:
         with suppress(OSError):  # none, or a folder, which the training refuses
@@ -104,7 +108,6 @@ onstart:
 
 
 onsuccess:
-    if Path(f"{PLAN.folder}/report.html").exists():
-        logger.info(
-            f"Open {PLAN.folder}/report.html; tables and figures are beside it."
-        )
+    from attention_ablation.report.summary import describe_results
+
+    logger.info(describe_results(PLAN))

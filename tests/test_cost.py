@@ -98,10 +98,22 @@ def test_deeper_networks_and_more_gates_are_started_first() -> None:
     assert costs[0] == cost.hours(plan.specs["table4", "resnext101+cbam"])  # one model of both
 
 
-def test_what_a_detector_starts_from_is_trained_before_it() -> None:
-    plan = plan_of(tier="quick", tables=["table4", "table7"])
+def test_the_first_table_is_trained_first_with_what_its_detectors_start_from() -> None:
+    plan = plan_of(tier="quick", tables=["table7", "table4"])
     cost = load_cost(plan)
-    order = sorted(plan.runs, key=lambda path: -cost.urgency[path])
+    shown = {run.path for run in plan.table_runs("table7")}
+    first = shown | {run.initial.path for run in plan.table_runs("table7") if run.initial}
+    assert len(first) > len(shown)
+    assert set(cost.order[: len(first)]) == first
+    rest = [cost.urgency[path] for path in cost.order[len(first) :]]
+    assert rest == sorted(rest, reverse=True)
+    assert sorted(plan.runs, key=lambda path: -cost.priority[path]) == cost.order
+
+
+def test_what_a_detector_starts_from_is_trained_before_it() -> None:
+    plan = plan_of(tier="quick", tables=["table1", "table4", "table7"])
+    cost = load_cost(plan)
+    order = cost.order
 
     def seconds(path: str) -> float:
         spec = plan.runs[path].spec
@@ -109,7 +121,8 @@ def test_what_a_detector_starts_from_is_trained_before_it() -> None:
 
     cheapest = min(plan.runs, key=seconds)
     assert cheapest.startswith("vgg16_none")
-    classified = [run.path for run in plan.table_runs("table4")]
+    others = {run.path for run in plan.table_runs("table1")}
+    classified = {run.path for run in plan.table_runs("table4")} - others
     assert order.index(cheapest) < min(map(order.index, classified))
     for path, run in plan.runs.items():
         assert run.initial is None or order.index(run.initial.path) < order.index(path)

@@ -1,6 +1,7 @@
 """What make hands on of what is chosen on its command line, and what it refuses."""
 
 import os
+import pty
 import shutil
 import subprocess
 from pathlib import Path
@@ -54,6 +55,7 @@ SNAKEMAKE = ["--workflow-profile", "workflow/profiles/default", "--nolock"]
         ),
         (["status", "TIER=ti'ny"], ["status", "--set", "tier=ti'ny"]),
         (["status", "STUDY=my own"], ["status", "--set", "study=my own"]),
+        (["watch", "TABLES=table1"], ["status", "--watch", "--set", "tables=[table1]"]),
         (["verify", "SEEDS=a b,'$$(date)'"], ["verify", "--set", "seeds=[a b,'$(date)']"]),
         (["plan", "GPUS=tw'o", "PRICE=;x"], ["plan", "--gpus", "tw'o", "--price", ";x"]),
         (
@@ -69,6 +71,19 @@ def test_what_is_chosen_is_handed_on_as_it_is(
     done = make(folder, *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [*handed, "utf8=1"]
+
+
+def test_a_terminal_has_bars_and_options_come_after_them(folder: Path) -> None:
+    ours, theirs = pty.openpty()  # of what Snakemake logs to
+    done = subprocess.run(
+        ["make", "--no-print-directory", "tables", "OPTIONS=--logger other"], cwd=folder,
+        stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=60,
+        env={key: value for key, value in os.environ.items() if not key.startswith("MAKE")},
+    )  # fmt: skip
+    os.close(ours)
+    os.close(theirs)
+    bars, plain = ["--logger", "rich"], ["--logger", "other"]  # of two the last one counts
+    assert done.stdout.splitlines()[2:] == [*bars, "--nolock", *plain, "utf8=1"]
 
 
 @pytest.mark.parametrize(

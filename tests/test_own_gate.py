@@ -13,10 +13,11 @@ from attention_ablation.base.errors import UserError
 from attention_ablation.check.gate import check_gate
 from attention_ablation.check.subject import Subject
 from attention_ablation.cli.main import main
-from attention_ablation.evidence.complexity import measure
+from attention_ablation.evidence.complexity import measure, measure_row
 from attention_ablation.gates.record import Attention, seal
 from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import Backbone
+from attention_ablation.study.config import Study
 from tests.conftest import plan_from
 
 RESNET = Backbone(name="resnet18", width=0.25)
@@ -53,6 +54,15 @@ def test_it_is_counted_as_the_same_gate_of_the_package_is(folder: Path) -> None:
     theirs = measure(Backbone(name="resnet50"), own())
     assert theirs == measure(Backbone(name="resnet50"), Attention(pooling="avg"))
     assert theirs.params == 28_088_024
+
+
+def test_one_that_raises_is_named_when_it_is_counted(folder: Path, study: Study) -> None:
+    (folder / "my_module.py").write_text(GATE.replace("[:, :, None, None]", ""))
+    row = study.table_rows("table3")[0]
+    broken = study.model_copy(update={"attentions": {row.attention: own()}})
+    expected = "table3:resnet50[+]se: its network cannot be counted: RuntimeError: .* `attention-"
+    with pytest.raises(UserError, match=expected + "ablation check my_module.py:MyGate` says"):
+        measure_row(broken, row)
 
 
 def test_its_file_is_part_of_the_runs_identity_and_others_ids_stay(project: Path) -> None:

@@ -179,6 +179,10 @@ def test_a_failed_run_fails_alone_and_the_tables_show_the_rest(project: Path) ->
     assert len(metrics(project)) == 3
     text = (project / "results/tiny/cbam/tables/table3.md").read_text()
     assert "ResNet50 + channel (SE) n = 0 (failed: results/tiny/runs/resnet50_se" in text
+    end = done.stdout.partition("3 of 4 trainings ended with a result.\n")[2]
+    path = victim.parent.relative_to(project / "results/tiny/runs")
+    assert end.split()[:2] == [f"{path}:", "failed:"]
+    assert "RuleException" not in done.stdout
     victim.write_text(good)
     before = metrics(project)
     again = snakemake(project)
@@ -211,6 +215,7 @@ def test_a_mistake_stops_before_any_job_and_without_a_traceback(
     assert done.returncode != 0
     assert message in done.stdout
     assert "Traceback" not in done.stdout
+    assert "Snakefile" not in done.stdout  # where there is nothing to mend
     assert not (project / "results").exists()
 
 

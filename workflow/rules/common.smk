@@ -3,8 +3,8 @@
 import re
 
 RUN = f"{PLAN.runs_folder}/{{run}}/seed-{{seed}}"
-# Specs and data come before every training, so that all trainings are ready when the first one is
-# chosen and the longest is chosen first.
+# Specs come before every training, so that trainings are chosen in the order of the plan. Tables,
+# too: each is there as soon as its last run is.
 FIRST = 1_000_000_000
 WORKER_MB = 1000  # of a process that decodes image files
 COMPOSED = {
@@ -45,6 +45,15 @@ def job_memory(wildcards, threads, attempt):
 def composed_data(wildcards):
     prepared = run_of(wildcards).spec.recipe.dataset.prepared
     return f"{PLAN.data_folder}/{prepared}" if prepared else []
+
+
+def data_priority(wildcards):
+    """Compose data right before the first training that needs them."""
+    return 0.5 + max(
+        COST.priority[path]
+        for path, run in PLAN.runs.items()
+        if run.spec.recipe.dataset.prepared == wildcards.prepared
+    )
 
 
 def initial_weights(wildcards):

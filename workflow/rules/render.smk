@@ -20,6 +20,7 @@ rule complexity:
         f"{PLAN.folder}/complexity.csv",
     log:
         f"{PLAN.folder}/logs/complexity.log",
+    priority: FIRST
     # No params: the count is the same for every choice of seeds and tables.
     shell:
         "attention-ablation render complexity {SETTINGS} > {log:q} 2>&1"
@@ -58,6 +59,7 @@ rule table:
         tex=f"{PLAN.folder}/tables/{{table}}.tex",
     log:
         f"{PLAN.folder}/logs/{{table}}.log",
+    priority: FIRST
     params:
         settings=SETTINGS,
     shell:

@@ -29,7 +29,7 @@ rule data:
         f"{PLAN.data_folder}/{{prepared}}",
     log:
         f"{PLAN.data_folder}/{{prepared}}.log",
-    priority: FIRST
+    priority: data_priority
     params:
         dataset=lambda wildcards: COMPOSED[wildcards.prepared].model_dump_json(),
         folder=PLAN.data_folder,
@@ -49,8 +49,9 @@ rule train:
         metrics=f"{RUN}/metrics.json",
         history=f"{RUN}/history.csv",
     # No `log:` either, for the same reason; an attempt appends to train.log.
+    # On a terminal, progress bars would write over the log's end; why it failed is said at the end.
     # A run of before an edit of the tier is in no plan.
-    priority: lambda wildcards: COST.urgency.get(run_of(wildcards).path, 0)
+    priority: lambda wildcards: COST.priority.get(run_of(wildcards).path, 0)
     threads: 1
     # A profile may set each of these; `launcher` is a command that the training's is appended to.
     resources:
@@ -68,7 +69,7 @@ rule train:
             --data {PLAN.data_folder:q} --datasets {PLAN.datasets_folder:q} \
             --threads {threads} --workers {threads} --device {resources.device} \
             --runs-per-gpu {resources.runs_per_gpu} --attempt {resources.attempt} >>"$log" 2>&1 \
-            || {{ code=$?; tail -n 3 "$log" >&2; exit $code; }}
+            || {{ code=$?; [ -t 2 ] || tail -n 3 "$log" >&2; exit $code; }}
         """
 
 

@@ -66,8 +66,7 @@ class Cost:
     def urgency(self) -> dict[str, float]:
         """The hours of every run and of the longest that starts from it.
 
-        The most urgent are started first, so that no device is left alone with one at the end. A
-        run whose rate is not known counts with the least that it can take.
+        A run whose rate is not known counts with the least that it can take.
         """
         urgency = {
             path: hours or _hours(spec := self.plan.runs[path].spec, fastest(spec))
@@ -79,6 +78,22 @@ class Cost:
                 first = run.initial.path
                 after[first] = max(after[first], urgency[path])
         return {path: hours + after[path] for path, hours in urgency.items()}
+
+    @cached_property
+    def order(self) -> list[str]:
+        """The runs as they are started.
+
+        Those of the first table, so that there is soon one to look at; then the most urgent, so
+        that no device is left alone with one at the end.
+        """
+        runs = self.plan.table_runs(self.plan.tables[0])
+        first = {run.path for run in (*runs, *(run.initial for run in runs)) if run}
+        return sorted(self.plan.runs, key=lambda path: (path not in first, -self.urgency[path]))
+
+    @cached_property
+    def priority(self) -> dict[str, int]:
+        """A number for every run, above 0 and the larger the earlier it is started."""
+        return {path: place for place, path in enumerate(reversed(self.order), 1)}
 
     @cached_property
     def left_hours(self) -> dict[str, float]:
@@ -96,7 +111,7 @@ class Cost:
         hours = self.left_hours if left else self.run_hours
         busy = [0.0] * devices
         ends: dict[str, float] = {}
-        for path in sorted(self.urgency, key=lambda path: -self.urgency[path]):
+        for path in self.order:
             first = self.plan.runs[path].initial
             start = max(heapq.heappop(busy), ends[first.path] if first else 0.0)
             ends[path] = start + hours[path]

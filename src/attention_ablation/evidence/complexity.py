@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from attention_ablation.base.errors import UserError
+from attention_ablation.base.errors import UserError, brief
 from attention_ablation.base.io import Missing, read_text, write_text
 from attention_ablation.detectors.record import Detector
 from attention_ablation.evidence.gain import starting_gain
@@ -128,7 +128,16 @@ def measure_row(study: Study, row: Row) -> Complexity:
     backbone = Backbone(name=row.backbone)
     attention = study.attentions[row.attention].model_copy(update=started)
     detector = Detector(name=row.detector) if row.detector else None
-    return measure(backbone, attention, study.counted_on.size(row.detector), detector)
+    try:
+        return measure(backbone, attention, study.counted_on.size(row.detector), detector)
+    except Exception as error:
+        if isinstance(error, UserError) or attention.module_file is None:
+            raise
+        # A gate of a user's own, of which torch's frames say nothing.
+        raise UserError(
+            f"{row.table}:{row.key}: its network cannot be counted: {brief(error).rstrip('.')}. "
+            f"`attention-ablation check {attention.module}` says what to mend."
+        ) from None
 
 
 def count_rows(study: Study) -> list[Counted]:

@@ -131,13 +131,10 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
     for row in plan.rows(table):
         done = outcomes[row.key][outcomes[row.key]["status"] == "completed"]
         count = counts.get((table, row.key))
-        # An error of n images has steps of 100/n percent: no digit below that.
-        images = plan.specs[table, row.key].recipe.dataset.validation_images
-        steps = 2 if images >= 10_000 else 1
         cells = {}
         for name in (name for name in metrics if name in columns or name in always):
             metric = metrics[name]
-            digits = steps if metric.digits is None else metric.digits
+            digits = shown_digits(plan, table, row.key, metric)
             value, spread, text = _ours(metric, digits, outcomes[row.key], count)
             paper = row.printed.get(name)
             prediction = inside = None
@@ -164,6 +161,14 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
         rows.append(ResultRow(row=row, n=len(done), mark=mark, cells=cells))
     printed = {name for name in columns for row in plan.rows(table) if name in row.printed}
     return Results(table=table, printed=printed, rows=rows, columns=columns, contests=contests)
+
+
+def shown_digits(plan: Plan, table: str, key: str, metric: Metric) -> int:
+    """Return how many digits behind the point a row's numbers are shown with."""
+    if metric.digits is not None:
+        return metric.digits
+    # An error of n images has steps of 100/n percent: no digit below that.
+    return 2 if plan.specs[table, key].recipe.dataset.validation_images >= 10_000 else 1
 
 
 def written(value: float | Decimal, form: str, sign: str = "-") -> str:
