@@ -202,10 +202,11 @@ def _described(
         )
 
     complete = len(finished) == len(plan.runs)
+    given = [data[name] for name in inputs if name in data.keys() - set(NO_INPUT)]
     action(
         "#regeneration", min(m.started for m in finished.values()), max(ends),
         name=_name(plan), description=f"{plan.summary} {len(finished)} have finished.",
-        instrument=workflow, object=[data[name] for name in inputs if name in data and name not in NO_INPUT],
+        instrument=workflow, object=given,
         result=[*(data[name] for name in rendered), *folders.values()],
         **{"actionStatus": "http://schema.org/CompletedActionStatus"} if complete else {},
     )  # fmt: skip

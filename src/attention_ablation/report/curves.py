@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,8 +64,8 @@ class Trackio:
 
     def write(self, found: Rows) -> None:
         with redirect_stdout(io.StringIO()):  # four lines for every run
-            if found.anew:
-                for old in self._trackio.Api().runs(self._project):
+            with suppress(ValueError):  # there is no such project yet
+                for old in self._trackio.Api().runs(self._project) if found.anew else ():
                     if old.name == found.run:
                         old.delete()
             run = self._trackio.init(

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from attention_ablation import __version__
 from attention_ablation.base.io import Missing, read_bytes, write_text
 from attention_ablation.evidence.complexity import MISMATCH, Counted, Counts, read_counts
+from attention_ablation.report.checklist import checklist
 from attention_ablation.report.claims import page_claims
 from attention_ablation.report.notes import confounds, table_notes
 from attention_ablation.report.results import (
@@ -80,6 +81,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         unexplained="; cells that differ without an explanation are marked MISMATCH below"
         * any(count.verdict == MISMATCH for count in counts.values()),
         blocks=[_complexity(plan, counts), _run_list(measured, runs), _environment(runs)],
+        checklist=checklist(plan, runs, counts),
         made_by=f"Made by attention-ablation {__version__}.",
         css=Markup(page["css"]),
         script=Markup(page["js"]),
