@@ -100,8 +100,8 @@ def _code(ended: pd.DataFrame) -> Item:
     unknown = int(ended["git_commit"].isna().sum())
     dirty = int(ended["git_dirty"].eq(True).sum())
     text = f"Git commit {', '.join(commits)}." if commits else "No commit is recorded."
-    text += f" Of {unknown} runs no commit is recorded." * bool(commits and unknown)
-    text += f" {dirty} runs had uncommitted changes." * bool(dirty)
+    text += f" Of {_runs(unknown)} no commit is recorded." * bool(commits and unknown)
+    text += f" {_runs(dirty)} had uncommitted changes." * bool(dirty)
     answer = "yes" if commits and not unknown and not dirty else "partly"
     return Item("Training", answer, text) if len(ended) else Item("Training", "no", NONE_YET)
 
@@ -152,6 +152,10 @@ def _states(runs: pd.DataFrame) -> str:
     return ", ".join(f"{n} {status}" for status, n in runs["status"].value_counts().items())
 
 
+def _runs(n: int) -> str:
+    return f"{n} run{'s' * (n > 1)}"
+
+
 def _counted(values: "pd.Series[str]") -> str:
-    texts = [f"{name}: {n} runs" for name, n in values.value_counts().items()]
+    texts = [f"{name}: {_runs(int(n))}" for name, n in values.value_counts().items()]
     return f"{'; '.join(texts)}." if texts else NONE_YET
