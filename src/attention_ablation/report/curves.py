@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
@@ -77,7 +77,7 @@ class Trackio:
             run.finish()
 
 
-TRACKERS = {"tensorboard": TensorBoard, "trackio": Trackio}
+TRACKERS: dict[str, Callable[[str], Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio}
 
 
 def write_curves(plan: Plan, tracker: Tracker, follow: bool) -> Iterator[str]:
