@@ -16,7 +16,7 @@ PLANS = [("cbam", path.stem) for path in sorted((ROOT / "workflow/tiers").glob("
 
 
 def answers(plan: Plan, runs: pd.DataFrame) -> dict[str, Item]:
-    items = [item for items in checklist(plan, runs, {}).values() for item in items]
+    items = [item for items in checklist(plan, runs, {}, "").values() for item in items]
     return {item.question: item for item in items}
 
 
@@ -45,6 +45,7 @@ def test_answers_follow_what_the_runs_recorded(tiny: Plan) -> None:
     assert (spread.answer, "in 1 of 4 rows" in spread.text) == ("partly", True)
     time = found["Run time or energy"].text
     assert time.startswith("A training took 3000 s on average, all of them 2.5 h")
+    assert time.endswith("Energy was not measured.")
     assert found["Infrastructure"].text == "a CPU: 2 runs; a GPU: 1 run."
     assert found["Training"] == Item(
         "Training", "partly", "Git commit c0ffee. 1 run had uncommitted changes."

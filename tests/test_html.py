@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from axe_core_python.selenium import Axe
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -135,6 +136,25 @@ def test_it_fits_a_phone_and_changes_with_dark_mode(
     assert (light, dark) == ("rgb(255, 255, 255)", "rgb(13, 17, 23)")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert not browser.find_element(By.TAG_NAME, "nav").is_displayed()
+
+
+@browser_only
+def test_axe_finds_nothing_in_either_mode_nor_in_the_dialog(
+    report: Path, browser: webdriver.Chrome
+) -> None:
+    browser.set_script_timeout(120)
+    for mode in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": mode}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.get(report.as_uri())
+        browser.execute_script(
+            "for (const d of document.querySelectorAll('details')) d.open = true"
+        )
+        for then in ("", "document.querySelector('.cell').click()"):
+            browser.execute_script(then)
+            found = Axe().run(browser)
+            assert found["passes"]  # contrast by WCAG AA among them
+            assert [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]] == []
 
 
 def test_rows_that_were_not_trained_alike_have_no_numbers(tiny: Plan) -> None:

@@ -144,7 +144,7 @@ def test_an_entry_without_meaning_is_refused(entry: dict[str, object], message: 
         ("def f(:", r"my_module.py: it does not run: SyntaxError: .* \(line 1\)"),
         (
             "import nowhere\n" + GATE,
-            "it does not run: ModuleNotFoundError: No module named 'nowhere'",
+            r"my_module.py: it imports 'nowhere' \(line 1\), which is not installed; install it",
         ),
         ("class MyGates: ...", "unknown class 'MyGate'; did you mean 'MyGates'?"),
         ("class MyGate: ...", "expected a class derived from torch.nn.Module"),

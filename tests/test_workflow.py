@@ -60,7 +60,7 @@ def test_a_dry_run_tells_rows_runs_and_shared_and_writes_nothing(project: Path) 
     write_yaml(project / "config.yaml", {"study": "cbam", "tier": "quick"})
     done = snakemake(project, "--dry-run", "--quiet", "rules")
     assert done.returncode == 0, done.stdout
-    assert "7 tables with 57 rows need 51 trainings a seed (7 rows share" in done.stdout
+    assert "7 tables with 59 rows need 54 trainings a seed (7 rows share" in done.stdout
     assert not (project / "results").exists()
 
 

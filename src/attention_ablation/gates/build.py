@@ -121,9 +121,9 @@ def load_class(attention: Attention) -> type[nn.Module]:
         module = import_module(f"{__package__}.{attention.gate}")
         own: type[nn.Module] = getattr(module, builtin_gates()[attention.gate].name)
         return own
-    file, _, name = str(attention.module).partition(":")
+    file, _, name = str(attention.module).rpartition(":")
     path = Path(file)
-    source, digest = read_module(attention, path, attention.module)
+    source, digest, _ = read_module(attention, path, attention.module)
     namespace = ModuleType(f"{path.stem}_{digest[:10]}")
     namespace.__file__ = str(path)
     sys.modules[namespace.__name__] = namespace  # dataclasses and torch.compile look it up

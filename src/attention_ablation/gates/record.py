@@ -2,14 +2,16 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.model import Model
+from attention_ablation.gates.packages import imported_packages
 from attention_ablation.gates.source import Place, builtin_gates, declared, with_defaults
 
 # What is filled in beside a key that is given.
@@ -79,6 +81,11 @@ class Attention(Model):
         description="module: SHA-256 of the file, filled in; where it is given the file is held "
         "to it.",
     )
+    packages: dict[str, str] | None = Field(
+        None,
+        description="module: versions of the packages that the file imports beside torch, "
+        "torchvision and numpy, filled in; where they are given those installed are held to them.",
+    )
 
     @field_validator("kernel")
     @classmethod
@@ -139,6 +146,7 @@ class Attention(Model):
             "options": ("module or gate", named),
             "place": ("module or gate", named),
             "module_sha256": ("module", self.module),
+            "packages": ("module", self.module),
         }
         for key, (needed, present) in needs.items():
             if getattr(self, key) is not None and not present:
@@ -195,7 +203,7 @@ class Attention(Model):
     @property
     def module_file(self) -> str | None:
         """The file of a user's own gate, from the project's folder."""
-        return self.module.partition(":")[0] if self.module else None
+        return self.module.rpartition(":")[0] if self.module else None
 
     @property
     def slug(self) -> str:
@@ -213,22 +221,36 @@ class Attention(Model):
 
 
 def seal(attention: Attention, root: Path, where: object) -> Attention:
-    """Return a user's gate with its place and the hash of its file below `root`, which is not run.
+    """Return a user's gate with what identifies it, from its file below `root`, which is not run.
+
+    That is the file's hash, the class's place, and the versions of packages that the file imports.
 
     Raises UserError where there is no such file or class, the class does not take the options, or
-    the file is not the one whose hash is given.
+    file or packages are not those that are given.
     """
     if attention.module is None:
         return attention
     file, _, name = attention.module.partition(":")
-    source, digest = read_module(attention, root / file, where)
-    found = declared(source, name, root / file)
+    module = read_module(attention, root / file, where)
+    found = declared(module.source, name, root / file)
     place = found.recorded_place(attention.options or {}, attention.place, where)
-    return attention.model_copy(update={"module_sha256": digest, "place": place})
+    update = {"module_sha256": module.digest, "place": place, "packages": module.packages or None}
+    return attention.model_copy(update=update)
 
 
-def read_module(attention: Attention, path: Path, where: object) -> tuple[bytes, str]:
-    """Return a file's content and SHA-256. Raises UserError if it cannot be read or was changed."""
+class ModuleFile(NamedTuple):
+    """A gate's file: its content, SHA-256, and the packages that it imports, with versions."""
+
+    source: bytes
+    digest: str
+    packages: dict[str, str]
+
+
+def read_module(attention: Attention, path: Path, where: object) -> ModuleFile:
+    """Return a gate's file. Raises UserError if it cannot be read, or was changed.
+
+    That holds for the packages that it imports, too.
+    """
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -243,4 +265,15 @@ def read_module(attention: Attention, path: Path, where: object) -> tuple[bytes,
             f"{digest[:10]}...; it was changed since. Plan the run again, which makes it another "
             "run, or put the file back as it was."
         )
-    return source, digest
+    packages = imported_packages(source, path)
+    if attention.packages not in (None, packages):
+        raise UserError(
+            f"{where}: expected {_listed(attention.packages)}, which {attention.module_file} was "
+            f"planned with, got {_listed(packages)}. Plan the run again, which makes it another "
+            "run, or install those versions."
+        )
+    return ModuleFile(source, digest, packages)
+
+
+def _listed(packages: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in packages.items()) or "no packages"

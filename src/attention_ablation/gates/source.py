@@ -115,12 +115,17 @@ def with_defaults(gate: str, options: Mapping[str, Any], place: str | None) -> d
     return {"options": json.loads(json.dumps({**known, **options})), "place": place}
 
 
-def _classes(source: bytes, path: object) -> dict[str, ast.ClassDef]:
+def parsed(source: bytes, path: object) -> ast.Module:
+    """Return a file's syntax tree. Raises UserError where it is not Python."""
     try:
-        tree = ast.parse(source)
+        return ast.parse(source)
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path}: it does not run: {brief(error)}") from None
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _classes(source: bytes, path: object) -> dict[str, ast.ClassDef]:
+    body = parsed(source, path).body
+    return {node.name: node for node in body if isinstance(node, ast.ClassDef)}
 
 
 def _describe(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef], path: object) -> Declared:

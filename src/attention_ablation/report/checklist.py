@@ -23,8 +23,8 @@ class Item(NamedTuple):
     text: str
 
 
-def checklist(plan: Plan, runs: pd.DataFrame, counts: Counts) -> dict[str, list[Item]]:
-    """Return the items by their section."""
+def checklist(plan: Plan, runs: pd.DataFrame, counts: Counts, energy: str) -> dict[str, list[Item]]:
+    """Return the items by their section; `energy` says what is known of it, '' nothing."""
     ended = runs[runs["status"].isin(["completed", "diverged"])].reindex(columns=[*FACTS])
     return {
         "Models and algorithms": [
@@ -56,7 +56,7 @@ def checklist(plan: Plan, runs: pd.DataFrame, counts: Counts) -> dict[str, list[
             Item("Measures", "yes", "Those of the headings, as defined below each table: "
                  f"{', '.join(_measures(plan))}."),
             _spread(plan, runs),
-            _time(ended),
+            _time(ended, energy),
             Item("Infrastructure", "yes" if len(ended) else "no", _counted(ended["device"])),
         ],
     }  # fmt: skip
@@ -135,13 +135,13 @@ def _spread(plan: Plan, runs: pd.DataFrame) -> Item:
     return Item("Central tendency and variation", answer, text)
 
 
-def _time(ended: pd.DataFrame) -> Item:
+def _time(ended: pd.DataFrame, energy: str) -> Item:
     if not len(ended):
         return Item("Run time or energy", "no", NONE_YET)
     seconds = ended["seconds"].astype(float)
     text = f"A training took {seconds.mean():.0f} s on average, all of them "
     text += f"{seconds.sum() / 3600:.1f} h, after interruptions that of the last process only."
-    return Item("Run time or energy", "yes", f"{text} Energy was not measured.")
+    return Item("Run time or energy", "yes", f"{text} {energy or 'Energy was not measured.'}")
 
 
 def _known(runs: pd.DataFrame, column: str) -> list[object]:

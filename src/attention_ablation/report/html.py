@@ -51,6 +51,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     cells: dict[str, dict[str, Any]] = {}
     states, counts = runs["status"].value_counts(), read_counts(plan)
+    energy = _energy(runs["joules"].dropna()) if "joules" in runs else ""
     claims = page_claims(plan, runs)
     tables = [_table(plan, table, runs, counts, cells) for table in plan.tables]
     # Of validation sets and of tables, those that any run has, by their column.
@@ -69,6 +70,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         tier=plan.config.tier,
         summary=plan.summary,
         state="Runs: " + ", ".join(f"{n} {status}" for status, n in states.items()) + ".",
+        energy=energy,
         limits=plan.tier.limits,
         claims=claims,
         tables=tables,
@@ -81,7 +83,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         unexplained="; cells that differ without an explanation are marked MISMATCH below"
         * any(count.verdict == MISMATCH for count in counts.values()),
         blocks=[_complexity(plan, counts), _run_list(measured, runs), _environment(runs)],
-        checklist=checklist(plan, runs, counts),
+        checklist=checklist(plan, runs, counts, energy),
         made_by=f"Made by attention-ablation {__version__}.",
         css=Markup(page["css"]),
         script=Markup(page["js"]),
@@ -212,6 +214,13 @@ def _environment(runs: pd.DataFrame) -> dict[str, Any]:
     headings = ["Runs", *(ENVIRONMENT[name] for name in names)]
     return {"name": "environment", "title": "Where the runs were made", "headings": headings,
             "rows": rows, "numbers": [0]}  # fmt: skip
+
+
+def _energy(joules: "pd.Series[float]") -> str:
+    """Return what the GPUs of the runs used together."""
+    kwh = joules.sum() / 3.6e6
+    runs = f"{len(joules)} run{'s' * (len(joules) != 1)}"
+    return f"GPUs used {kwh:.3g} kWh in {runs}, by their own counters." if len(joules) else ""
 
 
 def _provenance(

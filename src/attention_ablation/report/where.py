@@ -165,6 +165,7 @@ def run_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     memory = f"{_number(run['peak_memory_mb'])} MB at most"
     if run["peak_device_memory_mb"] is not None:
         memory += f", {_number(run['peak_device_memory_mb'])} MB on the device"
+    energy = f", {_number(run['joules'])} J of the GPU" if run["joules"] is not None else ""
     wall, computing = _number(run["seconds"]), _number(run["compute_seconds"])
     speed = _number(run["images_per_second"])
     versions = ", ".join(f"{name} {run[name]}" for name in PACKAGES if run[name])
@@ -176,7 +177,7 @@ def run_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("code", (run["git_commit"] or "not recorded") + dirty),
         ("versions", versions or "not recorded"),
         ("device", f"{run['device'] or 'not recorded'}; {shares}"),
-        ("time", f"{wall} s wall, {computing} s computing, {speed} images/s"),
+        ("time", f"{wall} s wall, {computing} s computing, {speed} images/s{energy}"),
         ("memory", memory),
         ("data", (run["dataset_fingerprint"] or "not recorded") + composed),
     ]

@@ -43,6 +43,7 @@ class Metrics(Model):
     images_per_second: float
     peak_memory_mb: float
     peak_device_memory_mb: float | None = None
+    joules: float | None = None
     dataset_fingerprint: Text
     dataset_composed_with: Text | None
     dataset_remarks: Text | None = None

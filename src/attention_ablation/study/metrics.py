@@ -23,7 +23,7 @@ RUN_NUMBERS = (
     *("train_loss_objectness", "train_loss_rpn_box_reg", "train_loss_classifier"),
     *("train_loss_box_reg", "train_loss_classification", "train_loss_bbox_regression"),
     *("images_per_second", "seconds", "compute_seconds", "startup_seconds"),
-    *("peak_memory_mb", "peak_device_memory_mb"),
+    *("peak_memory_mb", "peak_device_memory_mb", "joules"),
     *("gradcam_energy_in_box", "gradcam_hit_rate", "gradcam_iou", "gradcam_target_probability"),
 )
 # Columns of rows.csv and of tables' CSVs that are no metric.

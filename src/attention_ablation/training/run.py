@@ -23,6 +23,7 @@ from attention_ablation.feed.workers import deaths_as_errors
 from attention_ablation.runs.folder import HISTORY, finish, initial_weights, sha256
 from attention_ablation.spec.spec import Run
 from attention_ablation.training import checkpoint
+from attention_ablation.training.energy import Energy
 from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.machine import Machine
 from attention_ablation.training.provenance import peak_memory, provenance
@@ -63,9 +64,10 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
     module = run.spec.attention.module_file
     if module and processes.is_main:  # it may be in no commit
         write_bytes(folder / Path(module).name, read_bytes(Path(module)))
-    loop = Loop(task)
+    loop, energy = Loop(task), Energy(machine)
     with stop_signal() as received, closing(task), deaths_as_errors():
-        _go_on(loop, folder, lambda: processes.largest(received() or 0))
+        _go_on(loop, energy, folder, lambda: processes.largest(received() or 0))
+    joules = energy.joules()
     seconds = time.perf_counter() - STARTED
     metrics = {
         **_results(loop.history),
@@ -76,6 +78,7 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
         "compute_seconds": round(sum(row["compute_seconds"] for row in loop.history), 3),
         "images_per_second": loop.history[-1]["images_per_second"],
         **peak_memory(device),
+        **({"joules": round(joules, 1)} if math.isfinite(joules) else {}),
         "dataset_fingerprint": data.fingerprint,
         "dataset_composed_with": data.composed_with,
         **({"dataset_remarks": remarks} if remarks else {}),
@@ -105,7 +108,7 @@ def task_class(run: Run) -> Callable[[Run, Any, Machine], Task]:
     return Classification
 
 
-def _go_on(loop: Loop, folder: Path, signalled: Callable[[], int]) -> None:
+def _go_on(loop: Loop, energy: Energy, folder: Path, signalled: Callable[[], int]) -> None:
     """Train from the last checkpoint to the end, or until a signal.
 
     `signalled` returns its number, 0 without one; all processes call it together.
@@ -114,10 +117,11 @@ def _go_on(loop: Loop, folder: Path, signalled: Callable[[], int]) -> None:
     # The main process's, because the others may see the folder later than it was written.
     if state := processes.broadcast(checkpoint.load(folder) if processes.is_main else None):
         loop.load_state_dict(state)
+        energy.earlier = state["joules"]
         processes.print(f"going on from step {loop.step} of {loop.recipe.steps}")
 
     def save() -> None:
-        state = loop.state_dict()  # of all processes
+        state = loop.state_dict() | {"joules": energy.joules()}  # of all processes
         if processes.is_main:
             checkpoint.save(folder, loop.step, state)
 
