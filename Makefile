@@ -114,8 +114,9 @@ format: $(READY)
 	$(RUN) snakefmt Snakefile workflow
 
 lock:
-	uv pip compile pyproject.toml --extra dev --extra slurm --universal --python-version 3.11 --upgrade \
-	    --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+	uv pip compile pyproject.toml --extra dev --extra slurm --extra tensorboard \
+	    --universal --python-version 3.11 --upgrade --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 	    --output-file requirements.lock
 
 $(READY): requirements.lock pyproject.toml

@@ -48,7 +48,8 @@ NONSENSE: list[tuple[list[str], str]] = [
         ([verb, *more, "--config", value], message)
         for verb, *more in (
             ("plan",), ("status",), ("render",), ("verify",), ("where", "table3", "resnet50+se", "gflops"),
-            ("data", "check"), ("data", "download", "cifar10"),
+            ("data", "check"), ("data", "download", "cifar10"), ("export", "rocrate", "a.zip"),
+            ("export", "tensorboard", "curves"),
         )
         for value, message in (
             ("workflow", "workflow: "),

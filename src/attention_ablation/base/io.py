@@ -7,10 +7,10 @@ import io
 import json
 import os
 import stat
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from attention_ablation.base.errors import UserError
 
@@ -88,10 +88,9 @@ def parse_json(text: str, where: object) -> Any:
         raise UserError(f"{where}: this is not valid JSON: {error}.") from None
 
 
-def write_bytes(
-    path: Path, content: bytes | memoryview, *, durable: bool = False, part: str | None = None
-) -> None:
-    """Write a file so that a reader sees the old content or the whole new one, never a part.
+@contextmanager
+def replacing(path: Path, *, durable: bool = False, part: str | None = None) -> Iterator[BinaryIO]:
+    """Open a file so that a reader sees the old content or the whole new one, never a part.
 
     It is written beside, under one name for every attempt (`part`, where each attempt has another
     `path`), so that a killed writer leaves nothing that the next one does not replace, and moved
@@ -107,18 +106,28 @@ def write_bytes(
             beside.unlink()
         with open(_begin(beside), "wb") as file:
             file.truncate()
-            file.write(content)
+            yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
             beside.replace(path)
-    except OSError as error:
+    except (OSError, UserError) as error:
         with suppress(OSError):
             beside.unlink()
+        if isinstance(error, UserError):  # about something that is read meanwhile
+            raise
         raise UserError(
             f"{path}: it cannot be written: {error.strerror}. What was there before is intact; "
             "make room or the folder writable, and run it again."
         ) from None
+
+
+def write_bytes(
+    path: Path, content: bytes | memoryview, *, durable: bool = False, part: str | None = None
+) -> None:
+    """Write a file, whole or not at all; see `replacing`."""
+    with replacing(path, durable=durable, part=part) as file:
+        file.write(content)
 
 
 def _begin(path: Path) -> int:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from attention_ablation import __version__
 from attention_ablation.base.io import Missing, read_bytes, write_text
 from attention_ablation.evidence.complexity import MISMATCH, Counted, Counts, read_counts
+from attention_ablation.report.checklist import checklist
 from attention_ablation.report.claims import page_claims
 from attention_ablation.report.notes import confounds, table_notes
 from attention_ablation.report.results import (
@@ -50,6 +51,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     cells: dict[str, dict[str, Any]] = {}
     states, counts = runs["status"].value_counts(), read_counts(plan)
+    energy = _energy(runs["joules"].dropna()) if "joules" in runs else ""
     claims = page_claims(plan, runs)
     tables = [_table(plan, table, runs, counts, cells) for table in plan.tables]
     # Of validation sets and of tables, those that any run has, by their column.
@@ -68,7 +70,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         tier=plan.config.tier,
         summary=plan.summary,
         state="Runs: " + ", ".join(f"{n} {status}" for status, n in states.items()) + ".",
-        energy=_energy(runs["joules"].dropna()) if "joules" in runs else "",
+        energy=energy,
         limits=plan.tier.limits,
         claims=claims,
         tables=tables,
@@ -81,6 +83,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         unexplained="; cells that differ without an explanation are marked MISMATCH below"
         * any(count.verdict == MISMATCH for count in counts.values()),
         blocks=[_complexity(plan, counts), _run_list(measured, runs), _environment(runs)],
+        checklist=checklist(plan, runs, counts, energy),
         made_by=f"Made by attention-ablation {__version__}.",
         css=Markup(page["css"]),
         script=Markup(page["js"]),
