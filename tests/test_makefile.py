@@ -76,8 +76,8 @@ def test_what_is_chosen_is_handed_on_as_it_is(
     [
         (["tables", "TABELS=table1"], "unknown TABELS; valid are: STUDY TIER TABLES SEEDS CORES"),
         (["plan", "tier=quick"], "unknown tier; valid are: STUDY TIER TABLES SEEDS CORES"),
-        (["tables", "PROFILE=ti'ny"], "PROFILE=ti'ny: expected one of default gpus slurm"),
-        (["tables", "PROFILE="], "PROFILE=: expected one of default gpus slurm"),
+        (["tables", "PROFILE=ti'ny"], "PROFILE=ti'ny: expected one of default gpus sge slurm"),
+        (["tables", "PROFILE="], "PROFILE=: expected one of default gpus sge slurm"),
     ],
 )
 def test_what_is_not_known_is_refused(folder: Path, arguments: list[str], message: str) -> None:
