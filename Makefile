@@ -20,7 +20,7 @@
 # Choose with STUDY=, TIER=, TABLES= (a comma-separated list) and SEEDS= (likewise), for example
 #   make tables TABLES=table1,table3 SEEDS=0,1,2
 # What is not given stays as config.yaml has it. CORES= limits the trainings that run at a time.
-# PROFILE= is a folder of workflow/profiles: default, gpus, slurm. OPTIONS= goes to snakemake as it is.
+# PROFILE= is a folder of workflow/profiles: default, gpus, sge, slurm. OPTIONS= goes to snakemake as it is.
 
 PYTHON ?= python3
 VENV := .venv
@@ -114,7 +114,7 @@ format: $(READY)
 	$(RUN) snakefmt Snakefile workflow
 
 lock:
-	uv pip compile pyproject.toml --extra dev --extra slurm --extra tensorboard \
+	uv pip compile pyproject.toml --extra dev --extra sge --extra slurm --extra tensorboard \
 	    --universal --python-version 3.11 --upgrade --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 	    --output-file requirements.lock

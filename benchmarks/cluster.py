@@ -21,7 +21,8 @@ from attention_ablation.training import checkpoint
 from attention_ablation.training.calibrate import measured_loop
 from attention_ablation.training.machine import Machine
 from benchmarks.quick import header
-from tests.local_slurm import LocalSlurm, command, jobs, why_not
+from tests.daemons import command
+from tests.local_slurm import LocalSlurm, jobs, why_not
 
 ROOT = Path(__file__).parents[1]
 RUNS, TABLE, ROWS = 500, "table1", 4

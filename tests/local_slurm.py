@@ -11,51 +11,47 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from tests.daemons import Daemons, command, leftovers, missing, running
 
 CONFIGURATION = Path("/etc/slurm")
 STATE = Path("/tmp/attention-ablation-slurm")
 MARK = "# Written by attention-ablation's tests; safe to delete.\n"
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
+DAEMONS = ("slurmctld", "slurmd")
 GPUS = ("/dev/null", "/dev/zero")  # devices that every machine has and nobody's job misses
 
 
 def why_not() -> str | None:
     """Return why no Slurm can be started here, None where it can."""
-    missing = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
-    if missing:
-        return f"needs Debian's slurm-wlm and munge; {', '.join(missing)} not found"
+    if absent := missing(*DAEMONS, "sbatch", "munged"):
+        return f"needs Debian's slurm-wlm and munge; {', '.join(absent)} not found"
     if os.geteuid() != 0:
         return "starting Slurm's daemons needs root"
     file = CONFIGURATION / "slurm.conf"
     if file.exists() and MARK not in file.read_text():
         return f"{file} is a real cluster's"
-    if set(_running()) - set(_leftovers()):
+    if set(running(*DAEMONS)) - set(leftovers(STATE, *DAEMONS)):
         return "a Slurm is running here already"
     return None
 
 
-class LocalSlurm:
+class LocalSlurm(Daemons):
     """The daemons; a context manager that starts and stops them."""
 
     def __init__(self) -> None:
-        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        super().__init__(STATE)
 
     def __enter__(self) -> "LocalSlurm":
-        for pid in _leftovers():
-            os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(STATE, ignore_errors=True)
-        for name in ("state", "spool", "log"):
-            (STATE / name).mkdir(parents=True)
-        (STATE / "owner").write_text(str(os.getpid()))
+        self.begin(*DAEMONS)
+        for name in ("state", "spool"):
+            (STATE / name).mkdir()
         try:
             _configure()
             _start_munge()
-            self.start("slurmctld", "-c")
-            self.start("slurmd")
+            self.start("slurmctld", "-D", "-c")
+            self.start("slurmd", "-D")
             self.until(lambda: "idle" in command("sinfo", "--noheader", "-o", "%T"), "an idle node")
         except BaseException:
             self.__exit__()
@@ -72,52 +68,11 @@ class LocalSlurm:
         for name in ("slurm.conf", "gres.conf"):
             (CONFIGURATION / name).unlink(missing_ok=True)
 
-    def start(self, name: str, *options: str) -> None:
-        """Start a daemon, in the foreground of a process of its own."""
-        program = shutil.which(name, path=_path())
-        assert program
-        with (STATE / "log" / f"{name}.log").open("ab") as log:
-            self.daemons[name] = subprocess.Popen(
-                [program, "-D", *options], stdout=log, stderr=log, start_new_session=True
-            )
-
-    def stop(self, name: str) -> None:
-        """Kill a daemon as a power cut would; jobs that run go on."""
-        process = self.daemons.pop(name)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-    def until(
-        self, holds: Callable[[], object], what: str, seconds: float = 300, pause: float = 0.2
-    ) -> None:
-        """Wait until `holds()`, asking every `pause` seconds.
-
-        Raises TimeoutError that names `what` was awaited.
-        """
-        deadline = time.monotonic() + seconds
-        while not holds():
-            if time.monotonic() > deadline:
-                logs = [path.read_text()[-2000:] for path in (STATE / "log").glob("*.log")]
-                raise TimeoutError(f"waited {seconds} s for {what}\n" + "\n".join(logs))
-            time.sleep(pause)
-
 
 def jobs(states: str = "PENDING,RUNNING") -> dict[str, str]:
     """Return the jobs in some states: Slurm's id and the comment, which names rule and run."""
     lines = command("squeue", "--noheader", f"--states={states}", "--format=%i %k").splitlines()
     return dict(line.split(" ", 1) for line in lines)
-
-
-def command(*arguments: str, check: bool = True) -> str:
-    """Run one of Slurm's commands and return what it printed."""
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    if check and done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}: {done.stderr}")
-    return done.stdout
-
-
-def _path() -> str:
-    return os.environ["PATH"] + ":/usr/sbin"
 
 
 def _configure() -> None:
@@ -160,23 +115,6 @@ def _start_munge() -> None:
     run.mkdir(exist_ok=True)
     shutil.chown(run, "munge", "munge")
     subprocess.run(["runuser", "-u", "munge", "--", "/usr/sbin/munged"], check=True)
-
-
-def _running() -> list[int]:
-    """Return the processes of Slurm's daemons on this machine."""
-    done = subprocess.run(
-        ["pgrep", "-x", "slurmctld|slurmd"], capture_output=True, text=True, check=False
-    )
-    return [int(pid) for pid in done.stdout.split()]
-
-
-def _leftovers() -> list[int]:
-    """Return the daemons of an earlier run of the tests that was itself killed."""
-    owner = STATE / "owner"
-    if not owner.exists() or Path("/proc", owner.read_text()).exists():
-        return []
-    files = [file for file in STATE.glob("*.pid") if file.read_text().strip()]
-    return [pid for file in files if (pid := int(file.read_text())) in _running()]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.main import main
 from attention_ablation.feed.batches import Batch, MemorySource
+from attention_ablation.feed.workers import STOPS
 from attention_ablation.runs.folder import remove_leftovers, steps_saved
 from attention_ablation.study.expand import Plan
 from attention_ablation.training import checkpoint
@@ -150,7 +151,7 @@ def test_what_failed_by_itself_is_not_tried_again_and_a_lost_machine_is(
     assert main(["train", str(spec), "--attempt", "2"]) == 0  # no failure: the machine was lost
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", STOPS)
 def test_a_signal_writes_a_checkpoint_at_the_next_step(
     spec: Path,
     expected: tuple[list[dict[str, str]], dict[str, torch.Tensor]],

@@ -15,6 +15,7 @@ from torch import nn
 from attention_ablation.base.errors import UserError
 from attention_ablation.datasets.reading.boxes import SceneSet
 from attention_ablation.feed.order import Part
+from attention_ablation.feed.workers import STOPS
 from attention_ablation.runs.folder import WEIGHTS, steps_saved
 from attention_ablation.study.expand import Plan
 from attention_ablation.training import detect
@@ -197,7 +198,7 @@ def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(plan: Plan
     batches = detection.batches(1)
     next(batches)
     (worker,) = multiprocessing.active_children()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in STOPS:
         os.kill(worker.pid, number)
     assert len(list(batches)) == detection.steps_per_epoch - 1
     detection.close()

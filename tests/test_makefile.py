@@ -91,8 +91,8 @@ def test_a_terminal_has_bars_and_options_come_after_them(folder: Path) -> None:
     [
         (["tables", "TABELS=table1"], "unknown TABELS; valid are: STUDY TIER TABLES SEEDS CORES"),
         (["plan", "tier=quick"], "unknown tier; valid are: STUDY TIER TABLES SEEDS CORES"),
-        (["tables", "PROFILE=ti'ny"], "PROFILE=ti'ny: expected one of default gpus slurm"),
-        (["tables", "PROFILE="], "PROFILE=: expected one of default gpus slurm"),
+        (["tables", "PROFILE=ti'ny"], "PROFILE=ti'ny: expected one of default gpus sge slurm"),
+        (["tables", "PROFILE="], "PROFILE=: expected one of default gpus sge slurm"),
     ],
 )
 def test_what_is_not_known_is_refused(folder: Path, arguments: list[str], message: str) -> None:

@@ -27,7 +27,8 @@ from attention_ablation.feed.order import Key
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 I = TypeVar("I")  # noqa: E741  (an item)
 B = TypeVar("B")  # a batch
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# What a training stops for. Slurm sends SIGTERM, Grid Engine the last two, a terminal SIGINT.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Reader(Dataset[Any], Generic[B]):

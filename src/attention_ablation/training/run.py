@@ -19,7 +19,7 @@ from attention_ablation import STARTED
 from attention_ablation.base.io import read_bytes, write_bytes, write_text
 from attention_ablation.datasets.contract import Folders
 from attention_ablation.datasets.contract import load as load_data
-from attention_ablation.feed.workers import deaths_as_errors
+from attention_ablation.feed.workers import STOPS, deaths_as_errors
 from attention_ablation.runs.folder import HISTORY, finish, initial_weights, sha256
 from attention_ablation.spec.spec import Run
 from attention_ablation.training import checkpoint
@@ -36,10 +36,10 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
     """Train a run, write its history and metrics into `folder`, and return the metrics.
 
     A checkpoint is written when an epoch's steps are done, before their evaluation. On SIGINT,
-    SIGTERM or SIGUSR1 the process exits with 128 + the signal's number: at the next step, after
-    one more checkpoint, or at the evaluation's next batch. A training that finds a checkpoint goes
-    on from it, with the numbers of one that was never interrupted. At the end the weights alone
-    are kept, in weights.pt.
+    SIGTERM, SIGUSR1 or SIGUSR2 the process exits with 128 + the signal's number: at the next step,
+    after one more checkpoint, or at the evaluation's next batch. A training that finds a checkpoint
+    goes on from it, with the numbers of one that was never interrupted. At the end the weights
+    alone are kept, in weights.pt.
 
     Several processes call this together; a signal to any of them stops all at the same step. How
     many there are changes the numbers: BatchNorm's statistics are of each one's part of the batch.
@@ -158,14 +158,13 @@ def seed_everything(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], int | None]]:
-    """Note SIGINT, SIGTERM and SIGUSR1 instead of dying of them; the value says which came."""
+    """Note a signal of STOPS instead of dying of it; the value says which came."""
     received: list[int] = []
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.signal(name, lambda number, _: received.append(number)) for name in names]
+    before = [signal.signal(name, lambda number, _: received.append(number)) for name in STOPS]
     try:
         yield lambda: received[0] if received else None
     finally:
-        for name, handler in zip(names, before, strict=True):
+        for name, handler in zip(STOPS, before, strict=True):
             signal.signal(name, handler)
 
 
