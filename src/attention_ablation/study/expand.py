@@ -11,9 +11,9 @@ from attention_ablation.base.errors import UserError
 from attention_ablation.base.model import Model
 from attention_ablation.detectors.record import Detector, DetectorSize, check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
-from attention_ablation.networks.record import BACKBONES, Backbone, BackboneSize
+from attention_ablation.networks.record import BACKBONES, Backbone, BackboneSize, FrontEnd
 from attention_ablation.spec.recipes import ClassificationRecipe, Recipe
-from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
+from attention_ablation.spec.spec import DetectionSpec, RowSpec, Run, Spec
 from attention_ablation.study.config import Config, Row, Study, Tier
 from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.files import load_study, load_tier, parse, require
@@ -30,7 +30,7 @@ class Plan:
     tier: Tier
     tables: list[str]
     root: Path
-    specs: dict[tuple[str, str], AnySpec] = field(default_factory=dict)  # by table and row key
+    specs: dict[tuple[str, str], RowSpec] = field(default_factory=dict)  # by table and row key
 
     @property
     def seeds(self) -> list[int]:
@@ -45,7 +45,8 @@ class Plan:
     def runs(self) -> dict[str, Run]:
         """Every distinct run, by its folder below `results/<tier>/runs`.
 
-        Those that a row shows come first, then those that only give backbones their weights.
+        Those that a row shows come first, then those that only give backbones or front-ends their
+        weights.
         """
         shown = [run for table, key in self.specs for run in self.row_runs(table, key)]
         initial = [run.initial for run in shown]
@@ -133,7 +134,7 @@ class Plan:
         if shared := rows - shown:
             asides.append(f"{shared} row{'s share' if shared > 1 else ' shares'} another row's")
         if first := distinct - shown:
-            asides.append(f"{first} more only to start detectors' backbones from")
+            asides.append(f"{first} more only to start others from")
         return (
             f"{self.config.study}, tier {self.config.tier}: {_count(tables, 'table')} with "
             f"{_count(rows, 'row')} need{'s' * (tables == 1)} {_count(distinct, 'training')} a seed"
@@ -170,11 +171,13 @@ def _trained_tables(study: Study, tier: Tier, where: Path) -> list[str]:
     """Return the study's tables that a tier, whose file is `where`, is for and has recipes of."""
     meant = tier.tables or list(study.tables)
     require("table", meant, study.tables, f"{where}: tables")
+    front_ends = tier.classification.front_end is not None
     trained = [
         table
         for table in study.tables
         if table in meant
         and {row.detector for row in study.table_rows(table)} <= {None, *tier.detection}
+        and (front_ends or not any(row.front_end for row in study.table_rows(table)))
     ]
     if not trained:
         raise UserError(
@@ -195,13 +198,13 @@ def _check_folder(folder: Path, where: str) -> None:
         raise UserError(f"{where}: results: expected a folder, but {there} is none; name another.")
 
 
-def _spec(row: Row, plan: Plan) -> AnySpec:
+def _spec(row: Row, plan: Plan) -> RowSpec:
     where = f"{plan.study_folder / 'rows.csv'}: {row.table}: {row.label}"
     attention = plan.study.attentions[row.attention]
     if row.detector is None:
         given = plan.tier.classification.sizing(row.backbone).recipe
         changed = _recipe(given, row, plan, where)
-        return _classification(row.backbone, attention, plan.tier, where, changed)
+        return _classification(row.backbone, attention, plan.tier, where, changed, row.front_end)
     if row.detector not in plan.tier.detection:
         raise UserError(
             f"{where}: expected a recipe for {row.detector} below detection in the tier; add one, "
@@ -237,17 +240,28 @@ def _classification(
     tier: Tier,
     where: str,
     recipe: ClassificationRecipe | None = None,
+    front_end: FrontEnd | None = None,
 ) -> Spec:
-    """Return a tier's spec of a backbone and a gate, with its recipe or another one."""
+    """Return a tier's spec of a backbone, a gate and a front-end, with its recipe or another one.
+
+    The front-end is trained by a recipe of the tier's, so that all classifiers share it.
+    """
     sized = tier.classification.sizing(name)
     size = _size(sized, BackboneSize)
     if sized is tier.classification and "stem" not in BACKBONES[name].keys:
         size["stem"] = None  # what a tier has for all is for those that can have it
-    backbone = parse(Backbone, {"name": name} | size, where)
+    backbone = parse(Backbone, {"name": name, "front_end": front_end} | size, where)
     gate = attention.sized(sized.reduction, sized.start)
     check_fit(gate, backbone, where)
-    parts = {"backbone": backbone, "attention": gate, "recipe": recipe or sized.recipe}
-    return parse(Spec, parts, where)
+    parts: dict[str, Any] = {"backbone": backbone, "attention": gate}
+    if front_end:
+        if tier.classification.front_end is None:
+            raise UserError(
+                f"{where}: expected a recipe for {front_end} as classification.front_end in the "
+                "tier; add one, or leave the table out."
+            )
+        parts["initial"] = {"front_end": front_end, "recipe": tier.classification.front_end}
+    return parse(Spec, parts | {"recipe": recipe or sized.recipe}, where)
 
 
 def _size(sized: Model, size: type[Model]) -> dict[str, Any]:
