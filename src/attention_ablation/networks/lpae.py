@@ -88,13 +88,16 @@ class Block(nn.Module):
             layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
             given = outputs
         self.convolutions = nn.Sequential(*layers[:-2])
-        stride = max(strides)
-        moves = stride > 1 or inputs != given
-        self.shortcut = nn.Conv2d(inputs, given, 1, stride) if moves else nn.Identity()
+        self.stride = max(strides)
+        moves = self.stride > 1 or inputs != given
+        self.shortcut = nn.Conv2d(inputs, given, 1) if moves else nn.Identity()
         self.norm = nn.BatchNorm2d(given)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.convolutions(x) + self.shortcut(x)))
+        # A 1x1 convolution that strides is the same; of fewer than 8 channels, channels last, its
+        # gradient on a CPU writes where it must not (torch 2.15).
+        shortcut = self.shortcut(x[:, :, :: self.stride, :: self.stride])
+        return F.relu(self.norm(self.convolutions(x) + shortcut))
 
 
 class Features(nn.Sequential):

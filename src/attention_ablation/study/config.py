@@ -90,8 +90,8 @@ class ClassificationTier(Sizing):
     )
     front_end: ClassificationRecipe | None = Field(
         None,
-        description="How the front-ends of rows are trained, before the rows; null: tables with "
-        "one are not trained.",
+        description="How the front-ends of rows are trained, before the rows; null: by the rows' "
+        "recipe with a tenth of its learning rate.",
     )
 
     def sizing(self, backbone: str) -> Sizing:

@@ -18,6 +18,8 @@ from attention_ablation.study.config import Config, Row, Study, Tier
 from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.files import load_study, load_tier, parse, require
 
+# Of a classifier's learning rate, at which an autoencoder, whose layers are linear, may diverge.
+FRONT_END_RATE = 0.1
 RecipeType = TypeVar("RecipeType", bound=Recipe)
 
 
@@ -171,13 +173,11 @@ def _trained_tables(study: Study, tier: Tier, where: Path) -> list[str]:
     """Return the study's tables that a tier, whose file is `where`, is for and has recipes of."""
     meant = tier.tables or list(study.tables)
     require("table", meant, study.tables, f"{where}: tables")
-    front_ends = tier.classification.front_end is not None
     trained = [
         table
         for table in study.tables
         if table in meant
         and {row.detector for row in study.table_rows(table)} <= {None, *tier.detection}
-        and (front_ends or not any(row.front_end for row in study.table_rows(table)))
     ]
     if not trained:
         raise UserError(
@@ -244,7 +244,7 @@ def _classification(
 ) -> Spec:
     """Return a tier's spec of a backbone, a gate and a front-end, with its recipe or another one.
 
-    The front-end is trained by a recipe of the tier's, so that all classifiers share it.
+    The front-end's recipe is the tier's, so that all classifiers share its training.
     """
     sized = tier.classification.sizing(name)
     size = _size(sized, BackboneSize)
@@ -255,12 +255,9 @@ def _classification(
     check_fit(gate, backbone, where)
     parts: dict[str, Any] = {"backbone": backbone, "attention": gate}
     if front_end:
-        if tier.classification.front_end is None:
-            raise UserError(
-                f"{where}: expected a recipe for {front_end} as classification.front_end in the "
-                "tier; add one, or leave the table out."
-            )
-        parts["initial"] = {"front_end": front_end, "recipe": tier.classification.front_end}
+        slower = sized.recipe.multiplied("learning_rate", FRONT_END_RATE)
+        trained_by = tier.classification.front_end or slower
+        parts["initial"] = {"front_end": front_end, "recipe": trained_by}
     return parse(Spec, parts | {"recipe": recipe or sized.recipe}, where)
 
 
