@@ -30,7 +30,7 @@ import torch
 
 from attention_ablation.base.errors import brief
 from attention_ablation.gates.build import gates_of
-from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
+from attention_ablation.spec.spec import DetectionSpec, RowSpec, Run, Spec
 from attention_ablation.study.expand import load_plan
 from attention_ablation.training import calibrate
 from attention_ablation.training.loop import autocast
@@ -132,7 +132,7 @@ def prove(device: torch.device, size: Size, seconds: float) -> Report:
     return report
 
 
-def spec_of(tier: str, table: str, key: str) -> AnySpec:
+def spec_of(tier: str, table: str, key: str) -> RowSpec:
     """Return a row's spec, a detector's without the training that it starts from."""
     spec = load_plan({"study": "cbam", "tier": tier}).specs[table, key]
     alone = {"initial": None} if isinstance(spec, DetectionSpec) else {}
@@ -144,7 +144,7 @@ def named(way: dict[str, Any]) -> str:
     return f"{way.get('precision', 'fp32')}{compiled}"
 
 
-def sized(spec: AnySpec, way: dict[str, Any], size: Size) -> AnySpec:
+def sized(spec: RowSpec, way: dict[str, Any], size: Size) -> RowSpec:
     """Return a spec trained in another way, of another size."""
     recipe = spec.recipe
     if recipe.dataset.in_memory:  # the quick tier is small by itself
@@ -158,7 +158,7 @@ def sized(spec: AnySpec, way: dict[str, Any], size: Size) -> AnySpec:
     return spec.model_copy(update={"recipe": changed, "backbone": backbone})
 
 
-def trained(spec: AnySpec, way: dict[str, Any], device: torch.device, size: Size) -> dict[str, Any]:
+def trained(spec: RowSpec, way: dict[str, Any], device: torch.device, size: Size) -> dict[str, Any]:
     """Train on random images; raise where a gate does not keep half precision."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -184,7 +184,7 @@ def trained(spec: AnySpec, way: dict[str, Any], device: torch.device, size: Size
     return {"images_per_second": rate, "memory_gib": peak and round(peak / 1024, 2)}
 
 
-def graphs(spec: AnySpec, device: torch.device, size: Size) -> dict[str, Any]:
+def graphs(spec: RowSpec, device: torch.device, size: Size) -> dict[str, Any]:
     """Train with a whole network compiled into CUDA graphs."""
     fewer = partial(torch.compile, mode="reduce-overhead")
     with patch.object(torch, "compile", fewer):

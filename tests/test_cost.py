@@ -289,4 +289,4 @@ def test_detectors_wait_for_their_backbones_in_the_estimate(tmp_path: Path) -> N
     assert cost.makespan(100) == pytest.approx(max(chains))
     assert cost.makespan(1) >= sum(hours.values()) * 0.999
     assert len(describe_runs(cost).splitlines()) == len(plan.runs) + 2
-    assert "what a detector starts from" in describe_runs(cost)
+    assert "what others start from" in describe_runs(cost)

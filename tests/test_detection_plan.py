@@ -57,7 +57,7 @@ def test_gates_before_classifiers_leave_the_backbone_without() -> None:
         plan.specs["table5", "mobilenet"].run_id,
         next(run.spec.run_id for run in plan.runs.values() if run.path.startswith("vgg16_none")),
     }
-    assert "1 more only to start detectors' backbones from" in plan.summary
+    assert "1 more only to start others from" in plan.summary
 
 
 def test_what_a_detector_starts_from_is_part_of_its_identity() -> None:

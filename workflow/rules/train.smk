@@ -73,7 +73,7 @@ rule train:
         """
 
 
-# The final weights of a run that detectors start from, as an output that is declared and kept; the
+# The final weights of a run that others start from (a detector's backbone, a front-end), as an output that is declared and kept; the
 # run's own weights.pt is not declared, so that Snakemake never deletes it.
 rule backbone:
     input:

@@ -15,7 +15,7 @@ from attention_ablation.cli.options import (
 )
 from attention_ablation.networks.record import Backbone
 from attention_ablation.runs.folder import METRICS, WEIGHTS, read_outcome, read_run
-from attention_ablation.spec.spec import Run, Spec
+from attention_ablation.spec.spec import FrontEndSpec, Run, Spec
 from attention_ablation.study.files import load_tier
 
 ERRORS = {"top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)"}
@@ -108,10 +108,13 @@ def _row(options: argparse.Namespace) -> tuple[Run, dict[str, str]]:
         raise unknown("row", options.what, keys, f"study {study.name}")
     row = max(same, key=lambda row: len(row.printed))  # several tables may have it
     tier = load_tier(Path("workflow/tiers"), options.tier, "--tier").classification
+    recipe = tier.sizing(row.backbone).recipe
+    front_end = row.front_end
     spec = Spec(
-        backbone=Backbone(name=row.backbone, stride=options.stride),
+        backbone=Backbone(name=row.backbone, stride=options.stride, front_end=front_end),
         attention=study.attentions[row.attention],
-        recipe=tier.sizing(row.backbone).recipe,
+        recipe=recipe,
+        initial=FrontEndSpec(front_end=front_end, recipe=recipe) if front_end else None,
     )
     return Run(seed=0, spec=spec), dict(row.printed)
 

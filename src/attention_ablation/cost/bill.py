@@ -88,7 +88,7 @@ def _tables(cost: Cost) -> str:
         seen |= paths
         counts = len(plan.rows(table)), len(paths), len(paths - new)
         records.append([table, *counts, _hours(cost, paths), _hours(cost, new)])
-    # The runs that only give backbones their weights are in no table, but in the plan.
+    # The runs that only give others their weights are in no table, but in the plan.
     whole = _hours(cost, set(plan.runs))
     records.append(["all", len(plan.specs), len(plan.runs), "", "", whole])
     headings = ["table", "rows", "runs", "shared with above", f"{unit} alone", f"{unit} to add"]
@@ -102,7 +102,7 @@ def describe_runs(cost: Cost) -> str:
         for run in cost.plan.row_runs(table, key):
             rows.setdefault(run.path, []).append(f"{table}:{key}")
     records = [
-        [path, _hours(cost, {path}), " ".join(rows.get(path, ["what a detector starts from"]))]
+        [path, _hours(cost, {path}), " ".join(rows.get(path, ["what others start from"]))]
         for path in cost.plan.runs
     ]
     return _aligned(records, ["run", cost.rates.unit, "rows"], ["left", "right", "left"])

@@ -11,13 +11,14 @@ from attention_ablation.base.io import read_json
 from attention_ablation.base.model import Model, Positive, canonical_json, short_hash
 from attention_ablation.base.yaml import read_yaml
 from attention_ablation.gates.record import Attention
-from attention_ablation.spec.spec import AnySpec, DetectionSpec, Spec
+from attention_ablation.spec.spec import AnySpec, DetectionSpec, FrontEndSpec, Spec
 from attention_ablation.study.files import parse
 
 PUBLISHED = Path("workflow/throughput.yaml")
 # A step takes at least so long for each convolution and each branch of a gate, whose kernels are
 # launched one by one; see the assumptions in PUBLISHED.
 LAUNCH_SECONDS = 0.0004
+FRONT_END_CONVOLUTIONS = 12  # of its training
 DETECTOR_STEPS = 8  # a detector's step over one of its backbone's classification, roughly
 METHOD_STEPS = 4 / 3  # a step with a method, which has another forward pass, over one without
 OTHER_BRANCHES = 4  # of a gate whose inside the plan does not know, as a user's: as many as CBAM's
@@ -69,9 +70,9 @@ class PublishedRates:
         return f"{self.table.hardware[self.hardware].title}, published rates"
 
     def images_per_second(self, spec: AnySpec) -> float | None:
-        """Return the estimate; None for a network without a published rate, such as a detector."""
+        """Return the estimate; None without a published rate, as of detectors and front-ends."""
         relative = self._relative(spec)
-        if relative is None:
+        if relative is None or isinstance(spec, FrontEndSpec):
             return None
         recipe, gate = spec.recipe, spec.attention
         work = (recipe.dataset.image_size / 224) ** 2 * spec.backbone.width
@@ -87,7 +88,11 @@ class PublishedRates:
 
     def sources(self, specs: Iterable[AnySpec]) -> list[str]:
         """Return where the figures that `specs` need come from, a line each."""
-        found = {spec.backbone.name: n for spec in specs if (n := self._relative(spec))}
+        found = {
+            spec.backbone.name: n
+            for spec in specs
+            if isinstance(spec, Spec) and (n := self._relative(spec))
+        }
         found.pop("resnet50", None)
         return [
             f"ResNet50: {self.table.hardware[self.hardware].source}",
@@ -97,7 +102,9 @@ class PublishedRates:
         ]
 
     def _relative(self, spec: AnySpec) -> Relative | None:
-        return self.table.backbones.get(spec.backbone.name) if isinstance(spec, Spec) else None
+        if not isinstance(spec, Spec) or spec.backbone.front_end:
+            return None
+        return self.table.backbones.get(spec.backbone.name)
 
 
 class Measured(Model):
@@ -130,6 +137,8 @@ def fastest(spec: AnySpec) -> float:
 
     Where no rate is known this stands for it, but only to order the runs.
     """
+    if isinstance(spec, FrontEndSpec):
+        return spec.recipe.batch_size / (LAUNCH_SECONDS * FRONT_END_CONVOLUTIONS)
     network, attention = spec.backbone.network, spec.attention
     branches = len(attention.pooling.split("&")) if attention.pooling else 0
     branches += 2 * (attention.descriptor is not None)
@@ -139,6 +148,7 @@ def fastest(spec: AnySpec) -> float:
     launches = network.convolutions * (1.5 if network.grouped else 1) + gates * branches
     steps = METHOD_STEPS if attention.method else 1.0
     steps *= DETECTOR_STEPS if isinstance(spec, DetectionSpec) else 1
+    steps *= 2 if spec.backbone.front_end else 1  # it has two networks
     return spec.recipe.batch_size / (LAUNCH_SECONDS * launches * steps)
 
 
@@ -148,6 +158,8 @@ def network_key(spec: AnySpec) -> str:
     dataset = recipe.dataset
     size = [dataset.image_size, recipe.batch_size, recipe.precision, dataset.classes]
     size += [recipe.compile] if recipe.compile else []
+    if isinstance(spec, FrontEndSpec):
+        return short_hash(canonical_json([spec.front_end, size]))
     detector = [spec.detector] if isinstance(spec, DetectionSpec) else []
     # Fields that are unset are left out, so that keys stay what they are when one is added.
     first, gate, *last = (

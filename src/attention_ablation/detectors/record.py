@@ -141,13 +141,13 @@ def check_fit(
     attention: Attention, backbone: Backbone, where: object, detector: Detector | None = None
 ) -> None:
     """Raise UserError where a network or detector has no channel somewhere, or no such place."""
-    network, name, width = backbone.network, backbone.name, backbone.width
-    if network.narrowest(width) < 1:
+    name, width = backbone.name, backbone.width
+    if backbone.narrowest < 1:
         raise UserError(
             f"{where}: expected a width that leaves {name} a channel everywhere, got {width:g}; "
             "raise it."
         )
-    places = dict(network.places(width))
+    places = dict(backbone.places)
     if detector is not None:
         check_detector(detector, backbone, where)
         name = f"{detector.name} on {name}"

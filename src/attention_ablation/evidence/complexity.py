@@ -16,7 +16,7 @@ from attention_ablation.detectors.record import Detector
 from attention_ablation.evidence.gain import starting_gain
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import Backbone
-from attention_ablation.spec.spec import DetectionSpec, Spec
+from attention_ablation.spec.spec import AnySpec, DetectionSpec, FrontEndSpec
 from attention_ablation.study.config import Row, Study
 from attention_ablation.study.expand import Plan
 from attention_ablation.study.metrics import CountedOn, CountSize
@@ -96,12 +96,17 @@ def measure(
 
 
 @cache
-def count_params(spec: Spec | DetectionSpec) -> int:
+def count_params(spec: AnySpec) -> int:
     """Count a run's parameters, at its tier's width and classes."""
     data = spec.recipe.dataset
     size = CountSize(classes=data.classes, image_size=data.image_size)
-    detector = spec.detector if isinstance(spec, DetectionSpec) else None
-    model = _build(spec.backbone, spec.attention, size, detector)
+    if isinstance(spec, FrontEndSpec):
+        from attention_ablation.networks.build import build_front_end
+
+        model = build_front_end()
+    else:
+        detector = spec.detector if isinstance(spec, DetectionSpec) else None
+        model = _build(spec.backbone, spec.attention, size, detector)
     return sum(p.numel() for p in model.parameters())
 
 
@@ -125,7 +130,7 @@ def measure_row(study: Study, row: Row) -> Complexity:
     """Count the network of a row as the paper has it, whatever the tier."""
     # What a gate starts as, and how it is trained, change no count.
     started = {"start": None, "method": None}
-    backbone = Backbone(name=row.backbone)
+    backbone = Backbone(name=row.backbone, front_end=row.front_end)
     attention = study.attentions[row.attention].model_copy(update=started)
     detector = Detector(name=row.detector) if row.detector else None
     try:
@@ -153,7 +158,9 @@ def count_rows(study: Study) -> list[Counted]:
             gflops_paper=row.printed.get("gflops", ""),
             verdict=compare(study, row, measured[row.network]),
             starting_gain=_gain(study, row),
-            time_over_bare=None if row.detector else times.get((row.backbone, row.attention)),
+            time_over_bare=None
+            if row.detector or row.front_end
+            else times.get((row.backbone, row.attention)),
         )
         for row in study.rows
     ]

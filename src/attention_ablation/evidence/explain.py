@@ -71,6 +71,11 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
         return _write(folder, metrics, {"images": 0, "weights_sha256": metrics.weights_sha256})
     if not isinstance(run.spec, Spec):
         raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
+    if run.spec.backbone.front_end:
+        raise UserError(
+            f"{folder}: expected a network without a front-end, which Grad-CAM does not explain; "
+            "leave the row out of the figure."
+        )
     data = _load_data(run.spec, folder, metrics, folders)
     size = run.spec.recipe.dataset.image_size
     model = build(run.spec.backbone, run.spec.attention, data.classes, size)

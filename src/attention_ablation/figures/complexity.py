@@ -102,13 +102,16 @@ class ComplexityFigure(Figure):
     def _with_labels(self, plan: "Plan", points: "pd.DataFrame") -> "pd.DataFrame":
         """Add what is written of each row: text, host and whether it is the `bare` host.
 
-        A host is the row of a backbone without a gate. Where its label begins another row's, that
-        has only the rest of it at its point.
+        A host is the row of a backbone without a gate or front-end. Where its label begins another
+        row's, that has only the rest of it at its point.
         """
         from attention_ablation.gates.record import Attention
 
         rows = self._rows(plan)
-        bare = [plan.study.attentions[row.attention] == Attention() for row in rows]
+        bare = [
+            plan.study.attentions[row.attention] == Attention() and not row.front_end
+            for row in rows
+        ]
         hosts = {row.backbone: row.label for row, host in zip(rows, bare, strict=True) if host}
         names = [hosts.get(row.backbone, row.backbone) for row in rows]
         labels = zip(rows, names, strict=True)

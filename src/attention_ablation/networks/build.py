@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from attention_ablation.gates.build import FileGate, Gates, gates_of
 from attention_ablation.gates.record import Attention
+from attention_ablation.networks.lpae import Autoencoder, Classifier
 from attention_ablation.networks.record import Backbone
 
 CLASSIFIERS = ("fc", "classifier")  # the last layer's name in our networks
@@ -21,20 +23,32 @@ def build(
 ) -> nn.Module:
     """Return the network, not yet initialised: (N, 3, H, W) -> (N, classes).
 
-    Its `stages` are the modules with feature maps, by name. Raises ValueError where a gate does not
+    Its `stages` are the modules with feature maps, by name; with a front-end it has none, and in
+    training returns both its logits, (2, N, classes). Raises ValueError where a gate does not
     fit the backbone's channels or has no place in it.
     """
-    network = backbone.network
-    places = network.places(backbone.width)
+    network, places = backbone.network, backbone.places
     if attention != Attention() and attention.position not in places:
         there = f"attention at {' or '.join(places)}" if places else "no attention"
         raise ValueError(f"expected {there} in {backbone.name}, got '{attention.slug}'")
+    if backbone.front_end:
+        return _own_init(partial(Classifier, backbone, classes))
     make = partial(network.build, backbone, Gates(attention, places), classes, image_size)
-    model: nn.Module = make()
-    if network.own_init:
-        model.make = make  # type: ignore[assignment]
+    model: nn.Module = _own_init(make) if network.own_init else make()
     # What Grad-CAM may explain; not a part of its state.
     model.stages = {name: model.get_submodule(name) for name in network.stages}  # type: ignore[assignment]
+    return model
+
+
+def build_front_end() -> nn.Module:
+    """Return the autoencoder that is trained before its classifiers, not yet initialised."""
+    return _own_init(Autoencoder)
+
+
+def _own_init(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return a network that `initialise` starts as its constructor does."""
+    model = make()
+    model.make = make  # type: ignore[assignment]
     return model
 
 

@@ -40,6 +40,9 @@ def collect(plan: Plan) -> pd.DataFrame:
         spec = run.spec.model_dump(mode="json")
         records.append({"run": path, "seed": run.seed, **spec, **facts})
     frame = pd.json_normalize(records).convert_dtypes().set_index("run")
+    # Columns of front-ends where there is one.
+    unused = [name for name in ("initial", "backbone.front_end") if name in frame]
+    frame = frame.drop(columns=[name for name in unused if frame[name].isna().all()])
     frame.insert(0, "rows", pd.Series({path: " ".join(rows) for path, rows in shown.items()}))
     return frame
 

@@ -58,6 +58,7 @@ def table_notes(plan: Plan, results: Results, runs: pd.DataFrame) -> list[str]:
         notes.append("Two seeds or more would say whether our runs reproduce the paper's numbers.")
     notes += _reproduced(results)
     notes += _started(plan, table)
+    notes += _front_ends(plan, table)
     notes += _methods(plan, table)
     notes += _counted_on(plan, results)
     notes += _printed_by(plan, table)
@@ -183,6 +184,16 @@ def _methods(plan: Plan, table: str) -> list[str]:
     rows = [row for row in plan.rows(table) if plan.specs[table, row.key].attention.method]
     labels = ", ".join(row.label for row in rows)
     return [f"{labels}: {RECONSTRUCTED}"] if rows else []
+
+
+def _front_ends(plan: Plan, table: str) -> list[str]:
+    """Say how the front-ends of rows were trained."""
+    rows = [row for row in plan.rows(table) if row.front_end]
+    firsts = [first for row in rows if (first := plan.specs[table, row.key].initial)]
+    epochs = " or ".join(dict.fromkeys(str(first.recipe.epochs) for first in firsts))
+    labels = ", ".join(row.label for row in rows)
+    said = f"{labels}: the front-end is trained first, for {epochs} epochs, and then kept as it is."
+    return [said] if rows else []
 
 
 def _why(plan: Plan, table: str, key: str, runs: pd.DataFrame) -> str:

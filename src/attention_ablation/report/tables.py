@@ -49,10 +49,12 @@ def _csv(results: Results, *, judged: bool) -> str:
     A row with a diverged run says 'diverged k/n' in place of a mean over the rest. `judged`: with
     `_paper_in_interval`, whether one further run would give the paper's number.
     """
+    front_ends = any(line.row.front_end for line in results.rows)
     records = []
     for line in results.rows:
         row = line.row
         record: dict[str, object] = {"row": row.key, "label": row.label, "backbone": row.backbone}
+        record |= {"front_end": row.front_end} if front_ends else {}
         record |= {"detector": row.detector} if row.detector else {}
         record |= {"attention": row.attention, "seeds": line.n}
         for name, cell in line.cells.items():

@@ -98,7 +98,7 @@ def _count(
     size = plan.study.counted_on.size(row.detector)
     what = COUNTED[plan.study.metrics[metric].source]
     parts = {
-        "backbone": Backbone(name=row.backbone),
+        "backbone": Backbone(name=row.backbone, front_end=row.front_end),
         "detector": Detector(name=row.detector) if row.detector else None,
         "attention": plan.study.attentions[row.attention],
     }

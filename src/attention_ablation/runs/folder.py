@@ -21,8 +21,8 @@ from attention_ablation.runs.records import Failure, GradCam, Metrics, Result
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.files import parse
 
-# The workflow writes what to do, what was printed, and, where detectors start from the final
-# weights, a copy of them, which is declared to Snakemake and so kept apart.
+# The workflow writes what to do, what was printed, and, where detectors or classifiers behind a
+# front-end start from the final weights, a copy of them, declared to Snakemake and so kept apart.
 SPEC, LOG, BACKBONE = "spec.json", "train.log", "backbone.pt"
 # A training writes a row per epoch, and what came out, whose presence means that the run ended by
 # itself; both once more in a file that Snakemake does not know and so never deletes; or why it

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from attention_ablation.base.model import Model, Seed, canonical_json, short_hash
 from attention_ablation.detectors.record import Detector
 from attention_ablation.gates.record import Attention
-from attention_ablation.networks.record import Backbone
+from attention_ablation.networks.record import Backbone, FrontEnd
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 
 
@@ -24,8 +24,38 @@ class Identity(Model):
         return canonical_json(self.model_dump(mode="json", exclude_none=True))
 
 
+class FrontEndSpec(Identity):
+    """The training of a front-end's autoencoder, apart from its seed; all its classifiers share it.
+
+    Of the recipe's keys for classification alone, such as label_smoothing, it makes no use.
+    """
+
+    least_batch: ClassVar = 1  # there is no BatchNorm
+
+    task: Literal["front-end"] = "front-end"
+    front_end: FrontEnd
+    recipe: ClassificationRecipe
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.front_end}_{short_hash(self.canonical())}"
+
+    @model_validator(mode="after")
+    def _halves(self) -> Self:
+        if (size := self.recipe.dataset.image_size) % 2:
+            raise ValueError(
+                f"expected an even recipe.dataset.image_size, which {self.front_end} halves, got "
+                f"{size}"
+            )
+        return self
+
+
 class Spec(Identity):
-    """One classification training, apart from its seed."""
+    """One classification training, apart from its seed.
+
+    `initial` is the training, of the same seed, of its front-end, whose weights it keeps; the hash
+    of it is part of this one's.
+    """
 
     # The fewest images that a process trains on in a step: BatchNorm needs two.
     least_batch: ClassVar = 2
@@ -34,6 +64,13 @@ class Spec(Identity):
     backbone: Backbone
     attention: Attention
     recipe: ClassificationRecipe
+    initial: FrontEndSpec | None = None
+
+    @model_validator(mode="after")
+    def _starts_from_its_front_end(self) -> Self:
+        if (self.initial and self.initial.front_end) != self.backbone.front_end:
+            raise ValueError("expected the training of the backbone's front-end as 'initial'")
+        return self
 
     @model_validator(mode="after")
     def _sees_its_gates(self) -> Self:
@@ -47,7 +84,8 @@ class Spec(Identity):
     @property
     def run_id(self) -> str:
         """The name of the folder of its runs, unique by the hash at its end."""
-        return f"{self.backbone.name}_{self.attention.slug}_{short_hash(self.canonical())}"
+        names = filter(None, (self.backbone.name, self.backbone.front_end, self.attention.slug))
+        return "_".join([*names, short_hash(self.canonical())])
 
 
 class DetectionSpec(Identity):
@@ -100,7 +138,8 @@ class DetectionSpec(Identity):
         return self
 
 
-AnySpec = Spec | DetectionSpec
+RowSpec = Spec | DetectionSpec
+AnySpec = RowSpec | FrontEndSpec
 
 
 class Run(Identity):
@@ -116,6 +155,6 @@ class Run(Identity):
 
     @property
     def initial(self) -> "Run | None":
-        """The run whose weights the backbone starts from; None where it starts from the seed."""
-        first = self.spec.initial if isinstance(self.spec, DetectionSpec) else None
+        """The run whose weights the backbone or front-end has; None where all is of the seed."""
+        first = None if isinstance(self.spec, FrontEndSpec) else self.spec.initial
         return Run(seed=self.seed, spec=first) if first else None

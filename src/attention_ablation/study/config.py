@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from attention_ablation.base.model import Line, Model, Name, Names, Prose, Seed, no_duplicates
 from attention_ablation.detectors.record import DetectorName, DetectorSize
 from attention_ablation.gates.record import Attention
-from attention_ablation.networks.record import BackboneSize
+from attention_ablation.networks.record import BackboneSize, FrontEnd
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.study.claims import Claim
 from attention_ablation.study.figure import Figure, any_figure
@@ -88,6 +88,11 @@ class ClassificationTier(Sizing):
     backbones: dict[str, Sizing] = Field(
         default_factory=dict, description="Backbones that need another size or recipe, by name."
     )
+    front_end: ClassificationRecipe | None = Field(
+        None,
+        description="How the front-ends of rows are trained, before the rows; null: by the rows' "
+        "recipe with a tenth of its learning rate.",
+    )
 
     def sizing(self, backbone: str) -> Sizing:
         return self.backbones.get(backbone, self)
@@ -165,6 +170,7 @@ class Row(Model):
     table: str
     label: Line
     backbone: str
+    front_end: FrontEnd | None = None
     detector: DetectorName | None = None
     attention: str
     times: float | None = Field(None, gt=0, description="Of the key that the table varies.")
@@ -182,9 +188,10 @@ class Row(Model):
 
     @property
     def network(self) -> str:
-        """Its backbone, detector and attention, where there are."""
+        """Its backbone, front-end, detector and attention, where there are."""
         attention = self.attention if self.attention != "none" else None
-        return "+".join(filter(None, (self.backbone, self.detector, attention)))
+        parts = (self.backbone, self.front_end, self.detector, attention)
+        return "+".join(filter(None, parts))
 
 
 class Table(Model):

@@ -29,7 +29,7 @@ def chosen(sizing: Sizing | DetectionSizing, attention: Attention, task: str) ->
 
     `attention` is the study's gate, of which the tier changes what the study leaves open.
     """
-    data = sizing.model_dump(mode="json", exclude={"backbones"})
+    data = sizing.model_dump(mode="json", exclude={"backbones", "front_end"})
     if attention.ratio is None:
         del data["reduction"]  # there is no MLP that it could change
     if attention.start or not attention.has_start:

@@ -11,13 +11,15 @@ from attention_ablation.base.errors import UserError
 from attention_ablation.base.model import Model
 from attention_ablation.detectors.record import Detector, DetectorSize, check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
-from attention_ablation.networks.record import BACKBONES, Backbone, BackboneSize
+from attention_ablation.networks.record import BACKBONES, Backbone, BackboneSize, FrontEnd
 from attention_ablation.spec.recipes import ClassificationRecipe, Recipe
-from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run, Spec
+from attention_ablation.spec.spec import DetectionSpec, RowSpec, Run, Spec
 from attention_ablation.study.config import Config, Row, Study, Tier
 from attention_ablation.study.confounds import check_recipes, chosen
 from attention_ablation.study.files import load_study, load_tier, parse, require
 
+# Of a classifier's learning rate, at which an autoencoder, whose layers are linear, may diverge.
+FRONT_END_RATE = 0.1
 RecipeType = TypeVar("RecipeType", bound=Recipe)
 
 
@@ -30,7 +32,7 @@ class Plan:
     tier: Tier
     tables: list[str]
     root: Path
-    specs: dict[tuple[str, str], AnySpec] = field(default_factory=dict)  # by table and row key
+    specs: dict[tuple[str, str], RowSpec] = field(default_factory=dict)  # by table and row key
 
     @property
     def seeds(self) -> list[int]:
@@ -45,7 +47,8 @@ class Plan:
     def runs(self) -> dict[str, Run]:
         """Every distinct run, by its folder below `results/<tier>/runs`.
 
-        Those that a row shows come first, then those that only give backbones their weights.
+        Those that a row shows come first, then those that only give backbones or front-ends their
+        weights.
         """
         shown = [run for table, key in self.specs for run in self.row_runs(table, key)]
         initial = [run.initial for run in shown]
@@ -133,7 +136,7 @@ class Plan:
         if shared := rows - shown:
             asides.append(f"{shared} row{'s share' if shared > 1 else ' shares'} another row's")
         if first := distinct - shown:
-            asides.append(f"{first} more only to start detectors' backbones from")
+            asides.append(f"{first} more only to start others from")
         return (
             f"{self.config.study}, tier {self.config.tier}: {_count(tables, 'table')} with "
             f"{_count(rows, 'row')} need{'s' * (tables == 1)} {_count(distinct, 'training')} a seed"
@@ -195,13 +198,13 @@ def _check_folder(folder: Path, where: str) -> None:
         raise UserError(f"{where}: results: expected a folder, but {there} is none; name another.")
 
 
-def _spec(row: Row, plan: Plan) -> AnySpec:
+def _spec(row: Row, plan: Plan) -> RowSpec:
     where = f"{plan.study_folder / 'rows.csv'}: {row.table}: {row.label}"
     attention = plan.study.attentions[row.attention]
     if row.detector is None:
         given = plan.tier.classification.sizing(row.backbone).recipe
         changed = _recipe(given, row, plan, where)
-        return _classification(row.backbone, attention, plan.tier, where, changed)
+        return _classification(row.backbone, attention, plan.tier, where, changed, row.front_end)
     if row.detector not in plan.tier.detection:
         raise UserError(
             f"{where}: expected a recipe for {row.detector} below detection in the tier; add one, "
@@ -237,17 +240,25 @@ def _classification(
     tier: Tier,
     where: str,
     recipe: ClassificationRecipe | None = None,
+    front_end: FrontEnd | None = None,
 ) -> Spec:
-    """Return a tier's spec of a backbone and a gate, with its recipe or another one."""
+    """Return a tier's spec of a backbone, a gate and a front-end, with its recipe or another one.
+
+    The front-end's recipe is the tier's, so that all classifiers share its training.
+    """
     sized = tier.classification.sizing(name)
     size = _size(sized, BackboneSize)
     if sized is tier.classification and "stem" not in BACKBONES[name].keys:
         size["stem"] = None  # what a tier has for all is for those that can have it
-    backbone = parse(Backbone, {"name": name} | size, where)
+    backbone = parse(Backbone, {"name": name, "front_end": front_end} | size, where)
     gate = attention.sized(sized.reduction, sized.start)
     check_fit(gate, backbone, where)
-    parts = {"backbone": backbone, "attention": gate, "recipe": recipe or sized.recipe}
-    return parse(Spec, parts, where)
+    parts: dict[str, Any] = {"backbone": backbone, "attention": gate}
+    if front_end:
+        slower = sized.recipe.multiplied("learning_rate", FRONT_END_RATE)
+        trained_by = tier.classification.front_end or slower
+        parts["initial"] = {"front_end": front_end, "recipe": trained_by}
+    return parse(Spec, parts | {"recipe": recipe or sized.recipe}, where)
 
 
 def _size(sized: Model, size: type[Model]) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def load_study(folder: Path, name: str, where: object) -> Study:
         attentions[key] = seal(gate, folder.parent.parent, f"{path}: attentions.{key}")
     for where, row in rows.items():
         detector = Detector(name=row.detector) if row.detector else None
-        check_fit(attentions[row.attention], Backbone(name=row.backbone), where, detector)
+        backbone = parse(Backbone, {"name": row.backbone, "front_end": row.front_end}, where)
+        check_fit(attentions[row.attention], backbone, where, detector)
     said = path.with_name("claims.yaml")
     claims = parse(ClaimsFile, read_yaml(said), said).claims if said.exists() else {}
     times = file.times.read(path.parent) if file.times else {}
@@ -121,7 +122,7 @@ def _read_rows(path: Path, study: StudyFile) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     keys: set[tuple[str, str]] = set()
     required = ["table", "label", "backbone", "attention"]
-    optional = ["detector", "times", "source", "protocol", *study.metrics]
+    optional = ["front_end", "detector", "times", "source", "protocol", *study.metrics]
     columns, records = read_csv(path)
     known = set(required) <= set(columns) <= {*required, *optional}
     if not known or len(set(columns)) < len(columns):
@@ -145,6 +146,11 @@ def _read_rows(path: Path, study: StudyFile) -> dict[str, Row]:
             )
         if (row.table, row.key) in keys:
             raise UserError(f"{where}: {row.table} has the row '{row.key}' already; remove one.")
+        if row.detector and row.front_end:
+            raise UserError(
+                f"{where}: expected a front-end or a detector, got {row.front_end} and "
+                f"{row.detector}; leave one out."
+            )
         if row.detector and row.detector not in study.counted_on.detectors:
             raise UserError(
                 f"{where}: expected {row.detector} below counted_on.detectors in study.yaml, with "
@@ -170,7 +176,8 @@ def _parse_row(record: dict[str, str], metrics: Iterable[str], where: str) -> Ro
             raise UserError(f"{where}: {key}: expected a number, got '{cell}'.")
     times = float(text) if (text := record.pop("times", None)) else None
     given: dict[str, Any] = {"times": times, "printed": printed}
-    given |= {key: record.pop(key, None) or None for key in ("detector", "source", "protocol")}
+    optional = ("front_end", "detector", "source", "protocol")
+    given |= {key: record.pop(key, None) or None for key in optional}
     return parse(Row, record | given, where)
 
 

@@ -28,7 +28,7 @@ RUN_NUMBERS = (
 )
 # Columns of rows.csv and of tables' CSVs that are no metric.
 RESERVED = (
-    *("table", "row", "label", "backbone", "detector", "attention", "times", "seeds"),
+    *("table", "row", "label", "backbone", "front_end", "detector", "attention", "times", "seeds"),
     *("source", "protocol"),
 )
 

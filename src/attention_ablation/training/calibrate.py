@@ -11,7 +11,7 @@ import torch
 from attention_ablation.base.io import write_json
 from attention_ablation.cost.rates import Calibration, Measured, load_calibration, network_key
 from attention_ablation.datasets.reading.data import DetectionData, ImageData, ImageSet
-from attention_ablation.spec.spec import AnySpec, DetectionSpec, Run
+from attention_ablation.spec.spec import AnySpec, DetectionSpec, FrontEndSpec, Run
 from attention_ablation.training.loop import Loop
 from attention_ablation.training.machine import Machine
 from attention_ablation.training.provenance import device_name
@@ -84,8 +84,13 @@ def measured_loop(spec: AnySpec, machine: Machine) -> tuple[Loop, float]:
 
 def _measure(spec: AnySpec, machine: Machine) -> Measured:
     device = machine.device
-    detector = f" {spec.detector.name}" if isinstance(spec, DetectionSpec) else ""
-    network = f"{spec.backbone.name}{detector} {spec.attention.slug}"
+    network: str
+    if isinstance(spec, FrontEndSpec):
+        network = spec.front_end
+    else:
+        detector = f" {spec.detector.name}" if isinstance(spec, DetectionSpec) else ""
+        detector += f" {spec.backbone.front_end}" if spec.backbone.front_end else ""
+        network = f"{spec.backbone.name}{detector} {spec.attention.slug}"
     note = f"batches of {_batch(spec, device)}"
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

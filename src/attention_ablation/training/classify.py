@@ -1,6 +1,7 @@
 """What a step and an evaluation are in image classification."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,64 +9,61 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from attention_ablation.datasets.reading.data import ImageData
-from attention_ablation.feed.batches import Batch, source
+from attention_ablation.feed.batches import Batch
 from attention_ablation.networks.build import build, initialise
-from attention_ablation.spec.recipes import ClassificationRecipe
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.training.dreal import Dreal
+from attention_ablation.training.images import ImageTask
 from attention_ablation.training.machine import Machine
-from attention_ablation.training.task import Task, means
 
 
-class Classification(Task):
-    """A network and its data. Sums are (loss, top-1 errors, top-5 errors, images)."""
+class Classification(ImageTask):
+    """A network and its data. Sums are (loss, top-1 errors, top-5 errors, images).
+
+    A network behind a front-end has two logits in training: its loss is the sum of their
+    cross-entropies, its prediction their mean.
+    """
 
     columns = ("loss", "top1_error", "top5_error")
-    recipe: ClassificationRecipe
 
     def __init__(self, run: Run, data: ImageData, machine: Machine) -> None:
         assert isinstance(run.spec, Spec)
-        super().__init__(run, machine)
-        self.source = source(data, self.part, machine.device, machine.workers)
+        super().__init__(run, data, machine)
         spec, size = run.spec, self.recipe.dataset.image_size
         model = build(spec.backbone, spec.attention, data.classes, size)
         initialise(model, run.seed, zero_init_residual=self.recipe.zero_init_residual)
+        if spec.initial:
+            model.front_end.requires_grad_(False)
         self.place(model)
         if run.spec.attention.method == "dreal":
             self.method = Dreal(model, run.seed, self.processes)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.source.train_images // self.recipe.batch_size
+    def start_from(self, weights: Path) -> None:
+        """Take the encoder of a trained front-end, which stays as it is; see `Task`."""
+        from attention_ablation.networks.published import load_weights  # imports torchvision
 
-    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        return self.source.training(epoch, first)
+        encoder: Any = self.model.front_end
+        given = self.read_initial(weights)
+        kept = {k: value for k, value in given.items() if not k.startswith("decoder.")}
+        load_weights(encoder, kept, weights)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images, labels = batch
         logits = self._trained(images)
-        loss = cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        smoothing = self.recipe.label_smoothing
+        if logits.dim() == 3:  # of a network behind a front-end
+            low, both = (cross_entropy(each, labels, label_smoothing=smoothing) for each in logits)
+            logits, loss = logits.mean(dim=0), low + both
+        else:
+            loss = cross_entropy(logits, labels, label_smoothing=smoothing)
         sums = _sums(logits.detach(), labels, loss.detach())
         if self.method:
             loss = loss + self.method.term(images, labels, logits.detach())
         return loss, sums
 
-    @torch.inference_mode()
-    def evaluate(self, stop: Callable[[], None] = lambda: None) -> Tensor:
-        """Return the sums over this process's part of the validation set; see `validate`."""
-        self.model.eval()
-        sums = torch.zeros(4, device=self.device)
-        source = self.source
-        batches = self.processes.in_step(source.validation(), len(source.evaluated), stop)
-        for images, labels in batches:
-            logits = self.model(images)
-            sums += _sums(logits, labels, cross_entropy(logits, labels))
-        return sums
-
-    def validate(self, stop: Callable[[], None]) -> dict[str, float]:
-        """Return loss and errors (%); see `Task`."""
-        *values, images = self.processes.sum(self.evaluate(stop)).tolist()
-        return means(self.columns, values, images)
+    def evaluated(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits = self.model(images)
+        return _sums(logits, labels, cross_entropy(logits, labels))
 
     def describe(self, row: Mapping[str, Any]) -> str:
         return (
@@ -73,9 +71,6 @@ class Classification(Task):
             f"top-1 error {row['train_top1_error']:.2f} % train, "
             f"{row['validation_top1_error']:.2f} % validation"
         )
-
-    def close(self) -> None:
-        self.source.close()
 
 
 def _sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:

@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import write_arrays
 from attention_ablation.datasets.reading.data import DetectionData, Target
 from attention_ablation.detectors.build import build_detector, initialise_detector
 from attention_ablation.detectors.ssd import SingleShot
 from attention_ablation.feed.detection import Batch, DetectionSource, sample_seed
-from attention_ablation.networks.published import read_state
 from attention_ablation.runs.folder import DETECTIONS
 from attention_ablation.spec.recipes import DetectionRecipe
 from attention_ablation.spec.spec import DetectionSpec, Run
@@ -66,12 +64,7 @@ class Detection(Task):
         self.place(model)
 
     def start_from(self, weights: Path) -> None:
-        if not weights.exists():
-            raise UserError(
-                f"{weights}: there are no weights to start the backbone from; train that run "
-                "first, as the workflow does."
-            )
-        self.model.load_backbone(read_state(weights))  # type: ignore[operator]
+        self.model.load_backbone(self.read_initial(weights))  # type: ignore[operator]
 
     @property
     def steps_per_epoch(self) -> int:

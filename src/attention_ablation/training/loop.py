@@ -179,11 +179,16 @@ def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
 
 
 def _parameters(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return the optimiser's groups of parameters: two where norms or biases do not decay."""
+    """Return the optimiser's groups of parameters: two where norms or biases do not decay.
+
+    What is kept as it is, such as a front-end, is in none.
+    """
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     norms = {n for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     for path, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         module, _, name = path.rpartition(".")
         if module in norms:
             decays = recipe.decay_norms is not False

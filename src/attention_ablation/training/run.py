@@ -61,7 +61,7 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
     if initial := initial_weights(run, folder):
         task.start_from(initial)
         facts = {"initial_sha256": sha256(initial)} | facts
-    module = run.spec.attention.module_file
+    module = None if run.spec.task == "front-end" else run.spec.attention.module_file
     if module and processes.is_main:  # it may be in no commit
         write_bytes(folder / Path(module).name, read_bytes(Path(module)))
     loop, energy = Loop(task), Energy(machine)
@@ -103,6 +103,10 @@ def task_class(run: Run) -> Callable[[Run, Any, Machine], Task]:
         from attention_ablation.training.detect import Detection
 
         return Detection
+    if run.spec.task == "front-end":
+        from attention_ablation.training.front_end import FrontEnd
+
+        return FrontEnd
     from attention_ablation.training.classify import Classification
 
     return Classification

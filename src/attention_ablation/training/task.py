@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from attention_ablation.base.errors import UserError
 from attention_ablation.feed.order import Part
 from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe, Recipe
 from attention_ablation.spec.spec import Run
@@ -64,11 +65,23 @@ class Task(ABC):
         self._trained = self.processes.wrap(model)
 
     def start_from(self, weights: Path) -> None:
-        """Give the backbone a finished run's weights, of a file; a detector's only.
+        """Give the backbone or front-end the weights of the run's `initial`, of a file.
 
         Raises UserError where there is none.
         """
         raise NotImplementedError
+
+    @staticmethod
+    def read_initial(weights: Path) -> dict[str, Tensor]:
+        """Return what `start_from` is given. Raises UserError where it is not there."""
+        from attention_ablation.networks.published import read_state  # imports torchvision
+
+        if not weights.exists():
+            raise UserError(
+                f"{weights}: there are no weights to start from; train that run first, as the "
+                "workflow does."
+            )
+        return read_state(weights)
 
     @property
     @abstractmethod
