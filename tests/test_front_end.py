@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from attention_ablation import load_run
 from attention_ablation.base.errors import UserError
 from attention_ablation.cost.rates import fastest, network_key
 from attention_ablation.datasets.contract import load
@@ -220,6 +221,10 @@ def test_the_encoder_is_trained_first_and_then_kept(plan: Plan) -> None:
     assert [
         f for folder in folders for f in check_run(folder, weights=True) if f.level == WRONG
     ] == []
+
+    for folder, kept in zip(folders, (theirs, ours), strict=True):
+        loaded = load_run(folder).state_dict()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in kept.items())
 
     # What reads the runs afterwards.
     frame = collect(plan)

@@ -19,11 +19,11 @@ from attention_ablation.detectors.record import check_fit
 from attention_ablation.gates.build import build_gate
 from attention_ablation.gates.record import Attention, seal
 from attention_ablation.gates.source import builtin_gates
-from attention_ablation.networks.build import build, initialise
+from attention_ablation.networks.build import build, build_front_end, initialise
 from attention_ablation.networks.record import Backbone
 from attention_ablation.runs.folder import SPEC, WEIGHTS, read_outcome, read_run
 from attention_ablation.runs.records import read_sealed
-from attention_ablation.spec.spec import AnySpec, Spec
+from attention_ablation.spec.spec import AnySpec, FrontEndSpec, Spec
 from attention_ablation.study.files import parse
 
 # A name (`se`, `cbam`, or one that `attention-ablation gates` lists), a class in a file of one's
@@ -94,7 +94,7 @@ def create_network(
 def load_run(
     folder: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None
 ) -> nn.Module:
-    """Return the trained network or detector of a run's folder, in evaluation mode, on the CPU.
+    """Return what a run's folder trained, a network or a detector, in evaluation mode on the CPU.
 
     A network takes images that are normalised as its data set says, (N, 3, H, W); a detector a list
     of images from 0 to 1, see `detectors.build.build_detector`, and normalises them. For a detector
@@ -118,9 +118,10 @@ def load_run(
         ) from None
     except UserError as error:
         raise UserError(f"{folder}: {error}; delete the folder and train the run again.") from None
-    spec, (file, _, name) = run.spec, (run.spec.attention.module or "").rpartition(":")
+    spec, attention = run.spec, getattr(run.spec, "attention", Attention())
+    file, _, name = (attention.module or "").rpartition(":")
     if (kept := folder / Path(file).name).is_file():  # the run's own copy of a user's gate
-        update = {"attention": spec.attention.model_copy(update={"module": f"{kept}:{name}"})}
+        update = {"attention": attention.model_copy(update={"module": f"{kept}:{name}"})}
         spec = spec.model_copy(update=update)
     network = _untrained(spec, Path(data) if data else folder.parents[3] / "data")
 
@@ -145,7 +146,9 @@ def _attention(gate: Gate, options: dict[str, Any], where: str) -> Attention:
 
 
 def _untrained(spec: AnySpec, data: Path) -> nn.Module:
-    """Return a spec's network or detector, not yet initialised."""
+    """Return a spec's network, detector or autoencoder, not yet initialised."""
+    if isinstance(spec, FrontEndSpec):
+        return build_front_end()
     network = spec.backbone, spec.attention
     if isinstance(spec, Spec):
         return build(*network, spec.recipe.dataset.classes, spec.recipe.dataset.image_size)
