@@ -57,7 +57,10 @@ def test_the_guide_leads_from_printed_values_to_verdicts(
     for name, text in FILES:
         Path(name).write_text(text)
     assert main(verb(count)) == 1
-    unexplained = "Not what is printed: resnet18 resnet18+eca, resnet50 resnet50+eca."
+    unexplained = (
+        "Not what is printed: resnet18 resnet18+eca (params_m, gflops), "
+        "resnet50 resnet50+eca (params_m)."
+    )
     assert unexplained in capsys.readouterr().out
     (explained,) = re.findall(r"^```yaml\n(discrepancies:.*?)^```$", GUIDE, re.M | re.S)
     with Path("workflow/studies/eca/study.yaml").open("a") as file:

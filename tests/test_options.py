@@ -67,6 +67,7 @@ NONSENSE: list[tuple[list[str], str]] = [
     (["plan", "--tier", ""], "tier: expected a name of letters"),
     (["plan", "--tier", "../tiers/tiny"], "tier: expected a name of letters"),
     (["plan", "--tier", "tini"], "unknown tier 'tini'; did you mean 'tiny'?"),
+    (["plan", "--study", "cbma"], "unknown study 'cbma'; did you mean 'cbam'?"),
     (["render", "tabel3"], "unknown table or figure 'tabel3'; did you mean 'table3'?"),
     (["where", "table33", "resnet50+se", "gflops"], "'table33'"),
     (["where", "table3", "resnet5", "gflops"], "'resnet5'"),

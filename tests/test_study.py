@@ -239,6 +239,8 @@ MISTAKES = [
     (STUDY, ["attentions", "se"], {7: 1}, r"study.yaml: .*7"),
     (ROWS, ["22.95,6.59"], "22.95", r"line 15: expected 12 cells between commas, got 11"),
     (ROWS, ["table,label"], "tabel,label", r"rows.csv: expected the columns table,label,backbone"),
+    (ROWS, ["top1_error"], "top1_accuracy", r"rows.csv line 1: unknown column 'top1_accuracy'; did you mean 'top1_error'\?"),
+    (STUDY, ["figures", "figure5", "rows"], ["resnet50+CBAM"], r"table4: unknown row 'resnet50\+CBAM'; did you mean 'resnet50\+cbam'\?"),
     (TIER, ["protocol_of"], ["cbma"], r"tiny.yaml: protocol_of: unknown study 'cbma'; did you mean 'cbam'\?"),
     (TIER, ["classification", "reduction"], 99, r"rows.csv: table3: .* reduction of at most 64, .* got 99"),
     (TIER, ["classification", "backbones"], {"mobilnet": {"recipe": "tier's"}}, r"tiny.yaml: classification.backbones: unknown backbone 'mobilnet'; did you mean 'mobilenet'\?"),

@@ -103,6 +103,11 @@ def load_run(
     Raises UserError where the run has not finished, or its weights are gone or not as recorded.
     """
     folder = Path(folder).absolute()
+    if not (folder / SPEC).is_file():
+        raise UserError(
+            f"{folder / SPEC}: there is no such spec; expected the folder of a run and a seed, "
+            "such as results/quick/runs/<run id>/seed-0. `attention-ablation where` prints it."
+        )
     run, outcome = read_run(folder / SPEC), read_outcome(folder)
     if outcome.metrics is None or outcome.status != "completed":
         raise UserError(

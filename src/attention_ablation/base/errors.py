@@ -17,7 +17,8 @@ def unknown(what: str, name: object, valid: Iterable[str], where: object) -> Use
     names = list(valid)
     if not names:
         return UserError(f"{where}: unknown {what} '{name}'; there are none here.")
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = [known for known in names if known.lower() == str(name).lower()]
+    near = near or get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"valid are: {', '.join(names)}."
     return UserError(f"{where}: unknown {what} '{name}'; {hint}")
 

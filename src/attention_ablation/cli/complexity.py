@@ -14,7 +14,7 @@ def run(options: argparse.Namespace) -> int:
     study = chosen_study(options)
     from tabulate import tabulate
 
-    from attention_ablation.evidence.complexity import MISMATCH, count_rows
+    from attention_ablation.evidence.complexity import count_rows, unexplained
 
     counted = count_rows(study)
     columns = {
@@ -32,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
     print(tabulate(columns, headers="keys", disable_numparse=True, colalign=align))
     for name, discrepancy in study.discrepancies.items():
         print("\n" + textwrap.fill(f"{name}: {discrepancy.explanation}", 100))
-    if wrong := [f"{c.table} {c.row}" for c in counted if c.verdict == MISMATCH]:
+    found = [(c, unexplained(study, c)) for c in counted]
+    if wrong := [f"{c.table} {c.row} ({', '.join(odd)})" for c, odd in found if odd]:
         print(
             f"\nNot what is printed: {few(wrong)}. Correct rows.csv, or explain the cells below "
             "discrepancies in study.yaml."

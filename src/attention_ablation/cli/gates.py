@@ -36,8 +36,10 @@ def run(options: argparse.Namespace) -> None:
     bare = _line("", Attention(), "", "")["params"]
     print(
         f"\nparams: of ResNet50 with it; without {bare}. gain: what is left of noise behind an "
-        "untrained gate.\nstart: whether study.yaml may say 'start: identity'. A gate of your own: "
-        "docs/your-own-module.md."
+        "untrained gate.\nstart: whether study.yaml may say 'start: identity', twice the sigmoid. "
+        "place: see\ndocs/your-own-module.md, which leads to a gate of your own. label: exact, "
+        "equations and counts are\nthe authors'; reading, parts are ours; reconstruction, from the "
+        "abstract alone; control, of no\npaper: it learns nothing."
     )
 
 

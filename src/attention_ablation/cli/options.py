@@ -14,6 +14,8 @@ from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study, merged, parse
 from attention_ablation.training.machine import Machine
 
+NAMED = ("study", "tier")  # keys of the config with an option of their own
+
 
 def count(least: int, most: int = 1024) -> Callable[[str], int]:
     """Return a type of option: a whole number from `least` to `most`."""
@@ -49,7 +51,8 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
     option, text = parser.add_argument, "override a key of the config, such as tier=imagenet"
     option("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
-    option("--tier", metavar="NAME", help="the same as --set tier=NAME")
+    for key in NAMED:
+        option(f"--{key}", metavar="NAME", help=f"the same as --set {key}=NAME")
 
 
 def chosen_plan(options: argparse.Namespace) -> Plan:
@@ -60,8 +63,7 @@ def chosen_plan(options: argparse.Namespace) -> Plan:
         if not equals:
             raise UserError(f"--set: expected KEY=VALUE with a value in YAML, got '{setting}'.")
         settings[key] = parse_yaml(value, f"--set {key}")
-    if options.tier is not None:
-        settings["tier"] = options.tier
+    settings |= {key: name for key in NAMED if (name := getattr(options, key)) is not None}
     return load_plan(merged([options.config], settings))
 
 

@@ -67,7 +67,8 @@ class PublishedRates:
 
     @property
     def title(self) -> str:
-        return f"{self.table.hardware[self.hardware].title}, published rates"
+        device = self.table.hardware[self.hardware].title
+        return f"{device} by published rates, whatever this machine has"
 
     def images_per_second(self, spec: AnySpec) -> float | None:
         """Return the estimate; None without a published rate, as of detectors and front-ends."""

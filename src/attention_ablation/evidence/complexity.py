@@ -175,17 +175,30 @@ def _gain(study: Study, row: Row) -> float | None:
 
 def compare(study: Study, row: Row, ours: Complexity) -> str:
     """Return the verdict on what the paper prints of a row's network, see `Counted`."""
-    values = {"params_m": Decimal(ours.params).scaleb(-6), "gflops": ours.gflops}
-    verdicts: list[str] = []
-    for metric, value in values.items():
-        if metric in row.printed:
-            printed = Decimal(row.printed[metric])
-            match = value is not None and value.quantize(printed, ROUND_HALF_UP) == printed
-            verdicts += [MATCH] if match else study.explaining(row, metric) or [MISMATCH]
+    verdicts = [verdict for found in _verdicts(study, row, ours).values() for verdict in found]
     if MISMATCH in verdicts:
         return MISMATCH
     odd = [verdict for verdict in verdicts if verdict != MATCH]
     return "; ".join(dict.fromkeys(odd or verdicts)) or NOT_PRINTED
+
+
+def unexplained(study: Study, counted: Counted) -> list[str]:
+    """Return the metrics for which a counted row is a mismatch."""
+    (row,) = [row for row in study.table_rows(counted.table) if row.key == counted.row]
+    found = _verdicts(study, row, Complexity(counted.params, counted.gflops))
+    return [metric for metric, verdicts in found.items() if MISMATCH in verdicts]
+
+
+def _verdicts(study: Study, row: Row, ours: Complexity) -> dict[str, list[str]]:
+    """Return by metric that it matches, what explains that it does not, or that nothing does."""
+    values = {"params_m": Decimal(ours.params).scaleb(-6), "gflops": ours.gflops}
+    verdicts: dict[str, list[str]] = {}
+    for metric, value in values.items():
+        if metric in row.printed:
+            printed = Decimal(row.printed[metric])
+            match = value is not None and value.quantize(printed, ROUND_HALF_UP) == printed
+            verdicts[metric] = [MATCH] if match else study.explaining(row, metric) or [MISMATCH]
+    return verdicts
 
 
 def complexity_csv(counted: Iterable[Counted]) -> str:

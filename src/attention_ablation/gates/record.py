@@ -141,7 +141,7 @@ class Attention(Model):
             "kernel": ("descriptor", self.descriptor),
             "norm": ("descriptor", self.descriptor),
             "arrangement": ("pooling and descriptor", self.pooling and self.descriptor),
-            "start": ("pooling, descriptor or a gate with a gain", self.has_start),
+            "start": ("pooling, descriptor or a gate that starts with a sigmoid", self.has_start),
             "method": ("pooling, which is channel attention", self.pooling),
             "options": ("module or gate", named),
             "place": ("module or gate", named),
@@ -256,7 +256,8 @@ def read_module(attention: Attention, path: Path, where: object) -> ModuleFile:
     except OSError as error:
         raise UserError(
             f"{where}: expected the gate's class in {path}, which cannot be read: "
-            f"{error.strerror}. Its path counts from the project's folder, where workflow/ is."
+            f"{error.strerror}. Its path counts from the working folder, a study's from the "
+            "project's, where workflow/ is."
         ) from None
     expected, digest = attention.module_sha256, hashlib.sha256(source).hexdigest()
     if expected not in (None, digest):

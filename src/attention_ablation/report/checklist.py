@@ -139,8 +139,10 @@ def _time(ended: pd.DataFrame, energy: str) -> Item:
     if not len(ended):
         return Item("Run time or energy", "no", NONE_YET)
     seconds = ended["seconds"].astype(float)
+    hours = seconds.sum() / 3600
+    whole = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
     text = f"A training took {seconds.mean():.0f} s on average, all of them "
-    text += f"{seconds.sum() / 3600:.1f} h, after interruptions that of the last process only."
+    text += f"{whole}, after interruptions that of the last process only."
     return Item("Run time or energy", "yes", f"{text} {energy or 'Energy was not measured.'}")
 
 

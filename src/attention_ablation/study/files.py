@@ -124,12 +124,12 @@ def _read_rows(path: Path, study: StudyFile) -> dict[str, Row]:
     required = ["table", "label", "backbone", "attention"]
     optional = ["front_end", "detector", "times", "source", "protocol", *study.metrics]
     columns, records = read_csv(path)
-    known = set(required) <= set(columns) <= {*required, *optional}
-    if not known or len(set(columns)) < len(columns):
+    if not set(required) <= set(columns) or len(set(columns)) < len(columns):
         raise UserError(
             f"{path}: expected the columns {','.join(required)} in line 1, and some of "
             f"{','.join(optional)}; got {','.join(columns)}."
         )
+    require("column", columns, [*required, *optional], f"{path} line 1")
     for line, record in records:
         where = f"{path} line {line}"
         if None in record or None in record.values():
