@@ -46,7 +46,8 @@ def checklist(plan: Plan, runs: pd.DataFrame, counts: Counts, energy: str) -> di
                  "gives the numbers of a run again from its weights."),
             Item("Trained models", "partly", "Each run leaves weights.pt in its folder, with its "
                  "digest in metrics.json; whether they are published is not known here."),
-            Item("Command that gives these results", "yes", _command(plan)),
+            Item("Command that gives these results", "yes", f"{_command(plan)}, with the files of "
+                 "this study and tier, which an archive holds; that commit may not have them."),
         ],
         "Experimental results": [
             Item("Hyper-parameters", "partly", "All that were used are in the specs. What else "
