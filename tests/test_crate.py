@@ -77,8 +77,12 @@ def test_every_file_is_described_and_every_description_has_a_file(archived: Plan
     entities = described()
     with zipfile.ZipFile("kept.zip") as archive:
         names = archive.namelist()
+        modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
     assert names == sorted(set(names))
     folders = tuple(name for name in names if name.endswith("/"))
+    scripts = {"workflow/profiles/sge/status.sh", *folders}
+    assert {name for name, mode in modes.items() if mode == 0o755} == scripts
+    assert {modes[name] for name in set(names) - scripts} == {0o644}
     assert {name for name, e in entities.items() if e["@type"] == "Dataset"} == {"./", *folders}
     said = {name for name, e in entities.items() if "File" in e["@type"]}
     inside = {name for name in names if name.startswith(folders)}

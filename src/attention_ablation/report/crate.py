@@ -6,6 +6,7 @@ doi:10.1371/journal.pone.0309210), the newest that the public validator (rocrate
 
 import json
 import mimetypes
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import metadata
@@ -81,7 +82,11 @@ def write_crate(plan: Plan, path: Path, weights: bool, by: str | None = None) ->
     with replacing(path) as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:
         for name in sorted([*made, *sources]):
             content = made[name] if name in made else read_bytes(sources[name])
-            archive.writestr(ZipInfo(name, STAMP), content, ZIP_DEFLATED)
+            entry = ZipInfo(name, STAMP)
+            # Else `unzip` makes folders that nobody may enter and scripts that nobody may run.
+            runs = name in sources and os.access(sources[name], os.X_OK)
+            entry.external_attr = (0o755 if entry.is_dir() or runs else 0o644) << 16
+            archive.writestr(entry, content, ZIP_DEFLATED)
     return f"{path}: {len(finished)} of {len(plan.runs)} runs."
 
 
