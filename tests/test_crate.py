@@ -85,6 +85,9 @@ def test_every_file_is_described_and_every_description_has_a_file(archived: Plan
     assert {modes[name] for name in set(names) - scripts} == {0o644}
     assert {name for name, e in entities.items() if e["@type"] == "Dataset"} == {"./", *folders}
     said = {name for name, e in entities.items() if "File" in e["@type"]}
+    types = {Path(name).suffix: entities[name]["encodingFormat"] for name in said}
+    known = {".csv": "text/csv", ".md": "text/markdown", ".smk": "text/plain"}
+    assert known.items() <= types.items()
     inside = {name for name in names if name.startswith(folders)}
     assert said - inside == set(names) - inside - {"ro-crate-metadata.json"}
     assert said <= set(names)
