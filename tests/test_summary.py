@@ -15,7 +15,7 @@ def test_a_table_in_short_verdicts_and_the_page(done: Plan) -> None:
     lines = describe_results(done).splitlines()
     assert max(map(len, lines)) <= 80
     start = lines.index("Table 3. Ways of arranging channel and spatial attention")
-    assert lines[start + 1].split() == ["Top-1", "error,", "%", "paper"]
+    assert lines[start + 1].split() == ["Top-1", "error", "(%)", "paper"]
     # Errors of three seeds, 2 points apart from 20, 24, 28 and 32.
     assert [re.split("  +", line)[1:] for line in lines[start + 3 : start + 7]] == [
         ["22.0 ± 2.0", "23.14"], ["26.0 ± 2.0", "22.66"],

@@ -12,7 +12,6 @@ from attention_ablation.base.io import read_csv, read_text
 from attention_ablation.report.results import DASH, number, shown_digits
 from attention_ablation.runs.folder import read_outcome
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import Metric
 
 WIDTH = 80  # of a terminal
 MOST_ROWS = 20  # of all tables together; more are a wall, and the page has them
@@ -71,16 +70,12 @@ def _short(plan: Plan, table: str, records: list[dict[str, str]]) -> str:
         for record in records
     ]
     align = ("left", "right", "right")
-    headings = ["", _heading(metrics[name]), "paper"]
+    headings = ["", metrics[name].title, "paper"]
     return str(tabulate(rows, headings, disable_numparse=True, colalign=align))
 
 
 def _cut(text: str, width: int) -> str:
     return textwrap.shorten(text, width, placeholder=" ...")
-
-
-def _heading(metric: Metric) -> str:
-    return f"{metric.heading}, {metric.unit}" if metric.unit else metric.heading
 
 
 def _ours(record: dict[str, str], name: str, digits: int) -> str:
