@@ -3,6 +3,7 @@
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tabulate import tabulate
@@ -125,12 +126,9 @@ def _not_rendered(plan: Plan) -> Iterator[tuple[str, str]]:
     files |= {name: f"figures/{name}.svg" for name in plan.figures}
     files |= {"claims": "claims.md"} if plan.study.claims else {}
     for name, file in files.items():
-        log = plan.folder / f"logs/{name}.log"
         if (plan.folder / file).exists():
             continue
-        try:
-            written = read_text(log).split("\n")
-        except UserError:
-            written = []
-        last = next((line for line in reversed(written) if line.strip()), "its job did not start")
-        yield name, last.removeprefix("attention-ablation: ")
+        with suppress(UserError):  # its job was not asked for, or waits for one that failed
+            written = read_text(plan.folder / f"logs/{name}.log").split("\n")
+            *_, last = "its log is empty", *filter(str.strip, written)
+            yield name, last.removeprefix("attention-ablation: ")
