@@ -41,7 +41,7 @@ def collect(plan: Plan) -> pd.DataFrame:
         spec = run.spec.model_dump(mode="json")
         records.append({"run": path, "seed": run.seed, **spec, **facts})
     frame = pd.json_normalize(records).convert_dtypes().set_index("run")
-    rare = [name for name in frame if name.rpartition(".")[2] in RARE]
+    rare = [name for name in frame if str(name).rpartition(".")[2] in RARE]
     frame = frame.drop(columns=[name for name in rare if frame[name].isna().all()])
     frame.insert(0, "rows", pd.Series({path: " ".join(rows) for path, rows in shown.items()}))
     return frame
