@@ -98,6 +98,7 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
     (lambda: create_gate("cbm", 64), "create_gate: unknown gate 'cbm'; did you mean 'cbam'?"),
     (lambda: create_gate("eca", 64, kernal=3), "unknown option 'kernal'; did you mean 'kernel'?"),
     (lambda: create_gate("se", 64, kernel=3), "'kernel' has no meaning without descriptor"),
+    (lambda: create_gate("cbam", 8), "create_gate: expected a reduction of at most the 8 channels"),
     (lambda: create_gate("ba", 64), "expected a list of channels, one a map for 'ba', which st"),
     (lambda: create_gate("eca", [64]), r"expected one number for 'eca', .* got \[64\]"),
     (lambda: create_gate("a.py:A", 64), "create_gate: expected the gate's class in a.py"),

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from attention_ablation.feed.batches import Batch, MemorySource
 from attention_ablation.feed.workers import STOPS
 from attention_ablation.runs.folder import remove_leftovers, steps_saved
 from attention_ablation.study.expand import Plan
-from attention_ablation.training import checkpoint
+from attention_ablation.training import checkpoint, energy
 from attention_ablation.training.loop import Loop
 from tests.test_training import classification, history, small_run, spec_file
 
@@ -176,6 +177,33 @@ def test_a_signal_writes_a_checkpoint_at_the_next_step(
     assert main(["train", str(spec)]) == 0
     assert f"going on from step 10 of {4 * EPOCHS}" in capsys.readouterr().out
     assert_equal(outcome(spec), expected)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_joules_are_those_of_all_attempts_unless_a_checkpoint_does_not_say(
+    spec: Path, older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, used = Loop._step, [7.0]
+    monkeypatch.setattr(energy, "counter", lambda machine: sum(used))
+
+    def counted(loop: Loop, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        plain(loop, batch)
+        used.append(1.0)  # a joule a step
+        if loop.step == len(used) - 1 == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Loop, "_step", counted)
+    with pytest.raises(SystemExit):
+        main(["train", str(spec)])
+    used.append(1000.0)  # somebody else's
+    if older:  # written before joules were counted
+        state = checkpoint.load(spec.parent)
+        assert state
+        del state["joules"]
+        checkpoint.save(spec.parent, 10, state)
+    assert main(["train", str(spec)]) == 0
+    metrics = json.loads((spec.parent / "metrics.json").read_text())
+    assert metrics.get("joules") == (None if older else 4 * EPOCHS)
 
 
 @pytest.mark.parametrize("how", ["stopped", "dies"])

@@ -77,10 +77,17 @@ def test_every_file_is_described_and_every_description_has_a_file(archived: Plan
     entities = described()
     with zipfile.ZipFile("kept.zip") as archive:
         names = archive.namelist()
+        modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
     assert names == sorted(set(names))
     folders = tuple(name for name in names if name.endswith("/"))
+    scripts = {"workflow/profiles/sge/status.sh", *folders}
+    assert {name for name, mode in modes.items() if mode == 0o755} == scripts
+    assert {modes[name] for name in set(names) - scripts} == {0o644}
     assert {name for name, e in entities.items() if e["@type"] == "Dataset"} == {"./", *folders}
     said = {name for name, e in entities.items() if "File" in e["@type"]}
+    types = {Path(name).suffix: entities[name]["encodingFormat"] for name in said}
+    known = {".csv": "text/csv", ".md": "text/markdown", ".smk": "text/plain"}
+    assert known.items() <= types.items()
     inside = {name for name in names if name.startswith(folders)}
     assert said - inside == set(names) - inside - {"ro-crate-metadata.json"}
     assert said <= set(names)

@@ -1,4 +1,4 @@
-"""Joules of a GPU by its counter, here a pretended one: sums over attempts, and silence."""
+"""Joules of a GPU by its counter, here a pretended one: sums over attempts, or none."""
 
 import math
 import sys
@@ -59,7 +59,7 @@ def test_joules_are_counted_from_the_start_on_and_over_attempts(nvml: Counter) -
     assert second.joules() == pytest.approx(3.5)
 
 
-def test_a_shared_gpu_a_part_of_one_and_a_cpu_do_not_tell(
+def test_a_shared_gpu_a_part_of_one_and_a_cpu_have_none(
     nvml: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert math.isnan(Energy(Machine(runs_per_gpu=2)).joules())

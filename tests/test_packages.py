@@ -1,5 +1,6 @@
 """Packages that a user's gate imports: part of its run's identity, and held to when it is made."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from attention_ablation.gates.build import build_gate
 from attention_ablation.gates.packages import providers
 from attention_ablation.gates.record import Attention, seal
 from attention_ablation.networks.record import Backbone
+from attention_ablation.report.collect import collect
 from attention_ablation.spec.spec import Spec
-from tests.conftest import tiny_project
+from tests.conftest import plan_from, tiny_project
 from tests.test_own_gate import GATE, add_row
 
 
@@ -112,3 +114,17 @@ def test_the_plan_says_so_in_a_runs_id(folder: Path, capsys: pytest.CaptureFixtu
     install(folder, "1.2")
     assert not first & plain
     assert not first & ids()
+
+
+def test_runs_csv_has_columns_of_packages_where_a_gate_has_some(folder: Path) -> None:
+    tiny_project(folder)
+    add_row(folder)
+
+    def columns() -> set[str]:
+        found = collect(plan_from(Path("config.yaml"))).columns
+        return {name for name in found if re.search("packages|initial|front_end", name)}
+
+    (folder / "my_module.py").write_text(GATE)
+    assert columns() == set()
+    (folder / "my_module.py").write_text("import thermopile\n" + GATE)
+    assert columns() == {"attention.packages.thermo"}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from attention_ablation.feed.workers import STOPS
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import load_plan
@@ -299,6 +300,12 @@ def test_detection_without_its_data_does_not_train_backbones_first(project: Path
     assert done.returncode != 0
     assert "Nothing was started: results/data/VOCdevkit: there is no such folder" in done.stdout
     assert not (project / "results/voc").exists()
+
+
+def test_a_trainings_shell_outlives_every_signal_that_the_training_meets() -> None:
+    rule = (ROOT / "workflow/rules/train.smk").read_text()
+    (trapped,) = re.findall(r"trap : ([A-Z0-9 ]+) #", rule)
+    assert {f"SIG{name}" for name in trapped.split()} == {number.name for number in STOPS}
 
 
 def test_no_rule_writes_its_output_by_a_redirection() -> None:

@@ -57,7 +57,10 @@ def create_gate(
         )
     device = device or torch.get_default_device()
     with torch.device("cpu"):  # where its random streams are
-        made = build_gate(attention, channels if isinstance(channels, int) else list(channels))
+        try:
+            made = build_gate(attention, channels if isinstance(channels, int) else list(channels))
+        except ValueError as error:
+            raise UserError(f"create_gate: {error}.") from None
         initialise(made, int(torch.randint(2**31, ())))
     return made.to(device=device, dtype=dtype)
 

@@ -63,7 +63,7 @@ rule train:
         launcher="",
     shell:
         """
-        trap : TERM INT USR1 # a shell that dies of it takes the training along before it has saved
+        trap : TERM INT USR1 USR2 # a shell that dies of it takes the training along before it has saved
         log=$(dirname {input.spec:q})/train.log
         OMP_NUM_THREADS={threads} {resources.launcher} attention-ablation train {input.spec:q} \
             --data {PLAN.data_folder:q} --datasets {PLAN.datasets_folder:q} \
@@ -73,8 +73,8 @@ rule train:
         """
 
 
-# The final weights of a run that others start from (a detector's backbone, a front-end), as an output that is declared and kept; the
-# run's own weights.pt is not declared, so that Snakemake never deletes it.
+# The final weights of a run that others start from (a detector's backbone, a front-end), as an output
+# that is declared and kept; the run's own weights.pt is not, so that Snakemake never deletes it.
 rule backbone:
     input:
         f"{RUN}/metrics.json",

@@ -70,7 +70,7 @@ def explain(spec: Path, folders: Folders, machine: Machine) -> GradCam:
         write_arrays(folder / files.GRADCAM_MAPS, {})
         return _write(folder, metrics, {"images": 0, "weights_sha256": metrics.weights_sha256})
     if not isinstance(run.spec, Spec):
-        raise UserError(f"{folder}: expected a classification run; Grad-CAM explains no detector.")
+        raise UserError(f"{folder}: expected a classification run, which alone Grad-CAM explains.")
     if run.spec.backbone.front_end:
         raise UserError(
             f"{folder}: expected a network without a front-end, which Grad-CAM does not explain; "

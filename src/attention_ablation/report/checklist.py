@@ -43,7 +43,7 @@ def checklist(plan: Plan, runs: pd.DataFrame, counts: Counts, energy: str) -> di
                  "made with stands under Environment."),
             _code(ended),
             Item("Evaluation", "yes", "A training ends with it; attention-ablation evaluate "
-                 "gives the numbers of a run again from its weights."),
+                 "gives a classification's errors again from the run's weights."),
             Item("Trained models", "partly", "Each run leaves weights.pt in its folder, with its "
                  "digest in metrics.json; whether they are published is not known here."),
             Item("Command that gives these results", "yes", f"{_command(plan)}, with the files of "

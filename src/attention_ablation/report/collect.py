@@ -11,6 +11,7 @@ from attention_ablation.runs.verify import check_run, verdict
 from attention_ablation.study.expand import Plan
 
 RUNS_CSV = "runs.csv"
+RARE = ("initial", "front_end", "packages")  # keys of a spec that have a column where one has them
 
 
 def collect(plan: Plan) -> pd.DataFrame:
@@ -40,13 +41,12 @@ def collect(plan: Plan) -> pd.DataFrame:
         spec = run.spec.model_dump(mode="json")
         records.append({"run": path, "seed": run.seed, **spec, **facts})
     frame = pd.json_normalize(records).convert_dtypes().set_index("run")
-    # Columns of front-ends where there is one.
-    unused = [name for name in ("initial", "backbone.front_end") if name in frame]
-    frame = frame.drop(columns=[name for name in unused if frame[name].isna().all()])
+    rare = [name for name in frame if str(name).rpartition(".")[2] in RARE]
+    frame = frame.drop(columns=[name for name in rare if frame[name].isna().all()])
     frame.insert(0, "rows", pd.Series({path: " ".join(rows) for path, rows in shown.items()}))
     return frame
 
 
 def write_runs(plan: Plan, frame: pd.DataFrame) -> None:
-    """Write `runs.csv`: every spec key a column, then status and metrics."""
+    """Write `runs.csv`: a column for each spec key, but for unused `RARE` ones, and each fact."""
     write_text(plan.folder / RUNS_CSV, frame.to_csv())

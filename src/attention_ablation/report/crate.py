@@ -5,10 +5,11 @@ doi:10.1371/journal.pone.0309210), the newest that the public validator (rocrate
 """
 
 import json
-import mimetypes
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import metadata
+from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -41,7 +42,9 @@ OF_RUNS = (
     *(files.GRADCAM, files.GRADCAM_IMAGES, files.GRADCAM_MAPS),
 )
 NO_INPUT = ("README.md", "LICENSE", "CITATION.cff")
-STAMP = (1980, 1, 1, 0, 0, 0)  # the same results make the same archive
+# The same results make the same archive, whatever media types a system adds (.smk is a video's).
+STAMP, TYPES = (1980, 1, 1, 0, 0, 0), MimeTypes()
+TYPES.add_type("text/markdown", ".md")  # which not every Python knows
 README = """# {name}
 
 {summary}
@@ -81,7 +84,11 @@ def write_crate(plan: Plan, path: Path, weights: bool, by: str | None = None) ->
     with replacing(path) as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:
         for name in sorted([*made, *sources]):
             content = made[name] if name in made else read_bytes(sources[name])
-            archive.writestr(ZipInfo(name, STAMP), content, ZIP_DEFLATED)
+            entry = ZipInfo(name, STAMP)
+            # Else `unzip` makes folders that nobody may enter and scripts that nobody may run.
+            runs = name in sources and os.access(sources[name], os.X_OK)
+            entry.external_attr = (0o755 if entry.is_dir() or runs else 0o644) << 16
+            archive.writestr(entry, content, ZIP_DEFLATED)
     return f"{path}: {len(finished)} of {len(plan.runs)} runs."
 
 
@@ -154,8 +161,8 @@ def _described(
 
     crate = ROCrate(version="1.1")
 
-    def entity(identifier: str, kind: str, **properties: Any) -> Any:
-        return crate.add(ContextEntity(crate, identifier, {"@type": kind, **properties}))
+    def entity(identifier: str, type_: str, **properties: Any) -> Any:
+        return crate.add(ContextEntity(crate, identifier, {"@type": type_, **properties}))
 
     licence = metadata("attention-ablation")["License-Expression"]
     agent = {"agent": entity("#agent", "Person", name=by)} if by else {}
@@ -223,8 +230,8 @@ def _described(
 
 
 def _file(crate: Any, name: str) -> Any:
-    kind = {".md": "text/markdown"}.get(Path(name).suffix) or mimetypes.guess_type(name)[0]
-    return crate.add_file(None, name, properties={"encodingFormat": kind or "text/plain"})
+    media_type = TYPES.guess_type(name)[0] or "text/plain"
+    return crate.add_file(None, name, properties={"encodingFormat": media_type})
 
 
 def _time(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tabulate import tabulate
@@ -12,7 +13,6 @@ from attention_ablation.base.io import read_csv, read_text
 from attention_ablation.report.results import DASH, number, shown_digits
 from attention_ablation.runs.folder import read_outcome
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.metrics import Metric
 
 WIDTH = 80  # of a terminal
 MOST_ROWS = 20  # of all tables together; more are a wall, and the page has them
@@ -71,16 +71,12 @@ def _short(plan: Plan, table: str, records: list[dict[str, str]]) -> str:
         for record in records
     ]
     align = ("left", "right", "right")
-    headings = ["", _heading(metrics[name]), "paper"]
+    headings = ["", metrics[name].title, "paper"]
     return str(tabulate(rows, headings, disable_numparse=True, colalign=align))
 
 
 def _cut(text: str, width: int) -> str:
     return textwrap.shorten(text, width, placeholder=" ...")
-
-
-def _heading(metric: Metric) -> str:
-    return f"{metric.heading}, {metric.unit}" if metric.unit else metric.heading
 
 
 def _ours(record: dict[str, str], name: str, digits: int) -> str:
@@ -130,12 +126,9 @@ def _not_rendered(plan: Plan) -> Iterator[tuple[str, str]]:
     files |= {name: f"figures/{name}.svg" for name in plan.figures}
     files |= {"claims": "claims.md"} if plan.study.claims else {}
     for name, file in files.items():
-        log = plan.folder / f"logs/{name}.log"
         if (plan.folder / file).exists():
             continue
-        try:
-            written = read_text(log).split("\n")
-        except UserError:
-            written = []
-        last = next((line for line in reversed(written) if line.strip()), "its job did not start")
-        yield name, last.removeprefix("attention-ablation: ")
+        with suppress(UserError):  # its job was not asked for, or waits for one that failed
+            written = read_text(plan.folder / f"logs/{name}.log").split("\n")
+            *_, last = "its log is empty", *filter(str.strip, written)
+            yield name, last.removeprefix("attention-ablation: ")

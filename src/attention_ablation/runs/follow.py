@@ -11,7 +11,7 @@ from attention_ablation.runs.records import parse_history
 from attention_ablation.study.expand import Plan
 
 ENDED = ("completed", "diverged", "failed", "damaged")  # an interrupted run may be resumed
-SECONDS = 2.0  # between two looks at the folders
+SECONDS = 2.0  # from one reading of the folders to the next
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def new_rows(plan: Plan, follow: bool) -> Iterator[Rows]:
     """Yield the rows of the plan's runs as they appear; with `follow` until all runs have ended."""
     read = dict.fromkeys(plan.runs, "")
     while True:
-        # Before the histories are read, so that nothing is written after the last look.
+        # Before the histories are read, so that nothing is written after the last reading.
         ended = {
             run: not follow or read_outcome(plan.runs_folder / run).status in ENDED for run in read
         }

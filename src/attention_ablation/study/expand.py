@@ -244,7 +244,8 @@ def _classification(
 ) -> Spec:
     """Return a tier's spec of a backbone, a gate and a front-end, with its recipe or another one.
 
-    The front-end's recipe is the tier's, so that all classifiers share its training.
+    A front-end's recipe is the tier's and not the row's: rows of networks of one size share its
+    training.
     """
     sized = tier.classification.sizing(name)
     size = _size(sized, BackboneSize)

@@ -18,7 +18,7 @@ class Energy:
         self.start = counter(machine)
 
     def joules(self) -> float:
-        """Return the sum; NaN where a GPU does not tell. All processes call it together."""
+        """Return the sum; NaN where it is not known of a GPU. All processes call it together."""
         used = counter(self.machine) - self.start
         return self.earlier + sum(self.machine.processes.gather([used]))
 

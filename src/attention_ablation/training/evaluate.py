@@ -19,10 +19,10 @@ def evaluate(
 
     Returns loss and errors (%), of how many images, and what is published for the weights: a file
     or a name, see `read_weights`. A finished run's own give the numbers that it recorded, on its
-    machine. Raises UserError where they cannot be read or are another network's, and for detectors.
+    machine. Raises UserError where they cannot be read or are another network's or task's.
     """
     if not isinstance(run.spec, Spec):
-        raise UserError(f"{run.path}: expected a classification run; this evaluates no detector.")
+        raise UserError(f"{run.path}: expected a classification run, which alone has errors.")
     device = machine.device  # refused before any file is read
     state, published = read_weights(weights)
     seed_everything(run.seed, device)

@@ -121,7 +121,7 @@ def _go_on(loop: Loop, energy: Energy, folder: Path, signalled: Callable[[], int
     # The main process's, because the others may see the folder later than it was written.
     if state := processes.broadcast(checkpoint.load(folder) if processes.is_main else None):
         loop.load_state_dict(state)
-        energy.earlier = state["joules"]
+        energy.earlier = state.get("joules", math.nan)  # none where an older version wrote it
         processes.print(f"going on from step {loop.step} of {loop.recipe.steps}")
 
     def save() -> None:
