@@ -69,6 +69,7 @@ class Autoencoder(Encoder):
 
 def losses(x: Tensor, c: Tensor, d: Tensor, made: Tensor) -> Tensor:
     """Return the loss of an autoencoder's outputs for x, and its three `PARTS`: (4,)."""
+    c, d, made = c.float(), d.float(), made.float()  # sums of squares, which bf16 would round
     half = F.interpolate(x, size=c.shape[2:], mode="bicubic", align_corners=True)
     parts = [(x - made).abs().mean(), d.square().mean(), (c - half).square().mean()]
     return torch.stack([parts[0] + parts[1] + APPROXIMATION_WEIGHT * parts[2], *parts])

@@ -104,8 +104,9 @@ def _claims(plan: Plan) -> Iterator[str]:
 def _absent(plan: Plan) -> Iterator[str]:
     """Yield a line for each training that did not complete and each file that was not written."""
     outcomes = {path: read_outcome(plan.runs_folder / path) for path in plan.runs}
+    why = {"running": "another process trains it", "interrupted": "it goes on from its checkpoint"}
     lines = [
-        f"{path}: {outcome.status}: {outcome.reason or 'it goes on from its checkpoint'}"
+        f"{path}: {outcome.status}: {outcome.reason or why.get(outcome.status, 'see its log')}"
         for path, outcome in outcomes.items()
         if not outcome.metrics and outcome.status != "missing"
     ]

@@ -36,7 +36,7 @@ def new_rows(plan: Plan, follow: bool) -> Iterator[Rows]:
         ended = {
             run: not follow or read_outcome(plan.runs_folder / run).status in ENDED for run in read
         }
-        for run, before in read.items():
+        for run, before in [*read.items()]:
             text, rows = _history(plan, run)
             # A history may be away for a while: Snakemake deletes it before a run is resumed.
             if rows and text != before:
@@ -45,7 +45,9 @@ def new_rows(plan: Plan, follow: bool) -> Iterator[Rows]:
                 anew = not before or not text.startswith(before)
                 known = 0 if anew else before.count("\n") - 1
                 yield Rows(run, rows[known:], anew, ended[run])
-        if all(ended.values()):
+            if ended[run]:  # and read for the last time
+                del read[run]
+        if not read:
             return
         time.sleep(SECONDS)
 
