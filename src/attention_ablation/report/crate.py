@@ -22,7 +22,7 @@ from attention_ablation.base.io import read_bytes, read_text, replacing
 from attention_ablation.evidence.complexity import COMPLEXITY_CSV
 from attention_ablation.report.claims import CLAIMS_CSV, CLAIMS_MD
 from attention_ablation.report.collect import RUNS_CSV, collect
-from attention_ablation.report.html import REPORT, rendered_report
+from attention_ablation.report.html import REPORT
 from attention_ablation.runs import folder as files
 from attention_ablation.runs.records import Metrics
 from attention_ablation.study.expand import Plan
@@ -120,13 +120,13 @@ def _inputs(plan: Plan) -> Iterator[tuple[str, Path]]:
 
 def _rendered(plan: Plan) -> Iterator[tuple[str, Path]]:
     """Yield what is rendered of the choice. Raises UserError where it was not."""
-    runs = collect(plan)
-    for name, text in ((RUNS_CSV, runs.to_csv()), (REPORT, rendered_report(plan, runs))):
-        if not (file := plan.folder / name).is_file() or read_text(file) != text:
-            raise UserError(
-                f"{file}: expected what the runs of this choice give; `attention-ablation render` "
-                "with the same choice writes it."
-            )
+    there = {name: plan.folder / name for name in (RUNS_CSV, REPORT)}
+    absent = [file for file in there.values() if not file.is_file()]
+    if absent or read_text(there[RUNS_CSV]) != collect(plan).to_csv():
+        raise UserError(
+            f"{(absent or [there[RUNS_CSV]])[0]}: expected what the runs of this choice give; "
+            "`attention-ablation render` with the same choice writes it."
+        )
     patterns = [RUNS_CSV, REPORT, COMPLEXITY_CSV, CLAIMS_CSV, CLAIMS_MD]
     patterns += [f"tables/{name}.*" for name in plan.tables]
     patterns += [f"figures/{name}.*" for name in plan.figures]
