@@ -18,7 +18,7 @@ from attention_ablation.study.expand import Plan, load_plan
 
 RESULTS = Path("docs/results")
 SEEDS = [0, 1, 2, 3, 4]
-STUDIES: dict[str, str | list[str]] = {"controls": "all", "cbam": "all", "zoo": ["Z2"]}  # tables
+STUDIES = ("controls", "cbam", "zoo")
 KEPT = (
     *(files.SPEC, files.METRICS, files.RESULT, files.HISTORY, files.DETECTIONS),
     *(files.GRADCAM, files.GRADCAM_IMAGES, files.GRADCAM_MAPS),
@@ -36,7 +36,6 @@ def main() -> None:
         for study in STUDIES:
             choice = [f"study={study}", "tier=quick", f"results={RESULTS}"]
             seeds = f"seeds={SEEDS[:count]}".replace(" ", "")
-            choice.append(f"tables={plan_of(study).tables}".replace(" ", ""))
             command = ["snakemake", "--workflow-profile", "workflow/profiles/default", "--nolock"]
             subprocess.run([*command, *sys.argv[1:], "--config", *choice, seeds], check=True)
             pack(archive, plans)
@@ -44,7 +43,7 @@ def main() -> None:
 
 def plan_of(study: str, root: Path = Path()) -> Plan:
     choice = {"study": study, "tier": "quick", "seeds": SEEDS, "results": str(RESULTS)}
-    return load_plan(choice | {"tables": STUDIES[study]}, root)
+    return load_plan(choice, root)
 
 
 def unpack(archive: Path, plans: list[Plan]) -> None:
