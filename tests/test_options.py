@@ -94,7 +94,7 @@ NONSENSE: list[tuple[list[str], str]] = [
     (["evaluate", "resnet50", "--weights", "binary", "--threads", "0"], "argument --threads: expected"),
     (["evaluate", "resnet50", "--weights", "binary", "--workers", "-1"], "argument --workers: expected"),
     (["evaluate", "resnet50", "--weights", "binary", "--device", "x"], "--device: expected auto"),
-    (["data", "download", "cifar11"], "argument name: invalid choice: 'cifar11'"),
+    (["data", "download", "cifar11"], "unknown data set 'cifar11'; did you mean 'cifar10'?"),
     (["data", "check", "--workers", "-1"], "argument --workers: expected a whole number from 0"),
     (["schema", "binary"], "binary/config.schema.json: it cannot be written"),
     (["prepare", "{", "folder"], "prepare: this is not valid JSON"),

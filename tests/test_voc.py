@@ -11,9 +11,9 @@ import torch
 from torchvision.datasets import VOCDetection
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.cli.data import check
 from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.datasets.reading.data import DetectionData
+from attention_ablation.datasets.reading.examine import examine
 from attention_ablation.datasets.voc import CLASSES, Voc
 from attention_ablation.training.detection_metrics import voc_map
 from tests.boxed_images import Corners, cut, everything, jpeg
@@ -259,12 +259,12 @@ def test_data_check_names_images_that_are_damaged_or_of_another_size(
     voc: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = Voc(name="voc07+12")
-    assert check(dataset, Folders(voc, voc), workers=1)
+    assert examine(dataset, Folders(voc, voc), workers=1)
     images = voc / "VOCdevkit/VOC2007/JPEGImages"
     cut(images / "000005.jpg")
     jpeg(images / "000001.jpg", 40, 60)
     capsys.readouterr()
-    assert not check(dataset, Folders(voc, voc), workers=2)
+    assert not examine(dataset, Folders(voc, voc), workers=2)
     first, second, summary, counted = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{images}/000005.jpg: expected an image, but it does not decode")
     assert second.startswith(f"{images}/000001.jpg: expected 60 x 40 px, as its annotation says")

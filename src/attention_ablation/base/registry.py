@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Annotated, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
-from pydantic import BaseModel, Field
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-R = TypeVar("R", bound=BaseModel)
+R = TypeVar("R", bound="BaseModel")
 
 
 def modules(package: str) -> Iterator[ModuleType]:
@@ -31,4 +32,6 @@ def records(package: str, of: type[R], key: str) -> list[type[R]]:
 
 def any_of(package: str, of: type[R], key: str) -> Any:
     """Return the type of a field that holds any of these records; the key says which."""
+    from pydantic import Field  # not above: the help of the command waits for this module
+
     return Annotated[Union[tuple(records(package, of, key))], Field(discriminator=key)]  # noqa: UP007

@@ -3,10 +3,7 @@
 import argparse
 from pathlib import Path
 
-from attention_ablation.base.io import parse_json
 from attention_ablation.cli.options import count
-from attention_ablation.gates.record import Attention, seal
-from attention_ablation.study.files import parse
 
 
 def add_options(check: argparse.ArgumentParser) -> None:
@@ -27,6 +24,10 @@ def add_options(check: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what is found; 1 where a check failed."""
+    from attention_ablation.base.io import parse_json
+    from attention_ablation.gates.record import Attention, seal
+    from attention_ablation.study.files import parse
+
     given = parse_json(options.options, "--options")
     attention = parse(Attention, {"module": options.module, "options": given}, "check")
     attention = seal(attention, Path(), "check")

@@ -11,10 +11,11 @@ add_options = add_study
 
 def run(options: argparse.Namespace) -> int:
     """Print counted sizes beside the printed ones; 1 where one has no explanation."""
-    study = chosen_study(options)
     from tabulate import tabulate
 
     from attention_ablation.evidence.complexity import count_rows, unexplained
+
+    study = chosen_study(options)
 
     counted = count_rows(study)
     columns = {

@@ -2,25 +2,10 @@
 
 import argparse
 import os
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
-from attention_ablation.base.errors import UserError
+from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.base.registry import records
 from attention_ablation.cli.options import add_choice, chosen_plan, count
-from attention_ablation.datasets import contract
-from attention_ablation.datasets.contract import Dataset, DetectionDataset, Folders
-from attention_ablation.datasets.image_folders import kept_list
-
-DOWNLOADS = {
-    name: record
-    for record in records("attention_ablation.datasets", contract.Record, "name")
-    for name in record.downloads
-}
-CHUNK = 64  # files that a process is given at once
-# A file's path, and its width and height in px where an annotation says them.
-File = tuple[Path, tuple[int, int] | None]
 
 
 def add_options(data: argparse.ArgumentParser) -> None:
@@ -29,7 +14,7 @@ def add_options(data: argparse.ArgumentParser) -> None:
     download = actions.add_parser(
         "download", help="fetch a data set; unpack ImageNet's archives, which nobody may fetch"
     )
-    download.add_argument("name", choices=DOWNLOADS, help=", ".join(DOWNLOADS))
+    download.add_argument("name", help="e.g. cifar10; docs/datasets.md lists them")
     add_choice(download)
     check = actions.add_parser("check", help="decode every image of a tier's data sets")
     add_choice(check)
@@ -44,80 +29,34 @@ def add_options(data: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do the action that is chosen; 1 where a check found something."""
-    plan = chosen_plan(options)
     if options.action == "download":
-        download(options.name, plan.datasets_folder / options.name.split("-")[0])
+        download(options)
         return 0
+    from attention_ablation.datasets.contract import Folders
+    from attention_ablation.datasets.reading.examine import examine
+
+    plan = chosen_plan(options)
     runs = plan.runs.values()
     datasets = {run.spec.recipe.dataset: None for run in runs}  # each once, in the plan's order
     folders = Folders(plan.data_folder, plan.datasets_folder)
     workers = options.workers or len(os.sched_getaffinity(0))
-    found = [check(dataset, folders, workers) for dataset in datasets]
+    found = [examine(dataset, folders, workers) for dataset in datasets]
     return int(not all(found))
 
 
-def download(name: str, folder: Path) -> None:
+def download(options: argparse.Namespace) -> None:
+    """Fetch the data set that is named."""
+    from attention_ablation.datasets.contract import Record
+
+    known = records("attention_ablation.datasets", Record, "name")
+    downloads = {name: record for record in known for name in record.downloads}
+    name = options.name
+    if name not in downloads:
+        raise unknown("data set", name, downloads, "data download")
+    folder = chosen_plan(options).datasets_folder / name.split("-")[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        DOWNLOADS[name].download(name, folder)
+        downloads[name].download(name, folder)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{folder}: {name} could not be fetched: {error}") from None
     print(f"{folder}: {name} is there.")
-
-
-def check(dataset: Dataset | DetectionDataset, folders: Folders, workers: int) -> bool:
-    """Print what is wrong with a data set, file by file; return whether it is sound.
-
-    A list of its files is made anew. workers: processes that decode.
-
-    Raises UserError where one of them was killed.
-    """
-    try:
-        contract.require_dataset(dataset, folders.datasets)
-        with contract.refused():
-            kept_list(dataset.place(folders), folders.composed).unlink(missing_ok=True)
-        data = contract.load(dataset, folders)
-    except UserError as error:
-        _say(str(error))
-        return False
-    splits = (data.train, data.validation)
-    on_disk = [split for split in splits if hasattr(split, "file")]
-    files: list[File] = [split.file(index) for split in on_disk for index in range(len(split))]
-    broken = 0
-    try:
-        with ProcessPoolExecutor(workers) as pool:
-            for sentence in filter(None, pool.map(_finding, files, chunksize=CHUNK)):
-                broken += 1
-                _say(sentence)
-    except BrokenProcessPool:
-        raise UserError(
-            f"{dataset.name}: a process that decodes images was killed, as one is for want of "
-            "memory; fewer --workers need less."
-        ) from None
-    train, validation = map(len, splits)
-    _say(
-        f"{dataset.name}: {dataset.classes:,} classes, {train:,} training and {validation:,} "
-        f"validation images, fingerprint {data.fingerprint}. {getattr(data, 'skipped', '')}".strip()
-    )
-    if files:
-        _say(f"{broken:,} of {len(files):,} files do not decode.")
-    return not broken
-
-
-def _finding(file: File) -> str | None:
-    """Return what is wrong with an image file, None where it decodes."""
-    import torch
-
-    from attention_ablation.datasets.reading.decode import read_image
-
-    torch.set_num_threads(1)  # of the worker
-    try:
-        read_image(*file)
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def _say(sentence: str) -> None:
-    """Print a sentence as one line that every terminal takes, whatever a file's name holds."""
-    print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence), flush=True)

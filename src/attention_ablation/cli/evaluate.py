@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attention_ablation.base.errors import UserError, unknown
 from attention_ablation.cli.options import (
@@ -13,10 +13,9 @@ from attention_ablation.cli.options import (
     folders,
     machine,
 )
-from attention_ablation.networks.record import Backbone
-from attention_ablation.runs.folder import METRICS, WEIGHTS, read_outcome, read_run
-from attention_ablation.spec.spec import FrontEndSpec, Run, Spec
-from attention_ablation.study.files import load_tier
+
+if TYPE_CHECKING:
+    from attention_ablation.spec.spec import Run
 
 ERRORS = {"top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)"}
 
@@ -50,6 +49,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the errors beside those that are recorded, published or printed."""
+    from tabulate import tabulate
+
+    from attention_ablation.runs.folder import METRICS, WEIGHTS, read_outcome, read_run
+    from attention_ablation.training.evaluate import evaluate
+
     what, weights = options.what, options.weights
     if finished := what.endswith(".json"):
         if weights:
@@ -68,10 +72,6 @@ def run(options: argparse.Namespace) -> None:
             f"{what}: expected --weights with a row, a file or "
             "torchvision:ResNet50_Weights.IMAGENET1K_V1; a finished run is named by its spec.json."
         )
-
-    from tabulate import tabulate
-
-    from attention_ablation.training.evaluate import evaluate
 
     found, images, published = evaluate(run, weights, folders(options), machine(options))
     notes = []
@@ -99,8 +99,12 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def _row(options: argparse.Namespace) -> tuple[Run, dict[str, str]]:
+def _row(options: argparse.Namespace) -> tuple["Run", dict[str, str]]:
     """Return a row's network at full size with a tier's data set, and what the paper prints."""
+    from attention_ablation.networks.record import Backbone
+    from attention_ablation.spec.spec import FrontEndSpec, Run, Spec
+    from attention_ablation.study.files import load_tier
+
     study = chosen_study(options)
     same = [row for row in study.rows if row.key == options.what]
     if not same:

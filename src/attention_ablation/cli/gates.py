@@ -1,22 +1,16 @@
 """List the package's gates: place, options, size, starting gain, label and paper."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from attention_ablation.gates.record import Attention
-from attention_ablation.gates.source import builtin_gates
-from attention_ablation.networks.record import Backbone
+if TYPE_CHECKING:
+    from attention_ablation.gates.record import Attention
 
 HOST = "resnet50"
-# Those of CBAM's parts, with what study.yaml says of them.
+# Gates made of CBAM's parts, as study.yaml says them.
 PARTS = {
-    "pooling: avg": (
-        Attention(pooling="avg"),
-        "SE, Hu et al. 2018, arXiv:1709.01507",
-    ),
-    "pooling: avg&max, descriptor: pool": (
-        Attention(pooling="avg&max", descriptor="pool"),
-        "CBAM, Woo et al. 2018, arXiv:1807.06521",
-    ),
+    "SE, Hu et al. 2018, arXiv:1709.01507": {"pooling": "avg"},
+    "CBAM, Woo et al. 2018, arXiv:1807.06521": {"pooling": "avg&max", "descriptor": "pool"},
 }
 
 
@@ -28,11 +22,18 @@ def run(options: argparse.Namespace) -> None:
     """Print a line for each gate."""
     from tabulate import tabulate
 
-    lines = [_line(said, gate, "exact", paper) for said, (gate, paper) in PARTS.items()]
+    from attention_ablation.gates.record import Attention
+    from attention_ablation.gates.source import builtin_gates
+
+    lines = []
+    for paper, parts in PARTS.items():
+        said = ", ".join(f"{key}: {value}" for key, value in parts.items())
+        lines.append(_line(said, Attention.model_validate(parts), "exact", paper))
     for name, gate in builtin_gates().items():
         attention = Attention(gate=name)
         lines.append(_line(f"gate: {name}", attention, gate.label or "control", gate.paper))
-    print(tabulate(lines, headers="keys", disable_numparse=True))
+    widths = [20, None, 20, None, None, None, None, 22]  # narrow enough for a terminal
+    print(tabulate(lines, headers="keys", disable_numparse=True, maxcolwidths=widths))
     bare = _line("", Attention(), "", "")["params"]
     print(
         f"\nparams: of ResNet50 with it; without {bare}. gain: what is left of noise behind an "
@@ -43,9 +44,10 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def _line(said: str, attention: Attention, label: str, paper: str) -> dict[str, str]:
+def _line(said: str, attention: "Attention", label: str, paper: str) -> dict[str, str]:
     from attention_ablation.evidence.complexity import measure
     from attention_ablation.evidence.gain import starting_gain
+    from attention_ablation.networks.record import Backbone
 
     host = Backbone(name=HOST)
     options = ", ".join(f"{key} {value}" for key, value in (attention.options or {}).items())

@@ -1,18 +1,22 @@
-"""Options that several verbs have, and the types of options' values."""
+"""Options that several verbs have, and the types of options' values.
+
+Nothing is imported above that takes long: the help of every verb waits for this module.
+"""
 
 import argparse
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attention_ablation.base.errors import UserError
-from attention_ablation.base.yaml import parse_yaml
-from attention_ablation.datasets.contract import Folders
-from attention_ablation.study.config import Config, Study
-from attention_ablation.study.expand import Plan, load_plan
-from attention_ablation.study.files import load_study, merged, parse
-from attention_ablation.training.machine import Machine
+
+if TYPE_CHECKING:
+    from attention_ablation.datasets.contract import Folders
+    from attention_ablation.study.config import Study
+    from attention_ablation.study.expand import Plan
+    from attention_ablation.training.machine import Machine
 
 NAMED = ("study", "tier")  # keys of the config with an option of their own
 
@@ -55,8 +59,12 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         option(f"--{key}", metavar="NAME", help=f"the same as --set {key}=NAME")
 
 
-def chosen_plan(options: argparse.Namespace) -> Plan:
+def chosen_plan(options: argparse.Namespace) -> "Plan":
     """Return the plan that the options of `add_choice` choose."""
+    from attention_ablation.base.yaml import parse_yaml
+    from attention_ablation.study.expand import load_plan
+    from attention_ablation.study.files import merged
+
     settings = {}
     for setting in options.set:
         key, equals, value = setting.partition("=")
@@ -74,8 +82,11 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--study", metavar="NAME", help=text)
 
 
-def chosen_study(options: argparse.Namespace) -> Study:
+def chosen_study(options: argparse.Namespace) -> "Study":
     """Return the study that the options of `add_study` choose."""
+    from attention_ablation.study.config import Config
+    from attention_ablation.study.files import load_study, merged, parse
+
     name, where = options.study, "--study"
     if name is None:
         where = str(options.config)
@@ -108,11 +119,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     option("--threads", type=count(1), default=1, metavar="N", help="CPU threads; default: 1")
 
 
-def machine(options: argparse.Namespace) -> Machine:
+def machine(options: argparse.Namespace) -> "Machine":
     """Return what computes, as the options say; some verbs have fewer of them."""
+    from attention_ablation.training.machine import Machine
+
     names = {"threads", "workers", "runs_per_gpu"} & vars(options).keys()
     return Machine(options.device, **{name: getattr(options, name) for name in names})
 
 
-def folders(options: argparse.Namespace) -> Folders:
+def folders(options: argparse.Namespace) -> "Folders":
+    from attention_ablation.datasets.contract import Folders
+
     return Folders(options.data, getattr(options, "datasets", None) or options.data)

@@ -2,12 +2,13 @@
 
 import argparse
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attention_ablation.base.errors import UserError
 from attention_ablation.cli.options import add_choice, chosen_plan
-from attention_ablation.study.expand import Plan
-from attention_ablation.study.files import require
+
+if TYPE_CHECKING:
+    from attention_ablation.study.expand import Plan
 
 COMPLEXITY = "complexity"  # takes ten seconds, and no run changes it
 
@@ -23,6 +24,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write what is asked for; what is refused keeps nothing else from being written."""
+    from attention_ablation.study.files import require
+
     plan = chosen_plan(options)
     ledger = ["claims"] * bool(plan.study.claims)
     # What is made from another one comes after it.
@@ -46,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("\n".join(refused))
 
 
-def _render(plan: Plan, name: str, frame: Any) -> None:
+def _render(plan: "Plan", name: str, frame: Any) -> None:
     """Write one name; `frame` returns the collected runs, which not every name needs."""
     if name == "runs":
         from attention_ablation.report.collect import write_runs

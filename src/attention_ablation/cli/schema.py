@@ -4,16 +4,16 @@ import argparse
 import json
 from pathlib import Path
 
-from attention_ablation.base.io import write_text
-from attention_ablation.study.claims import ClaimsFile
-from attention_ablation.study.config import Config, StudyFile, Tier
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("workflow/schemas"))
 
 
 def run(options: argparse.Namespace) -> None:
+    from attention_ablation.base.io import write_text
+    from attention_ablation.study.claims import ClaimsFile
+    from attention_ablation.study.config import Config, StudyFile, Tier
+
     for model in (Config, StudyFile, ClaimsFile, Tier):
         name = model.__name__.removesuffix("File").lower()
         text = json.dumps(model.model_json_schema(), indent=2)

@@ -3,8 +3,6 @@
 import argparse
 
 from attention_ablation.cli.options import add_choice, chosen_plan, count
-from attention_ablation.runs.status import describe_status
-from attention_ablation.runs.watch import watch
 
 WATCH_SECONDS = 2
 
@@ -18,6 +16,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from attention_ablation.runs.status import describe_status
+    from attention_ablation.runs.watch import watch
+
     plan = chosen_plan(options)
     if options.watch:
         watch(plan, options.watch)

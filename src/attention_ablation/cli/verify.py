@@ -16,10 +16,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what does not agree with the runs; 1 where a number is wrong."""
-    plan = chosen_plan(options)
     from attention_ablation.report.collect import collect
     from attention_ablation.report.verify import describe, trustworthy, verify
 
+    plan = chosen_plan(options)
     runs = collect(plan)
     findings = verify(plan, runs, weights=not options.without_weights)
     print(describe(plan, findings, runs))

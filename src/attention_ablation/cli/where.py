@@ -14,8 +14,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    plan = chosen_plan(options)
     from attention_ablation.report.where import as_json, as_text, find_cell
 
+    plan = chosen_plan(options)
     cell = find_cell(plan, options.table, options.row, options.metric)
     print(as_json(cell) if options.format == "json" else as_text(cell))

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from attention_ablation.base.errors import UserError, invalid, shortened, unknown
+from attention_ablation.base.errors import UserError, shortened, unknown
+from attention_ablation.base.invalid import invalid
 from attention_ablation.base.io import read_csv
 from attention_ablation.base.model import Model
 from attention_ablation.base.yaml import read_yaml
