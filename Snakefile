@@ -18,6 +18,7 @@ from snakemake.logging import logger
 from snakemake.utils import min_version
 
 from attention_ablation.base.errors import UserError
+from attention_ablation.cli import forkserver
 from attention_ablation.cost.bill import describe, over_budget
 from attention_ablation.cost.cost import load_cost
 from attention_ablation.runs.folder import BACKBONE, FAILURE, read_run
@@ -105,6 +106,8 @@ onstart:
     for path in PLAN.runs:
         with suppress(OSError):  # none, or a folder, which the training refuses
             (PLAN.runs_folder / path / FAILURE).unlink()
+    if workflow.local_exec and COST.all_short:
+        forkserver.start()
 
 
 onsuccess:

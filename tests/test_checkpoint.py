@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from attention_ablation.base.errors import UserError
+from attention_ablation.base.signals import STOPS
 from attention_ablation.cli.main import main
 from attention_ablation.feed.batches import Batch, MemorySource
-from attention_ablation.feed.workers import STOPS
 from attention_ablation.runs.folder import remove_leftovers, steps_saved
 from attention_ablation.study.expand import Plan
 from attention_ablation.training import checkpoint, energy

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from attention_ablation.base.errors import UserError
+from attention_ablation.base.signals import STOPS
 from attention_ablation.datasets.reading.boxes import SceneSet
 from attention_ablation.feed.order import Part
-from attention_ablation.feed.workers import STOPS
 from attention_ablation.runs.folder import WEIGHTS, steps_saved
 from attention_ablation.study.expand import Plan
 from attention_ablation.training import detect

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from attention_ablation.feed.workers import STOPS
+from attention_ablation.base.signals import STOPS
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Config, Study
 from attention_ablation.study.expand import load_plan

@@ -11,6 +11,7 @@ from contextlib import suppress
 from attention_ablation import __version__
 from attention_ablation.base.errors import UserError
 from attention_ablation.base.registry import modules
+from attention_ablation.cli.forkserver import hand_over
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +54,8 @@ def script() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     code = 1
     try:
-        code = main()
+        forked = hand_over(sys.argv[1:])
+        code = main() if forked is None else forked
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)
     except KeyboardInterrupt:

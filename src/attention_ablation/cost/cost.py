@@ -26,6 +26,7 @@ EVALUATION_SHARE = 1 / 3
 TIME_MARGIN, TIME_EXTRA_MINUTES = 1.5, 30
 UNKNOWN_MINUTES = 24 * 60
 MEMORY_MARGIN, LEAST_MEMORY_MB = 1.5, 4000
+SHORT_HOURS = 0.25  # of a run, whose start of some seconds is then worth a word
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Cost:
     def unknown(self) -> list[str]:
         """The runs whose rate is not known."""
         return [path for path, hours in self.run_hours.items() if not hours]
+
+    @property
+    def all_short(self) -> bool:
+        """Whether every run takes minutes only, as far as is known."""
+        return max(self.urgency.values()) < SHORT_HOURS
 
     @cached_property
     def urgency(self) -> dict[str, float]:

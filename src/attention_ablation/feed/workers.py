@@ -4,7 +4,6 @@ A signal to stop, which often goes to every process of a job, is the training's 
 workers for the batch under way. So they block what would end them, and are killed instead.
 """
 
-import ctypes
 import mmap
 import os
 import signal
@@ -22,13 +21,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from attention_ablation.base.errors import UserError
+from attention_ablation.base.signals import STOPS, end_with
 from attention_ablation.feed.order import Key
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 I = TypeVar("I")  # noqa: E741  (an item)
 B = TypeVar("B")  # a batch
-# What a training stops for. Slurm sends SIGTERM, Grid Engine the last two, a terminal SIGINT.
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Reader(Dataset[Any], Generic[B]):
@@ -152,9 +149,7 @@ def deaths_as_errors() -> Iterator[None]:
 
 def _begin(parent: int, _: int) -> None:
     # Also one that waits for a file ends with its parent, whose locks it has inherited.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before that
-        os._exit(1)
+    end_with(parent, signal.SIGKILL)
 
 
 class _Flag:

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from attention_ablation import STARTED
+import attention_ablation
 from attention_ablation.base.io import read_bytes, write_bytes, write_text
+from attention_ablation.base.signals import STOPS
 from attention_ablation.datasets.contract import Folders
 from attention_ablation.datasets.contract import load as load_data
-from attention_ablation.feed.workers import STOPS, deaths_as_errors
+from attention_ablation.feed.workers import deaths_as_errors
 from attention_ablation.runs.folder import HISTORY, finish, initial_weights, sha256
 from attention_ablation.spec.spec import Run
 from attention_ablation.training import checkpoint
@@ -68,12 +69,12 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
     with stop_signal() as received, closing(task), deaths_as_errors():
         _go_on(loop, energy, folder, lambda: processes.largest(received() or 0))
     joules = energy.joules()
-    seconds = time.perf_counter() - STARTED
+    seconds = time.perf_counter() - attention_ablation.STARTED
     metrics = {
         **_results(loop.history),
         "started": round(time.time() - seconds, 3),
         "finished": round(time.time(), 3),
-        "startup_seconds": round(ready - STARTED, 3),
+        "startup_seconds": round(ready - attention_ablation.STARTED, 3),
         "seconds": round(seconds, 3),
         "compute_seconds": round(sum(row["compute_seconds"] for row in loop.history), 3),
         "images_per_second": loop.history[-1]["images_per_second"],
