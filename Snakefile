@@ -21,7 +21,7 @@ from attention_ablation.base.errors import UserError
 from attention_ablation.cli import forkserver
 from attention_ablation.cost.bill import describe, over_budget
 from attention_ablation.cost.cost import load_cost
-from attention_ablation.runs.folder import BACKBONE, FAILURE, read_run
+from attention_ablation.runs.folder import BACKBONE, FAILURE, METRICS, read_run
 from attention_ablation.study.expand import load_plan
 from attention_ablation.study.files import merged
 
@@ -106,7 +106,8 @@ onstart:
     for path in PLAN.runs:
         with suppress(OSError):  # none, or a folder, which the training refuses
             (PLAN.runs_folder / path / FAILURE).unlink()
-    if workflow.local_exec and COST.all_short:
+    ended = [(PLAN.runs_folder / path / METRICS).exists() for path in PLAN.runs]
+    if workflow.local_exec and COST.all_short and not all(ended):
         forkserver.start()
 
 
