@@ -1,6 +1,7 @@
 """What several gates are made of: an MLP, filtered or weighted sums, a maximum, a weighted map."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +44,34 @@ def largest(x: Tensor, dim: int) -> Tensor:
 
     Of equal ones the first gets the gradient, but all a share of it where torch.compile is at work.
     """
-    # Each the fast way: amax's gradient takes four passes over the map, which the compiler makes
+    # Each the fast way: a shared gradient takes four passes over the map, which the compiler makes
     # parts of others, and max's is a scatter, which stands alone.
     if torch.compiler.is_compiling():
-        return x.amax(dim, keepdim=True)
+        shared: Tensor = SharedMaximum.apply(x, dim)
+        return shared
     return x.max(dim, keepdim=True).values
+
+
+class SharedMaximum(torch.autograd.Function):
+    """The maximum over a dimension, whose gradient equal ones share.
+
+    It is `amax` with a count of equal ones in single precision: torch's own is in whole numbers,
+    which compiled code for a CPU converts again at every pixel.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
+        largest = x.amax(dim, keepdim=True)
+        ctx.save_for_backward(x, largest)
+        ctx.dim = dim
+        return largest
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, largest = ctx.saved_tensors
+        mask = x == largest
+        share = gradient / mask.sum(ctx.dim, keepdim=True, dtype=torch.float32)
+        return torch.where(mask, share.to(gradient.dtype), 0), None
 
 
 def weighted(x: Tensor, raw: Tensor, gain: int = 1) -> Tensor:
