@@ -1,6 +1,6 @@
 """A user's mistakes, as sentences: what was expected, what came, what to do."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -17,6 +17,13 @@ def unknown(what: str, name: object, valid: Iterable[str], where: object) -> Use
     near = near or get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"valid are: {', '.join(names)}."
     return UserError(f"{where}: unknown {what} '{name}'; {hint}")
+
+
+def require(what: str, names: Iterable[str], valid: Collection[str], where: object) -> None:
+    """Raise UserError, about `where`, for a name that is not among `valid`."""
+    for name in names:
+        if name not in valid:
+            raise unknown(what, name, valid, where)
 
 
 def brief(error: BaseException) -> str:

@@ -63,22 +63,20 @@ class Config(Model):
     )
 
 
-Reduction = Annotated[
-    int | None, Field(ge=1, description="Reduction of every MLP; null leaves the study's.")
-]
+class GateSize(Model):
+    """What a tier chooses of gates where the study leaves it open."""
+
+    reduction: int | None = Field(
+        None, ge=1, description="Reduction of every MLP; null leaves the study's."
+    )
+    start: Literal["half", "identity"] | None = Field(
+        None, description="Start of gates with a sigmoid; null: the authors'."
+    )
 
 
-Start = Annotated[
-    Literal["half", "identity"] | None,
-    Field(description="Start of gates with a sigmoid; null: the authors'."),
-]
-
-
-class Sizing(BackboneSize):
+class Sizing(GateSize, BackboneSize):
     """The size of a network and the recipe that trains it."""
 
-    reduction: Reduction = None
-    start: Start = None
     recipe: ClassificationRecipe
 
 
@@ -98,14 +96,12 @@ class ClassificationTier(Sizing):
         return self.backbones.get(backbone, self)
 
 
-class DetectionSizing(DetectorSize):
+class DetectionSizing(GateSize, DetectorSize):
     """The size of a detector's own layers and the recipe that trains it.
 
     Its backbone has the size of its classification.
     """
 
-    reduction: Reduction = None
-    start: Start = None
     initial: bool = Field(
         True,
         description="Start the backbone from the tier's classification run of the same backbone, "

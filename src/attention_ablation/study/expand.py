@@ -1,13 +1,12 @@
 """From config, study and tier to rows, and from rows to runs: equal specs are one run."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attention_ablation.base.errors import UserError
+from attention_ablation.base.errors import UserError, require
 from attention_ablation.base.model import Model
 from attention_ablation.detectors.record import Detector, DetectorSize, check_fit, gates_in_backbone
 from attention_ablation.gates.record import Attention
@@ -15,8 +14,8 @@ from attention_ablation.networks.record import BACKBONES, Backbone, BackboneSize
 from attention_ablation.spec.recipes import ClassificationRecipe, Recipe
 from attention_ablation.spec.spec import DetectionSpec, RowSpec, Run, Spec
 from attention_ablation.study.config import Config, Row, Study, Tier
-from attention_ablation.study.confounds import check_recipes, chosen
-from attention_ablation.study.files import load_study, load_tier, parse, require
+from attention_ablation.study.confounds import check_comparisons
+from attention_ablation.study.files import load_study, load_tier, parse
 
 # Of a classifier's learning rate, at which an autoencoder, whose layers are linear, may diverge.
 FRONT_END_RATE = 0.1
@@ -165,7 +164,7 @@ def load_plan(config: Config | dict[str, Any], root: Path = Path()) -> Plan:
     plan = Plan(config, study, tier, tables, root)
     rows = [row for table in tables for row in plan.rows(table)]
     plan = replace(plan, specs={(row.table, row.key): _spec(row, plan) for row in rows})
-    _check_comparisons(plan)
+    check_comparisons(plan)
     return plan
 
 
@@ -264,58 +263,3 @@ def _classification(
 
 def _size(sized: Model, size: type[Model]) -> dict[str, Any]:
     return sized.model_dump(include=set(size.model_fields))
-
-
-def _chosen(row: Row, plan: Plan) -> dict[str, Any]:
-    """Return what the tier chooses for a row, by its dotted keys there."""
-    spec, gate = plan.specs[row.table, row.key], plan.study.attentions[row.attention]
-    sized = plan.tier.classification.sizing(row.backbone)
-    if isinstance(spec, Spec):
-        return chosen(sized, gate, "classification") | _set(row, plan, "classification")
-    detection = plan.tier.detection[spec.detector.name].sizing(row.backbone)
-    inside = gates_in_backbone(spec.detector)
-    found = chosen(detection, Attention() if inside else gate, "detection")
-    if spec.initial:
-        found |= chosen(sized, gate if inside else Attention(), "classification")
-    return found | _set(row, plan, "detection")
-
-
-def _set(row: Row, plan: Plan, task: str) -> dict[str, Any]:
-    table, times = plan.study.tables[row.table], row.times or 1
-    found = {f"{task}.recipe.{key}": value for key, value in table.recipe.items()}
-    return found | {"multiplied": "nothing" if times == 1 else f"{table.varies} by {times:g}"}
-
-
-def _check_comparisons(plan: Plan) -> None:
-    """Raise UserError where a table's group, a figure's panel or a claim has unequal recipes."""
-    compared = [
-        (table, group, "or compare within each backbone (the table's group_by)")
-        for table in plan.tables
-        for group in plan.groups(table)
-    ]
-    for name in plan.figures:
-        for title, rows in plan.study.figures[name].compared(plan):
-            compared.append((f"{name}, {title}", rows, "or draw them in panels of their own"))
-    chosen_for = cache(lambda row: _chosen(row, plan))
-    for name, rows, instead in compared:
-        remedy = f"Make them equal there, {instead} in {plan.study_folder / 'study.yaml'}."
-        facts = {row.key: chosen_for(row) for row in rows}
-        check_recipes(facts, f"{plan.tier_file}: {name}", remedy)
-    by_place = {(row.table, row.key): row for row in plan.study.rows}
-    for name, pair in _claimed(plan):
-        facts = {f"{table}:{key}": chosen_for(by_place[table, key]) for table, key in pair}
-        # One network at two values of what its table varies is what that table is for.
-        if len({by_place[place].network for place in pair}) == 1:
-            facts = {place: found | {"multiplied": None} for place, found in facts.items()}
-        remedy = f"Compare rows of one recipe in {plan.study_folder / 'claims.yaml'}."
-        check_recipes(facts, f"{plan.tier_file}: claims.{name}", remedy)
-
-
-def _claimed(plan: Plan) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Yield a claim's name and two rows for all differences of trainings that claims are about."""
-    for name, claim in plan.study.claims.items():
-        for pair in claim.pairs():
-            for rows in filter(None, (pair.rows[:2], pair.rows[2:])):
-                trained = not plan.study.metrics[pair.metric].counted
-                if trained and all(place in plan.specs for place in rows):
-                    yield name, rows
