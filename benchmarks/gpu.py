@@ -33,8 +33,8 @@ from attention_ablation.gates.build import gates_of
 from attention_ablation.spec.spec import DetectionSpec, RowSpec, Run, Spec
 from attention_ablation.study.expand import load_plan
 from attention_ablation.training import calibrate
-from attention_ablation.training.loop import autocast
 from attention_ablation.training.machine import Machine
+from attention_ablation.training.precision import autocast
 from attention_ablation.training.provenance import device_name, peak_memory
 from attention_ablation.training.run import seed_everything
 

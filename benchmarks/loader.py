@@ -32,7 +32,8 @@ from attention_ablation.datasets.contract import IMAGENET_MEAN, IMAGENET_STD
 from attention_ablation.datasets.image_folders import ImageFolder, list_files
 from attention_ablation.datasets.reading.data import FileList, ImageData, ImageSet
 from attention_ablation.feed.augment import crop_box, draw, training_crop
-from attention_ablation.feed.batches import Batch, FileSource, MemorySource
+from attention_ablation.feed.batches import Batch, MemorySource
+from attention_ablation.feed.image_files import FileSource
 from attention_ablation.feed.order import Part
 from attention_ablation.spec.recipes import ClassificationRecipe
 from benchmarks.quick import header

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_ablation.datasets.image_folders import ImageFolder, list_files
-from attention_ablation.feed.batches import FileSource
+from attention_ablation.feed.image_files import FileSource
 from attention_ablation.feed.order import Part
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.expand import Plan

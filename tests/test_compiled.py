@@ -20,8 +20,8 @@ from attention_ablation.study.expand import Plan
 from attention_ablation.training.compiled import Compiled
 from attention_ablation.training.evaluate import evaluate
 from attention_ablation.training.loop import Loop
+from attention_ablation.training.precision import set_tf32
 from attention_ablation.training.run import train
-from attention_ablation.training.task import set_tf32
 from tests.machines import ONE_CPU, in_one
 from tests.small_detection import alone, detection_plan, task
 from tests.test_training import classification, small_run

@@ -52,7 +52,7 @@ NOT_CLOSED = """
 import sys
 from pathlib import Path
 import torch
-from attention_ablation.feed.batches import FileSource
+from attention_ablation.feed.image_files import FileSource
 from attention_ablation.feed.order import Part
 from attention_ablation.datasets.image_folders import list_files
 from attention_ablation.spec.spec import Run

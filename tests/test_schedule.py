@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from attention_ablation.spec.recipes import (
+from attention_ablation.spec.schedules import (
     CosineSchedule,
     MilestoneSchedule,
     OneCycleSchedule,

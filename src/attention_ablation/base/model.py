@@ -80,3 +80,24 @@ def no_duplicates(values: list[Any]) -> list[Any]:
 
 
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(no_duplicates)]
+
+
+def _number(value: Any) -> Any:
+    # Snakemake's --config hands the items of a list on as text.
+    plain = isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,99})", value)
+    return int(value) if plain else value
+
+
+def _no_wildcards(folder: str) -> str:
+    # Snakemake takes braces for them.
+    if not folder or set("{}\0") & set(folder):
+        raise ValueError(f"expected a folder without braces in its name, got '{folder}'")
+    return folder
+
+
+Seeds = Annotated[
+    list[Annotated[Seed, BeforeValidator(_number)]],
+    Field(min_length=1),
+    AfterValidator(no_duplicates),
+]
+Folder = Annotated[str, AfterValidator(_no_wildcards)]

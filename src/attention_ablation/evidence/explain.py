@@ -32,7 +32,7 @@ from attention_ablation.runs import folder as files
 from attention_ablation.runs.records import GRADCAM_MEANS, GradCam, Metrics
 from attention_ablation.spec.spec import Spec
 from attention_ablation.training.machine import Machine
-from attention_ablation.training.task import set_tf32
+from attention_ablation.training.precision import set_tf32
 
 # The map's part that is compared with the box: the places above half of its maximum.
 THRESHOLD = 0.5

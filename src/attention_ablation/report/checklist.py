@@ -52,7 +52,7 @@ def checklist(plan: Plan, runs: pd.DataFrame, counts: Counts, energy: str) -> di
         "Experimental results": [
             Item("Hyper-parameters", "partly", "All that were used are in the specs. What else "
                  "was tried, and how it was chosen, is recorded only where the tier's file says."),
-            Item("Number of runs", "yes", f"{len(runs)} trainings, {_states(runs)}. Each is "
+            Item("Number of runs", "yes", f"{len(runs)} trainings, {states(runs)}. Each is "
                  "evaluated on the validation set, at the least after its last epoch."),
             Item("Measures", "yes", "Those of the headings, as defined below each table: "
                  f"{', '.join(_measures(plan))}."),
@@ -151,7 +151,8 @@ def _known(runs: pd.DataFrame, column: str) -> list[object]:
     return list(runs[column].dropna().unique()) if column in runs else []
 
 
-def _states(runs: pd.DataFrame) -> str:
+def states(runs: pd.DataFrame) -> str:
+    """Return how many runs are completed, failed and so on."""
     return ", ".join(f"{n} {status}" for status, n in runs["status"].value_counts().items())
 
 

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from importlib.resources import files
 from typing import Any
@@ -14,8 +13,9 @@ from markupsafe import Markup
 
 from attention_ablation import __version__
 from attention_ablation.base.io import Missing, read_bytes, write_text
-from attention_ablation.evidence.complexity import MISMATCH, Counted, Counts, read_counts
-from attention_ablation.report.checklist import checklist
+from attention_ablation.evidence.complexity import MISMATCH, Counts, read_counts
+from attention_ablation.report.blocks import complexity, energy_used, environment, fact, run_list
+from attention_ablation.report.checklist import checklist, states
 from attention_ablation.report.claims import page_claims
 from attention_ablation.report.notes import confounds, table_notes
 from attention_ablation.report.results import (
@@ -33,12 +33,6 @@ from attention_ablation.study.metrics import COUNTED, METRICS, Metric
 
 REPORT = "report.html"
 PAGE = files("attention_ablation.report") / "page"
-# What runs may differ in: a column of the runs frame, and its name on the page.
-ENVIRONMENT = {
-    "device": "Device", "git_commit": "Code, git commit", "git_dirty": "Uncommitted changes",
-    "python": "Python", "torch": "torch", "torchvision": "torchvision", "processes": "Processes",
-}  # fmt: skip
-DECIMALS = {"train_loss": 3, "seconds": 1, "images_per_second": 1}
 
 
 def write_report(plan: Plan, runs: pd.DataFrame) -> None:
@@ -50,8 +44,8 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
     page = {name: (PAGE / f"report.{name}").read_text("utf-8") for name in ("html.j2", "css", "js")}
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     cells: dict[str, dict[str, Any]] = {}
-    states, counts = runs["status"].value_counts(), read_counts(plan)
-    energy = _energy(runs["joules"].dropna()) if "joules" in runs else ""
+    counts = read_counts(plan)
+    energy = energy_used(runs["joules"].dropna()) if "joules" in runs else ""
     claims = page_claims(plan, runs)
     tables = [_table(plan, table, runs, counts, cells) for table in plan.tables]
     # Of validation sets and of tables, those that any run has, by their column.
@@ -69,7 +63,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         study=plan.study,
         tier=plan.config.tier,
         summary=plan.summary,
-        state="Runs: " + ", ".join(f"{n} {status}" for status, n in states.items()) + ".",
+        state=f"Runs: {states(runs)}.",
         energy=energy,
         limits=plan.tier.limits,
         claims=claims,
@@ -82,7 +76,7 @@ def rendered_report(plan: Plan, runs: pd.DataFrame) -> str:
         ],
         unexplained="; cells that differ without an explanation are marked MISMATCH below"
         * any(count.verdict == MISMATCH for count in counts.values()),
-        blocks=[_complexity(plan, counts), _run_list(measured, runs), _environment(runs)],
+        blocks=[complexity(plan, counts), run_list(measured, runs), environment(runs)],
         checklist=checklist(plan, runs, counts, energy),
         made_by=f"Made by attention-ablation {__version__}.",
         css=Markup(page["css"]),
@@ -159,70 +153,6 @@ def _explanation(plan: Plan, detector: str | None, cell: Cell, metric: Metric) -
     return f"Ours: {cell.text}{metric.suffix}, {of}{when}{place}.{paper} The runs:"
 
 
-def _complexity(plan: Plan, counts: Counts) -> dict[str, Any]:
-    columns: dict[str, Callable[[Counted], str]] = {
-        "Row": lambda count: count.row,
-        "Table": lambda count: number(count.table),
-        "Params": lambda count: f"{count.params:,}",
-        "paper (M)": lambda count: count.params_m_paper or DASH,
-        "GFLOPs": lambda count: DASH if count.gflops is None else f"{count.gflops:.6f}",
-        "paper": lambda count: count.gflops_paper or DASH,
-        "Verdict": lambda count: count.verdict,
-    }
-    if not plan.study.has_printed:
-        columns = {name: columns[name] for name in ("Row", "Table", "Params", "GFLOPs")}
-    text = (
-        f"Of the full-size networks, {plan.study.counted_on.size(None).text}"
-        + ", and of detectors with the classes of their data set"
-        * any(row.detector for row in plan.study.rows)
-        + "; GFLOPs are multiply-accumulates."
-        + " 'match': equal to what the paper prints when rounded to its digits."
-        * plan.study.has_printed
-    )
-    rows = [[text_of(count) for text_of in columns.values()] for count in counts.values()]
-    return {"name": "complexity", "title": "Parameters and GFLOPs of every row", "text": text,
-            "headings": list(columns), "rows": rows, "numbers": [2, 3, 4, 5]}  # fmt: skip
-
-
-def _run_list(measured: dict[str, Metric], runs: pd.DataFrame) -> dict[str, Any]:
-    columns = {
-        "status": "Status", **{column: metric.title for column, metric in measured.items()},
-        "train_loss": "Training loss", "seconds": "Wall time (s)",
-        "images_per_second": "Images/s", "rows": "Shown as",
-    }  # fmt: skip
-    rows = [
-        [path, *(_fact(line.get(name), DECIMALS.get(name)) for name in columns)]
-        for path, line in zip(runs.index, runs.to_dict("records"), strict=True)
-    ]
-    headings = ["Run and seed", *columns.values()]
-    return {"name": "runs", "title": "All runs", "headings": headings, "rows": rows,
-            "numbers": list(range(2, len(columns)))}  # fmt: skip
-
-
-def _environment(runs: pd.DataFrame) -> dict[str, Any]:
-    """Return what the completed runs were made with, and how many were."""
-    names = [name for name in ENVIRONMENT if name in runs]
-    rows = []
-    if names:
-        counts = runs[runs["status"] == "completed"].groupby(names, dropna=False).size()
-        for facts, count in counts.sort_values(ascending=False, kind="stable").items():
-            values = facts if isinstance(facts, tuple) else (facts,)
-            texts = dict(zip(names, map(_fact, values), strict=True))
-            if "git_commit" in texts:
-                texts["git_commit"] = texts["git_commit"][:12]
-            rows.append([str(count), *texts.values()])
-    headings = ["Runs", *(ENVIRONMENT[name] for name in names)]
-    return {"name": "environment", "title": "Where the runs were made", "headings": headings,
-            "rows": rows, "numbers": [0]}  # fmt: skip
-
-
-def _energy(joules: "pd.Series[float]") -> str:
-    """Return what the GPUs of the runs used together."""
-    kwh = joules.sum() / 3.6e6
-    runs = f"{len(joules)} run{'s' * (len(joules) != 1)}"
-    return f"GPUs used {kwh:.3g} kWh in {runs}, by their own counters." if len(joules) else ""
-
-
 def _provenance(
     plan: Plan, measured: dict[str, Metric], path: str, line: "pd.Series[Any]"
 ) -> dict[str, Any]:
@@ -232,18 +162,6 @@ def _provenance(
     outcome = [("status", record["status"] + reason)]
     for column, metric in measured.items():
         if pd.notna(line[column]):
-            outcome.append((metric.heading, f"{_fact(line[column])}{metric.suffix}"))
+            outcome.append((metric.heading, f"{fact(line[column])}{metric.suffix}"))
     spec = json.dumps(record["spec"], indent=2)
     return {"facts": [*outcome, *run_facts(record)], "spec": spec}
-
-
-def _fact(value: Any, decimals: int | None = None) -> str:
-    if value is None or pd.isna(value):
-        return DASH
-    if decimals is not None and not isinstance(value, str):
-        return f"{value:.{decimals}f}"
-    if pd.api.types.is_bool(value):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.5g}" if abs(value) < 1e4 else f"{value:.0f}"
-    return str(value)

@@ -2,14 +2,15 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
 import pandas as pd
 
 from attention_ablation.evidence.complexity import MISMATCH, Counted, Counts
-from attention_ablation.evidence.statistics import Contest, contest, prediction_interval
+from attention_ablation.evidence.statistics import Contest, prediction_interval
+from attention_ablation.report.best import best_printed, contested, values_of
 from attention_ablation.spec.spec import Run
 from attention_ablation.study.config import Row
 from attention_ablation.study.expand import Plan
@@ -119,12 +120,12 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
         for row in plan.rows(table)
     }
     contests = {
-        name: list(_contests(plan, table, metric, outcomes))
+        name: list(contested(plan, table, metric, outcomes))
         for name, metric in columns.items()
         if not metric.counted
     }
     best = {(name, c.first) for name in contests for c in contests[name] if c.resolved}
-    best_paper = {(name, key) for name in contests for key in _best_printed(plan, table, name)}
+    best_paper = {(name, key) for name in contests for key in best_printed(plan, table, name)}
     signs = discrepancies(plan, table)
     always = DETECTION if any(row.detector for row in plan.rows(table)) else CLASSIFICATION
     rows = []
@@ -139,7 +140,7 @@ def table_results(plan: Plan, table: str, runs: pd.DataFrame, counts: Counts) ->
             paper = row.printed.get(name)
             prediction = inside = None
             if plan.follows_paper and not metric.counted and value is not None:
-                prediction = prediction_interval(_numbers(done, metric).dropna())
+                prediction = prediction_interval(values_of(done, metric).dropna())
             if prediction and paper:
                 inside = rounds_into(prediction, paper)
             named = "".join(signs.get(d, "") for d in plan.study.explaining(row, name)[-1:])
@@ -212,41 +213,10 @@ def _ours(
         return value, None, DASH if value is None else f"{value:.{digits}f}"
     if diverged := int((outcomes["status"] == "diverged").sum()):
         return None, None, f"diverged {diverged}/{len(outcomes)}"
-    values = _numbers(outcomes[outcomes["status"] == "completed"], metric)
+    values = values_of(outcomes[outcomes["status"] == "completed"], metric)
     mean, spread = (round(float(x), max(4, digits)) for x in (values.mean(), values.std()))
     if math.isnan(mean):
         return None, None, DASH
     if math.isnan(spread):
         return mean, None, f"{mean:.{digits}f}"
     return mean, spread, f"{mean:.{digits}f} ± {spread:.{digits}f}"
-
-
-def _numbers(outcomes: pd.DataFrame, metric: Metric) -> "pd.Series[float]":
-    return outcomes.reindex(columns=[metric.source]).iloc[:, 0].astype(float)
-
-
-def _contests(
-    plan: Plan, table: str, metric: Metric, outcomes: Mapping[str, pd.DataFrame]
-) -> Iterator[Contest]:
-    """Yield the best row of each group against the next one, where every run is there."""
-    for group in plan.groups(table):
-        values = {row.key: _numbers(outcomes[row.key], metric) for row in group}
-        # A row that is not complete leaves the winner open.
-        if all(
-            (outcomes[key]["status"] == "completed").all() and numbers.notna().all()
-            for key, numbers in values.items()
-        ):
-            lists = {key: numbers.tolist() for key, numbers in values.items()}
-            if found := contest(lists, higher_is_better=metric.better == "higher"):
-                yield found
-
-
-def _best_printed(plan: Plan, table: str, metric: str) -> Iterator[str]:
-    """Yield the row of each group with the best printed number."""
-    best_of = max if plan.study.metrics[metric].better == "higher" else min
-    for group in plan.groups(table):
-        rows = [row for row in group if metric in row.printed]
-        printed = {row.key: float(row.printed[metric]) for row in rows}
-        one_recipe = len({(row.source, row.protocol) for row in rows}) == 1
-        if len(printed) > 1 and (one_recipe or plan.study.metrics[metric].counted):
-            yield best_of(printed, key=lambda key: printed[key])

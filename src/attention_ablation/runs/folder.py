@@ -195,8 +195,19 @@ def read_gradcam(folder: Path) -> GradCam | None:
 
 
 def initial_weights(run: Run, folder: Path) -> Path | None:
-    """Return the weights that a run in `folder` starts from, None where it starts from its seed."""
-    return folder.parents[1] / run.initial.path / BACKBONE if run.initial else None
+    """Return the weights that a run in `folder` starts from, None where it starts from its seed.
+
+    Raises UserError where they are not there.
+    """
+    if run.initial is None:
+        return None
+    weights = folder.parents[1] / run.initial.path / BACKBONE
+    if not weights.exists():
+        raise UserError(
+            f"{weights}: there are no weights to start from; train that run first, as the "
+            "workflow does."
+        )
+    return weights
 
 
 def sha256(path: Path) -> str:

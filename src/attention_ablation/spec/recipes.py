@@ -2,58 +2,18 @@
 
 import math
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from attention_ablation.base.model import Fraction, Model, Positive
 from attention_ablation.datasets import contract
+from attention_ablation.spec.schedules import Schedule
 
 if TYPE_CHECKING:
     from attention_ablation.datasets.contract import Dataset, DetectionDataset
 else:
     Dataset, DetectionDataset = map(contract.by_name, (contract.Dataset, contract.DetectionDataset))
-
-
-class StepSchedule(Model):
-    """The learning rate is multiplied by `gamma` after every `every` epochs (the paper's)."""
-
-    name: Literal["step"]
-    every: int = Field(30, ge=1)
-    gamma: Fraction = 0.1
-
-
-class MilestoneSchedule(Model):
-    """The learning rate is multiplied by `gamma` at the start of each of the epochs in `at`."""
-
-    name: Literal["milestones"]
-    at: list[int] = Field(
-        min_length=1, description="Epochs that are done by then, e.g. [150, 200]."
-    )
-    gamma: Fraction = 0.1
-    warmup_epochs: int = Field(
-        0, ge=0, description="A linear warm-up over these first: step i of w has i/w of the rate."
-    )
-
-
-class OneCycleSchedule(Model):
-    """Up from lr/25 and down to lr/250,000, both as cosines, step by step (Smith 2018)."""
-
-    name: Literal["one-cycle"]
-    warmup: Fraction = Field(0.3, description="Share of all steps on the way up.")
-
-
-class CosineSchedule(Model):
-    """A linear warm-up (step i of w has i/w of the rate), then half a cosine down to 0."""
-
-    name: Literal["cosine"]
-    warmup_epochs: int = Field(0, ge=0)
-
-
-Schedule = Annotated[
-    StepSchedule | MilestoneSchedule | OneCycleSchedule | CosineSchedule,
-    Field(discriminator="name"),
-]
 
 
 def _times(value: Any, times: float) -> Any:

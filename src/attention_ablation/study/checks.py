@@ -1,14 +1,15 @@
-"""What refuses a study: names that nothing has or that have another meaning, and rows that clash.
+"""What refuses a study or a tier: names that nothing has or that mean something else already.
 
 Each function raises UserError about the file, and the place in it, that `where` says.
 """
 
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from attention_ablation.base.errors import UserError, require
 from attention_ablation.networks.record import BACKBONES
-from attention_ablation.study.config import Row, Study, StudyFile
+from attention_ablation.study.config import Row, Study, StudyFile, Tier
 from attention_ablation.study.metrics import COUNTED, METRICS, RESERVED, RUN_NUMBERS
 from attention_ablation.study.references import read_curve
 
@@ -17,6 +18,24 @@ RENDERED = ("runs", "claims", "report", "complexity", "all")
 # Columns of rows.csv, beside those of metrics.
 REQUIRED = ("table", "label", "backbone", "attention")
 OPTIONAL = ("front_end", "detector", "times", "source", "protocol")
+
+
+def check_folder(folder: Path, where: str) -> None:
+    """Check that results can go into a folder."""
+    # A file may have its name, or a parent's.
+    there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())
+    if not there.is_dir():
+        raise UserError(f"{where}: results: expected a folder, but {there} is none; name another.")
+
+
+def check_tier(tier: Tier, studies: Collection[str], where: Path) -> None:
+    """Check the names in a tier's file; `studies` are those that there are."""
+    require("study", tier.protocol_of, studies, f"{where}: protocol_of")
+    sized = {"classification": tier.classification.backbones} | {
+        f"detection.{name}": detector.backbones for name, detector in tier.detection.items()
+    }
+    for key, backbones in sized.items():
+        require("backbone", backbones, BACKBONES, f"{where}: {key}.backbones")
 
 
 def check_file(study: StudyFile, where: Path) -> None:

@@ -1,11 +1,19 @@
 """What the user's files hold, typed: config.yaml, a study's files, a tier's YAML."""
 
-import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from attention_ablation.base.model import Line, Model, Name, Names, Prose, Seed, no_duplicates
+from attention_ablation.base.model import (
+    Folder,
+    Line,
+    Model,
+    Name,
+    Names,
+    Prose,
+    Seeds,
+    no_duplicates,
+)
 from attention_ablation.detectors.record import DetectorName, DetectorSize
 from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import BackboneSize, FrontEnd
@@ -15,27 +23,6 @@ from attention_ablation.study.figure import Figure, any_figure
 from attention_ablation.study.metrics import METRICS, CountedOn, Metric
 from attention_ablation.study.references import Reference
 from attention_ablation.study.times import Times
-
-
-def _number(value: Any) -> Any:
-    # Snakemake's --config hands the items of a list on as text.
-    plain = isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,99})", value)
-    return int(value) if plain else value
-
-
-def _no_wildcards(folder: str) -> str:
-    # Snakemake takes braces for them.
-    if not folder or set("{}\0") & set(folder):
-        raise ValueError(f"expected a folder without braces in its name, got '{folder}'")
-    return folder
-
-
-Seeds = Annotated[
-    list[Annotated[Seed, BeforeValidator(_number)]],
-    Field(min_length=1),
-    AfterValidator(no_duplicates),
-]
-Folder = Annotated[str, AfterValidator(_no_wildcards)]
 
 
 class Config(Model):

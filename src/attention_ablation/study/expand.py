@@ -1,6 +1,5 @@
 """From config, study and tier to rows, and from rows to runs: equal specs are one run."""
 
-import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from attention_ablation.gates.record import Attention
 from attention_ablation.networks.record import BACKBONES, Backbone, BackboneSize, FrontEnd
 from attention_ablation.spec.recipes import ClassificationRecipe, Recipe
 from attention_ablation.spec.spec import DetectionSpec, RowSpec, Run, Spec
+from attention_ablation.study.checks import check_folder
 from attention_ablation.study.config import Config, Row, Study, Tier
 from attention_ablation.study.confounds import check_comparisons
 from attention_ablation.study.files import load_study, load_tier, parse
@@ -154,7 +154,7 @@ def load_plan(config: Config | dict[str, Any], root: Path = Path()) -> Plan:
     where = "config.yaml or --config"
     if isinstance(config, dict):
         config = parse(Config, config, where)
-    _check_folder(Path(config.results), where)
+    check_folder(Path(config.results), where)
     study = load_study(root / "workflow/studies", config.study, where)
     tier = load_tier(root / "workflow/tiers", config.tier, where)
     tables = config.tables
@@ -188,13 +188,6 @@ def _trained_tables(study: Study, tier: Tier, where: Path) -> list[str]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number > 1)}"
-
-
-def _check_folder(folder: Path, where: str) -> None:
-    # A file may have its name, or a parent's.
-    there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())
-    if not there.is_dir():
-        raise UserError(f"{where}: results: expected a folder, but {there} is none; name another.")
 
 
 def _spec(row: Row, plan: Plan) -> RowSpec:

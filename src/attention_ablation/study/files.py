@@ -15,13 +15,14 @@ from attention_ablation.base.model import Model
 from attention_ablation.base.yaml import read_yaml
 from attention_ablation.detectors.record import Detector, check_fit
 from attention_ablation.gates.record import seal
-from attention_ablation.networks.record import BACKBONES, Backbone
+from attention_ablation.networks.record import Backbone
 from attention_ablation.study.checks import (
     check_columns,
     check_file,
     check_row,
     check_study,
     check_tables,
+    check_tier,
 )
 from attention_ablation.study.claims import ClaimsFile
 from attention_ablation.study.config import Row, Study, StudyFile, Tier
@@ -42,12 +43,7 @@ def load_tier(folder: Path, name: str, where: object) -> Tier:
     path = _listed("tier", folder, "*.yaml", name, where)
     tier = parse(Tier, read_yaml(path), path)
     studies = sorted(found.parent.name for found in folder.parent.glob("studies/*/study.yaml"))
-    require("study", tier.protocol_of, studies, f"{path}: protocol_of")
-    sized = {"classification": tier.classification.backbones} | {
-        f"detection.{name}": detector.backbones for name, detector in tier.detection.items()
-    }
-    for key, backbones in sized.items():
-        require("backbone", backbones, BACKBONES, f"{path}: {key}.backbones")
+    check_tier(tier, studies, path)
     return tier
 
 

@@ -1,6 +1,7 @@
 """What a step and an evaluation are in image classification."""
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,53 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from attention_ablation.datasets.reading.data import ImageData
-from attention_ablation.feed.batches import Batch
+from attention_ablation.feed.batches import Batch, source
 from attention_ablation.networks.build import build, initialise
+from attention_ablation.spec.recipes import ClassificationRecipe
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.training.dreal import Dreal
-from attention_ablation.training.images import ImageTask
 from attention_ablation.training.machine import Machine
+from attention_ablation.training.task import Task, means
+
+
+class ImageTask(Task):
+    """What trainings on images with their classes share: batches, and sums over them."""
+
+    recipe: ClassificationRecipe
+
+    def __init__(self, run: Run, data: ImageData, machine: Machine) -> None:
+        super().__init__(run, machine)
+        self.source = source(data, self.part, machine.device, machine.workers)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.source.train_images // self.recipe.batch_size
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        return self.source.training(epoch, first)
+
+    @abstractmethod
+    def evaluated(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the sums over a batch of validation images."""
+
+    @torch.inference_mode()
+    def evaluate(self, stop: Callable[[], None] = lambda: None) -> Tensor:
+        """Return the sums over this process's part of the validation set; see `validate`."""
+        self.model.eval()
+        sums = torch.zeros(len(self.columns) + 1, device=self.device)
+        source = self.source
+        batches = self.processes.in_step(source.validation(), len(source.evaluated), stop)
+        for images, labels in batches:
+            sums += self.evaluated(images, labels)
+        return sums
+
+    def validate(self, stop: Callable[[], None]) -> dict[str, float]:
+        """Return the columns' means, errors in %; see `Task`."""
+        *values, images = self.processes.sum(self.evaluate(stop)).tolist()
+        return means(self.columns, values, images)
+
+    def close(self) -> None:
+        self.source.close()
 
 
 class Classification(ImageTask):
@@ -40,10 +82,11 @@ class Classification(ImageTask):
 
     def start_from(self, weights: Path) -> None:
         """Take the encoder of a trained front-end, which stays as it is; see `Task`."""
-        from attention_ablation.networks.published import load_weights  # imports torchvision
+        # It imports torchvision.
+        from attention_ablation.networks.published import load_weights, read_state
 
         encoder: Any = self.model.front_end
-        given = self.read_initial(weights)
+        given = read_state(weights)
         kept = {k: value for k, value in given.items() if not k.startswith("decoder.")}
         load_weights(encoder, kept, weights)
 

@@ -14,6 +14,7 @@ from attention_ablation.datasets.reading.data import DetectionData, Target
 from attention_ablation.detectors.build import build_detector, initialise_detector
 from attention_ablation.detectors.ssd import SingleShot
 from attention_ablation.feed.detection import Batch, DetectionSource, sample_seed
+from attention_ablation.networks.published import read_state
 from attention_ablation.runs.folder import DETECTIONS
 from attention_ablation.spec.recipes import DetectionRecipe
 from attention_ablation.spec.spec import DetectionSpec, Run
@@ -64,7 +65,7 @@ class Detection(Task):
         self.place(model)
 
     def start_from(self, weights: Path) -> None:
-        self.model.load_backbone(self.read_initial(weights))  # type: ignore[operator]
+        self.model.load_backbone(read_state(weights))  # type: ignore[operator]
 
     @property
     def steps_per_epoch(self) -> int:

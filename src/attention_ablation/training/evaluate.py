@@ -7,8 +7,8 @@ from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.networks.published import Published, load_weights, read_weights
 from attention_ablation.spec.spec import Run, Spec
 from attention_ablation.training.classify import Classification
-from attention_ablation.training.loop import autocast
 from attention_ablation.training.machine import Machine
+from attention_ablation.training.precision import autocast
 from attention_ablation.training.run import seed_everything
 
 

@@ -10,7 +10,7 @@ from attention_ablation.feed.batches import Batch
 from attention_ablation.networks.build import build_front_end, initialise
 from attention_ablation.networks.lpae import PARTS, losses
 from attention_ablation.spec.spec import Run
-from attention_ablation.training.images import ImageTask
+from attention_ablation.training.classify import ImageTask
 from attention_ablation.training.machine import Machine
 
 

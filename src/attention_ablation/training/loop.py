@@ -5,15 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from attention_ablation.spec.recipes import Recipe
+from attention_ablation.training.precision import autocast
 from attention_ablation.training.schedule import learning_rate
-from attention_ablation.training.sgd import SGD
+from attention_ablation.training.sgd import SGD, parameter_groups
 from attention_ablation.training.task import Task, means
-
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stopped(Exception):  # noqa: N818  (a request that was met, not an error)
@@ -40,7 +37,7 @@ class Loop:
         self.seconds = self.waited = 0.0  # likewise: its training, and its waiting for batches
         scaled = recipe.precision == "fp16"
         self.optimizer = SGD(
-            _parameters(task.model, recipe),
+            parameter_groups(task.model, recipe),
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
@@ -170,30 +167,3 @@ class Loop:
         return learning_rate(
             recipe.schedule, recipe.learning_rate, step, self.task.steps_per_epoch, recipe.epochs
         )
-
-
-def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
-    """Compute in the recipe's precision, in a `with` block."""
-    dtype = AUTOCAST.get(recipe.precision)
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)
-
-
-def _parameters(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return the optimiser's groups of parameters: two where norms or biases do not decay.
-
-    What is kept as it is, such as a front-end, is in none.
-    """
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    norms = {n for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    for path, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        module, _, name = path.rpartition(".")
-        if module in norms:
-            decays = recipe.decay_norms is not False
-        else:
-            decays = name != "bias" or recipe.decay_biases is not False
-        (decayed if decays else others).append(parameter)
-    kept = [{"params": others, "weight_decay": 0.0}] if others else []
-    return [{"params": decayed}, *kept]

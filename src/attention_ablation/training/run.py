@@ -1,15 +1,12 @@
 """One training: from a run's spec to its history and metrics, resumed where it was interrupted."""
 
-import csv
 import hashlib
-import io
 import math
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +22,12 @@ from attention_ablation.runs.folder import HISTORY, finish, initial_weights, sha
 from attention_ablation.spec.spec import Run
 from attention_ablation.training import checkpoint
 from attention_ablation.training.energy import Energy
+from attention_ablation.training.history import as_csv, diverged, results
 from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.machine import Machine
 from attention_ablation.training.provenance import peak_memory, provenance
+from attention_ablation.training.signals import stop_signal
 from attention_ablation.training.task import Task
-
-History = list[dict[str, float]]
 
 
 def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[str, Any]:
@@ -71,7 +68,7 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
     joules = energy.joules()
     seconds = time.perf_counter() - attention_ablation.STARTED
     metrics = {
-        **_results(loop.history),
+        **results(loop.history),
         "started": round(time.time() - seconds, 3),
         "finished": round(time.time(), 3),
         "startup_seconds": round(ready - attention_ablation.STARTED, 3),
@@ -89,7 +86,7 @@ def train(run: Run, folder: Path, folders: Folders, machine: Machine) -> dict[st
     }
     shown = task.conclude(folder)
     if processes.is_main:
-        history = _csv(loop.history)
+        history = as_csv(loop.history)
         # `attention-ablation verify` checks the folder against them.
         metrics["weights_sha256"] = checkpoint.save_weights(folder, task.model.state_dict())
         metrics["history_sha256"] = hashlib.sha256(history.encode()).hexdigest()
@@ -130,7 +127,7 @@ def _go_on(loop: Loop, energy: Energy, folder: Path, signalled: Callable[[], int
         if processes.is_main:
             checkpoint.save(folder, loop.step, state)
 
-    while len(loop.history) < epochs and not _diverged(loop.history):
+    while len(loop.history) < epochs and not diverged(loop.history):
         try:
             row = loop.epoch(lambda: signalled() > 0, save)
         except Stopped:
@@ -139,7 +136,7 @@ def _go_on(loop: Loop, energy: Energy, folder: Path, signalled: Callable[[], int
             # left half a minute after the first one has gone.
             sys.exit(128 + signalled())
         if processes.is_main:
-            write_text(folder / HISTORY, _csv(loop.history))
+            write_text(folder / HISTORY, as_csv(loop.history))
         processes.print(
             f"epoch {row['epoch']:.0f}/{epochs}  lr {row['lr']:.2g}  {loop.task.describe(row)}  "
             f"{row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s"
@@ -159,39 +156,3 @@ def seed_everything(seed: int, device: torch.device) -> None:
     # Filling new memory is an aid to debugging that costs a tenth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_flush_denormal(True)  # denormals slow a CPU tenfold
-
-
-@contextmanager
-def stop_signal() -> Iterator[Callable[[], int | None]]:
-    """Note a signal of STOPS instead of dying of it; the value says which came."""
-    received: list[int] = []
-    before = [signal.signal(name, lambda number, _: received.append(number)) for name in STOPS]
-    try:
-        yield lambda: received[0] if received else None
-    finally:
-        for name, handler in zip(STOPS, before, strict=True):
-            signal.signal(name, handler)
-
-
-def _diverged(history: History) -> bool:
-    losses = [v for row in history[-1:] for k, v in row.items() if k.endswith("_loss")]
-    return not all(map(math.isfinite, losses))
-
-
-def _results(history: History) -> dict[str, Any]:
-    """Return status, epochs and the last epoch's numbers, None for those that are not finite."""
-    last = {k: v for k, v in history[-1].items() if k.startswith(("train_", "validation_"))}
-    return {
-        "status": "diverged" if _diverged(history) else "completed",
-        "epochs": len(history),
-        **{k: v if math.isfinite(v) else None for k, v in last.items()},
-    }
-
-
-def _csv(history: History) -> str:
-    columns = max(history, key=len)  # an epoch may have no evaluation
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()

@@ -2,7 +2,7 @@
 
 import math
 
-from attention_ablation.spec.recipes import (
+from attention_ablation.spec.schedules import (
     MilestoneSchedule,
     OneCycleSchedule,
     Schedule,

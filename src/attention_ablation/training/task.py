@@ -3,30 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.base.errors import UserError
 from attention_ablation.feed.order import Part
-from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe, Recipe
+from attention_ablation.spec.recipes import ClassificationRecipe, DetectionRecipe
 from attention_ablation.spec.spec import Run
 from attention_ablation.training.compiled import Compiled
+from attention_ablation.training.dreal import Dreal
 from attention_ablation.training.machine import Machine
-
-
-class Method(Protocol):
-    """What trains a network beside its loss, and is not part of it: such as DREAL's critic."""
-
-    def term(self, images: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-        """Do a step's part; return what to add to the loss."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what its next step depends on."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict` was called."""
+from attention_ablation.training.precision import set_tf32
 
 
 class Task(ABC):
@@ -42,7 +30,7 @@ class Task(ABC):
     recipe: ClassificationRecipe | DetectionRecipe
     model: nn.Module
     compiled: Compiled | None = None
-    method: Method | None = None
+    method: Dreal | None = None
 
     def __init__(self, run: Run, machine: Machine) -> None:
         self.recipe = recipe = run.spec.recipe
@@ -65,23 +53,8 @@ class Task(ABC):
         self._trained = self.processes.wrap(model)
 
     def start_from(self, weights: Path) -> None:
-        """Give the backbone or front-end the weights of the run's `initial`, of a file.
-
-        Raises UserError where there is none.
-        """
+        """Give the backbone or front-end the weights of the run's `initial`, of a file."""
         raise NotImplementedError
-
-    @staticmethod
-    def read_initial(weights: Path) -> dict[str, Tensor]:
-        """Return what `start_from` is given. Raises UserError where it is not there."""
-        from attention_ablation.networks.published import read_state  # imports torchvision
-
-        if not weights.exists():
-            raise UserError(
-                f"{weights}: there are no weights to start from; train that run first, as the "
-                "workflow does."
-            )
-        return read_state(weights)
 
     @property
     @abstractmethod
@@ -114,12 +87,6 @@ class Task(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the worker processes, if there are any."""
-
-
-def set_tf32(recipe: Recipe) -> None:
-    """Let a GPU round what it multiplies to TF32, or not, whatever torch's own default is."""
-    allowed = recipe.precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def means(columns: Sequence[str], sums: Sequence[float], images: float) -> dict[str, float]:
