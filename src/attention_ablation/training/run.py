@@ -14,7 +14,7 @@ import torch
 
 import attention_ablation
 from attention_ablation.base.io import read_bytes, write_bytes, write_text
-from attention_ablation.base.signals import STOPS
+from attention_ablation.base.signals import stop_signal
 from attention_ablation.datasets.contract import Folders
 from attention_ablation.datasets.contract import load as load_data
 from attention_ablation.feed.workers import deaths_as_errors
@@ -26,7 +26,6 @@ from attention_ablation.training.history import as_csv, diverged, results
 from attention_ablation.training.loop import Loop, Stopped
 from attention_ablation.training.machine import Machine
 from attention_ablation.training.provenance import peak_memory, provenance
-from attention_ablation.training.signals import stop_signal
 from attention_ablation.training.task import Task
 
 
