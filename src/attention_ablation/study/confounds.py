@@ -40,7 +40,7 @@ def check_comparisons(plan: "Plan") -> None:
     for name in plan.figures:
         for title, rows in plan.study.figures[name].compared(plan):
             compared.append((f"{name}, {title}", rows, "or draw them in panels of their own"))
-    chosen_for = cache(lambda row: _chosen(row, plan))
+    chosen_for = cache(lambda row: _row_facts(row, plan))
     for name, rows, instead in compared:
         remedy = f"Make them equal there, {instead} in {plan.study_folder / 'study.yaml'}."
         facts = {row.key: chosen_for(row) for row in rows}
@@ -65,21 +65,21 @@ def _claimed(plan: "Plan") -> Iterator[tuple[str, list[tuple[str, str]]]]:
                     yield name, rows
 
 
-def _chosen(row: Row, plan: "Plan") -> dict[str, Any]:
+def _row_facts(row: Row, plan: "Plan") -> dict[str, Any]:
     """Return what the tier chooses for a row, by its dotted keys there."""
     spec, gate = plan.specs[row.table, row.key], plan.study.attentions[row.attention]
     sized = plan.tier.classification.sizing(row.backbone)
     if isinstance(spec, Spec):
-        return chosen(sized, gate, "classification") | _set(row, plan, "classification")
+        return chosen(sized, gate, "classification") | _table_facts(row, plan, "classification")
     detection = plan.tier.detection[spec.detector.name].sizing(row.backbone)
     inside = gates_in_backbone(spec.detector)
     found = chosen(detection, Attention() if inside else gate, "detection")
     if spec.initial:
         found |= chosen(sized, gate if inside else Attention(), "classification")
-    return found | _set(row, plan, "detection")
+    return found | _table_facts(row, plan, "detection")
 
 
-def _set(row: Row, plan: "Plan", task: str) -> dict[str, Any]:
+def _table_facts(row: Row, plan: "Plan", task: str) -> dict[str, Any]:
     table, times = plan.study.tables[row.table], row.times or 1
     found = {f"{task}.recipe.{key}": value for key, value in table.recipe.items()}
     return found | {"multiplied": "nothing" if times == 1 else f"{table.varies} by {times:g}"}
