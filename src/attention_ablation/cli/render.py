@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write what is asked for; what is refused keeps nothing else from being written."""
-    from attention_ablation.study.files import require
+    from attention_ablation.base.errors import require
 
     plan = chosen_plan(options)
     ledger = ["claims"] * bool(plan.study.claims)

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from attention_ablation.base.errors import UserError
+from attention_ablation.base.errors import UserError, require
 from attention_ablation.cost.rates import (
     PUBLISHED,
     Calibration,
@@ -18,7 +18,6 @@ from attention_ablation.cost.rates import (
 from attention_ablation.runs.folder import read_outcome, steps_saved
 from attention_ablation.spec.spec import AnySpec
 from attention_ablation.study.expand import Plan
-from attention_ablation.study.files import require
 
 # A forward pass is a third of a step: the backward pass has two products for its one.
 EVALUATION_SHARE = 1 / 3

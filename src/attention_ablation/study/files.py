@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from attention_ablation.base.errors import UserError, shortened
-from attention_ablation.base.errors import require as require
+from attention_ablation.base.errors import UserError, require, shortened
 from attention_ablation.base.invalid import invalid
 from attention_ablation.base.io import read_csv
 from attention_ablation.base.model import Model
