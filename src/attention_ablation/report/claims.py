@@ -113,8 +113,8 @@ def _line(plan: Plan, judged: JudgedPair) -> str:
             low, high = (written(end, form) for end in judged.interval)
             facts.append(f"95 % interval {low} to {high}")
         facts.append("counted" if metric.counted else f"n = {judged.n}")
-    if judged.verdict == "equivalent":
-        facts.append(f"margin ±{judged.margin:g}{unit}")
+        if judged.margin is not None:
+            facts.append(f"margin ±{judged.margin:g}{unit}")
     needed = judged.seeds_needed if judged.verdict == "undecided" else None
     open_ = f"{needed} seeds would decide it".replace(">", "more than ") if needed else ""
     line = f"{judged.text}, {metric.heading} ({pair.table}): {', '.join(facts)}"
@@ -126,7 +126,7 @@ def _line(plan: Plan, judged: JudgedPair) -> str:
 
 
 def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
-    """Return a line for each claim, the comparisons of those that are run, and the method."""
+    """Return a line for each claim, its comparisons or why they are not run, and the method."""
     printed, claims = plan.study.has_printed, decided_first(judged.claims)
     records = []
     for claim in claims:
@@ -143,8 +143,11 @@ def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
     lists = []
     for claim in claims:
         made = [pair for pair in decided_first(claim.pairs) if pair.verdict != "not run"]
-        if lines := [f"{pair.verdict}: {_line(plan, pair)}" for pair in made]:
-            lists.append(f"**{escape(claim.key)}**: {claim.verdict}\n\n{bullets(lines)}\n")
+        lines = [f"{pair.verdict}: {_line(plan, pair)}" for pair in made]
+        reasons = Counter(pair.reason for pair in claim.pairs if pair.verdict == "not run")
+        for reason, n in reasons.items():
+            lines.append(f"not run: {n} comparison{'s' * (n > 1)}: {reason}")
+        lists.append(f"**{escape(claim.key)}**: {claim.verdict}\n\n{bullets(lines)}\n")
     seeds = len(plan.seeds)
     notes = [
         judged.method,

@@ -169,12 +169,15 @@ class Pair:
         return [self.first, self.second, *self.comparison.beside]
 
     @property
+    def names(self) -> list[str]:
+        """What `rows` are called: their keys, after the table of those of another one."""
+        return [key if table == self.table else f"{table}:{key}" for table, key in self.rows]
+
+    @property
     def text(self) -> str:
         """The comparison in words, such as 'resnet50+cbam < resnet50+se'."""
         c = self.comparison
-        first, second, *than = (
-            key if table == c.table else f"{table}:{key}" for table, key in self.rows
-        )
+        first, second, *than = self.names
         if than:
             first, second = f"({first} {MINUS} {second})", f"({than[0]} {MINUS} {than[1]})"
         return {
