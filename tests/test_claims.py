@@ -317,6 +317,30 @@ def test_equivalent_rows_say_so_with_the_margin(tiny: Plan) -> None:
         assert ", n = 3, margin ±2 points" in (plan.folder / "report.html").read_text()
 
 
+def test_no_heading_lays_the_studys_own_claims_on_a_paper(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    plan = load_plan(Config(study="zoo", tier="tiny", tables=["Z2"]))
+    runs = collect(plan)
+    write_claims(plan, runs)
+    write_report(plan, runs)
+    text = (plan.folder / "claims.md").read_text()
+    page = (plan.folder / "report.html").read_text()
+    page = page.partition('<section id="claims">')[2].partition("</section>")[0]
+    # Claims of many papers, and controls of none.
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    places = {row[1]: row[2] for row in rows if len(row) > 5}
+    assert (places["eca-beats-se"], places["gain-costs"]) == (
+        "ECA-Net, arXiv:1910.03151",
+        "control",
+    )
+    for shown in (text, page):
+        assert "the paper" not in shown.lower()
+        assert "Printed cells" in shown
+        assert "control" in shown
+
+
 def test_tables_say_why_the_best_is_not_resolved(tiny: Plan) -> None:
     write_metrics(tiny, SE, [30, 31, 32])
     write_metrics(tiny, CBAM, [20, 21, 23])

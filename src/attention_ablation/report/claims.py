@@ -77,7 +77,7 @@ def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
     wrong = sum(claim.paper_verdict == "does not hold" for claim in judged.claims)
     return {
         "summary": f"Claims: {_counts(judged.claims)}. Comparisons: {_counts(pairs)}."
-        + f" In the paper's own cells, claims that do not hold: {wrong}." * plan.study.has_printed,
+        + f" In the printed cells, claims that do not hold: {wrong}." * plan.study.has_printed,
         "notes": [judged.method, *_doubts(plan, judged, runs)],
         "claims": [
             {
@@ -133,11 +133,11 @@ def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
         record = {
             "Claim": claim.key,
             "Place": claim.claim.place,
-            "What the paper says" if printed else "What it says": claim.claim.says,
+            "What it says": claim.claim.says,
             "Our runs": claim.verdict + f" ({_mixed(claim)})" * bool(_mixed(claim)),
         }
         if printed:
-            record["The paper's cells"] = _paper(claim)
+            record["Printed cells"] = _paper(claim)
         records.append({name: escape(text) for name, text in record.items()})
     body = tabulate(records, "keys", tablefmt="pipe", disable_numparse=True)
     lists = []
@@ -157,12 +157,11 @@ def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
         *_published(plan, judged),
         plan.tier.limits,
     ]
-    title = "Claims" + " of the paper" * printed
-    return f"**{title}**\n\n{body}\n\n{''.join(lists)}{bullets(notes)}"
+    return f"**Claims**\n\n{body}\n\n{''.join(lists)}{bullets(notes)}"
 
 
 def _paper(claim: JudgedClaim) -> str:
-    """Return what the paper's own cells say of a claim, with counts where they disagree."""
+    """Return what the printed cells say of a claim, with counts where they disagree."""
     counts = Counter(pair.paper_verdict for pair in claim.pairs)
     printed = counts["holds"] + counts["does not hold"]
     parts = [f"{counts['holds']} of {printed} hold"] * bool(counts["does not hold"])

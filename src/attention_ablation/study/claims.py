@@ -191,9 +191,12 @@ class Pair:
 
 
 class Claim(Model):
-    """Something that the paper says, with its place, and the comparisons that it comes to."""
+    """Something that a paper or the study says, its place, and the comparisons that it comes to."""
 
-    place: Line = Field(description="Where the paper says it, such as 'section 4.1, Table 2'.")
+    place: Line = Field(
+        description="Where a paper says it, such as 'section 4.1, Table 2', or what it is where "
+        "none does, such as 'control'."
+    )
     says: Prose = Field(description="What it says, in other words than the paper's.")
     comparisons: list[Comparison] = Field(min_length=1)
 
