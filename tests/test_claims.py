@@ -30,7 +30,16 @@ from attention_ablation.study.config import Config
 from attention_ablation.study.expand import Plan, load_plan
 from attention_ablation.study.files import load_study
 from tests.conftest import write_yaml
-from tests.run_folders import CBAM, PARALLEL, ROWS, SE, SEEDS, SPATIAL_FIRST, write_metrics
+from tests.run_folders import (
+    CBAM,
+    PARALLEL,
+    ROWS,
+    SE,
+    SEEDS,
+    SPATIAL_FIRST,
+    finished,
+    write_metrics,
+)
 from tests.test_claims_file import CLAIMS
 from tests.test_report import markdown
 
@@ -85,8 +94,14 @@ def test_what_is_not_selected_or_not_there_is_not_run(tiny: Plan) -> None:
     reasons = {p.reason for claim in judged.claims for p in claim.pairs}
     assert reasons == {
         *(f"table{n} is not selected" for n in (1, 2, 4, 5, 6, 7)),
-        *(f"no run has validation_top{k}_error" for k in (1, 5)),
-    }
+        *(
+            f"no completed run of {first} and {second}"
+            for first, second in [
+                (CBAM, PARALLEL), (SPATIAL_FIRST, PARALLEL), (CBAM, SPATIAL_FIRST),
+                (CBAM, SE), (SPATIAL_FIRST, SE), (PARALLEL, SE),
+            ]
+        ),
+    }  # fmt: skip
     assert of(judged, "T6").paper_verdict == "does not hold"
     assert of(judged, "T7b").paper_verdict == "holds"
     assert of(judged, "F5a").paper_verdict == "not printed"
@@ -112,6 +127,32 @@ def test_seeds_are_paired_and_a_diverged_run_leaves_it_open(tiny: Plan) -> None:
     diverged = pairs["T3c", "top1_error", f"{PARALLEL} < {SE}"]
     assert (diverged.verdict, diverged.reason) == ("undecided", "a run diverged")
     assert (diverged.n, diverged.difference) == (0, None)
+
+
+def test_what_is_not_run_names_the_rows_or_seeds_that_lack_a_run(tiny: Plan) -> None:
+    write_metrics(tiny, PARALLEL, [40])
+    for run in tiny.row_runs("table3", CBAM)[1:]:
+        finished(tiny, run, 20.0)
+    runs = collect(tiny)
+    pairs = by_text(ledger(tiny, runs))
+    assert {
+        text: pairs["T3a" if PARALLEL in text else "T3c", "top1_error", text].reason
+        for text in (f"{CBAM} < {PARALLEL}", f"{CBAM} < {SE}", f"{SPATIAL_FIRST} < {SE}")
+    } == {
+        f"{CBAM} < {PARALLEL}": f"no seed has all rows ({CBAM}: 1, 2; {PARALLEL}: 0)",
+        f"{CBAM} < {SE}": f"no completed run of {SE}",
+        f"{SPATIAL_FIRST} < {SE}": f"no completed run of {SPATIAL_FIRST} and {SE}",
+    }
+    write_claims(tiny, runs)
+    write_report(tiny, runs)
+    text = (tiny.folder / "claims.md").read_text()
+    # In both metrics.
+    assert f"- not run: 2 comparisons: no seed has all rows ({CBAM}: 1, 2; {PARALLEL}: 0)\n" in text
+    assert "**T7b**: not run\n\n- not run: 2 comparisons: table7 is not selected\n" in text
+    assert (
+        f"not run</span> {CBAM} &lt; {SE}, Top-1 error (table3): no completed run of {SE}"
+        in (tiny.folder / "report.html").read_text()
+    )
 
 
 def test_counts_are_compared_exactly(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,13 +270,14 @@ def test_what_is_decided_comes_first(tiny: Plan) -> None:
     order += [claim.key for claim in judged.claims if claim.key not in order]
     assert re.findall(r"^\| ([TF]\w+)", text, re.M) == order
     assert re.findall(r'<th scope="row">(\w+)', page) == order
-    # Below the table the comparisons of those that are run, decided ones first here, too.
-    assert re.findall(r"^\*\*([TF]\w+)\*\*: (.+)", text, re.M) == [
-        ("T3a", "supported"), ("T3c", "contradicted"), ("T3b", "undecided"),
-    ]  # fmt: skip
-    verdicts = re.findall(r"^- (supported|contradicted|undecided|not run): ", text, re.M)
+    # Below the table the comparisons of each, decided ones first here, too.
+    lists = re.findall(r"^\*\*([TF]\w+)\*\*: (.+)", text, re.M)
+    assert lists[:3] == [("T3a", "supported"), ("T3c", "contradicted"), ("T3b", "undecided")]
+    assert lists[3:] == [(key, "not run") for key in order[3:]]
+    verdicts = re.findall(r"^- (supported|contradicted|undecided|not run): (?!\d)", text, re.M)
     assert len(verdicts) == 2 * (2 + 3 + 1)
     assert verdicts[-2:] == ["undecided"] * 2
+    assert "- not run: 6 comparisons: table2 is not selected\n" in text  # of T3c
     close = by_text(judged)["T3b", "top1_error", f"{CBAM} < {SPATIAL_FIRST}"]
     line = f"{CBAM} < {SPATIAL_FIRST}, Top-1 error (table3): \N{MINUS SIGN}0.13 points, "
     assert line in text
@@ -266,6 +308,37 @@ def test_equivalent_rows_say_so_with_the_margin(tiny: Plan) -> None:
     assert (line["verdict"], line["margin"], line["published"]) == ("equivalent", "2.0", "")
     style = page.partition("<style>")[2].partition("</style>")[0]
     assert style.count("--same:") == 2  # in the light and in the dark theme
+    # By whichever verdict; the margin stands in the line once.
+    for error, verdict in ((24, "undecided"), (60, "supported"), (1, "contradicted")):
+        write_metrics(plan, SPATIAL_FIRST, [error, error + 1.1, error - 0.4])
+        assert main(["render", "claims", "report", *SEEDS]) == 0
+        (found,) = re.findall(rf"- {verdict}: .*", (plan.folder / "claims.md").read_text())
+        assert found.count("margin") == found.count(", n = 3, margin ±2 points") == 1
+        assert ", n = 3, margin ±2 points" in (plan.folder / "report.html").read_text()
+
+
+def test_no_heading_lays_the_studys_own_claims_on_a_paper(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    plan = load_plan(Config(study="zoo", tier="tiny", tables=["Z2"]))
+    runs = collect(plan)
+    write_claims(plan, runs)
+    write_report(plan, runs)
+    text = (plan.folder / "claims.md").read_text()
+    page = (plan.folder / "report.html").read_text()
+    page = page.partition('<section id="claims">')[2].partition("</section>")[0]
+    # Claims of many papers, and controls of none.
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    places = {row[1]: row[2] for row in rows if len(row) > 5}
+    assert (places["eca-beats-se"], places["gain-costs"]) == (
+        "ECA-Net, arXiv:1910.03151",
+        "control",
+    )
+    for shown in (text, page):
+        assert "the paper" not in shown.lower()
+        assert "Printed cells" in shown
+        assert "control" in shown
 
 
 def test_tables_say_why_the_best_is_not_resolved(tiny: Plan) -> None:

@@ -33,7 +33,7 @@ from tests.test_workflow import snakemake
 
 
 def plan_of(**keys: object) -> Plan:
-    return load_plan(Config(study="cbam", **{"tier": "imagenet", **keys}), ROOT)
+    return load_plan(Config(**{"study": "cbam", "tier": "imagenet", **keys}), ROOT)
 
 
 def rates(plan: Plan, rate: float) -> Calibration:
@@ -205,6 +205,29 @@ def test_every_published_rate_names_its_source_and_every_backbone_planned_has_on
     planned = {spec.backbone.name for spec in plan.specs.values()}
     assert planned <= set(published.backbones)
     assert all(f"{name} at" in text for name in planned - {"resnet50"})
+
+
+def test_sources_and_assumptions_are_those_of_the_plans_runs(tmp_path: Path) -> None:
+    def said(**keys: object) -> str:
+        plan = plan_of(results=str(tmp_path), **keys)
+        return " ".join(describe(load_cost(plan)).partition("Estimated for:")[2].split())
+
+    known = {"DREAL", "as long as SE", "eight times", "ratios", "pixels", "0.4 ms",
+             "cbam, time", "se, time", "ResNet50: NVIDIA", "ordered by"}  # fmt: skip
+
+    def found(text: str) -> set[str]:
+        return {words for words in known if words in text}
+
+    full = said(tables=["table1"])  # ResNet50s at full size
+    gates = {"as long as SE", "ratios", "se, time", "cbam, time"}
+    assert found(full) == {"ResNet50: NVIDIA", *gates}
+    small = said(tables=["table4"], tier="quick")
+    assert found(small) == {"ResNet50: NVIDIA", *gates, "pixels", "0.4 ms"}
+    detectors = said(tables=["table7"], tier="voc")
+    assert "no rate is known" in detectors
+    assert found(detectors) >= {"eight times", "ordered by", "0.4 ms"}
+    assert "eight times" not in small
+    assert "DREAL" in said(study="zoo", tier="imagenet")
 
 
 def test_hardware_and_precision_without_a_rate_are_told(tmp_path: Path) -> None:

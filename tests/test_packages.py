@@ -66,10 +66,26 @@ def test_an_imported_package_is_recorded_by_its_name_and_version(imports: str) -
         "import helpers  # a file of the user's own",
         "try:\n    import nowhere\nexcept ImportError:\n    nowhere = None",
         "# import thermopile",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import thermopile",
+        "import typing as t\nif t.TYPE_CHECKING:\n    import nowhere\nelse:\n    import math",
     ],
 )
 def test_other_imports_leave_the_record_as_it_was(imports: str) -> None:
     assert "packages" not in own(imports).model_dump(exclude_none=True)
+
+
+def test_what_stands_beside_an_import_for_type_checkers_is_recorded() -> None:
+    imports = "if TYPE_CHECKING:\n    import nowhere\nelse:\n    import thermopile"
+    assert own(f"from typing import TYPE_CHECKING\n{imports}").packages == {"thermo": "1.0"}
+
+
+def test_an_optional_package_that_is_absent_is_planned_and_made_without(folder: Path) -> None:
+    optional = "try:\n    import nowhere.parts\nexcept ImportError:\n    nowhere = None"
+    assert dict(build_gate(own(optional), 16).named_parameters())
+    tiny_project(folder)
+    add_row(folder)
+    assert main(["plan"]) == 0
+    assert main(["check", "my_module.py:MyGate", "--channels", "16"]) == 0
 
 
 def test_a_package_that_is_not_installed_is_a_sentence_without_running_the_file() -> None:

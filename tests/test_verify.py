@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from decimal import Decimal
@@ -257,6 +258,40 @@ def test_verify_holds_runs_csv_and_the_ledger_too(
         assert f"wrong: {path}: not what its runs give now" in capsys.readouterr().out
         path.write_text(before)
     assert main(["verify", *SEEDS]) == 0
+
+
+def test_files_of_another_choice_are_told_from_wrong_ones(
+    done: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ["verify", "--set", "tables=[table1, table3]"]  # and the tier's one seed
+    tables = ["tables/table3.csv", "tables/table3.md", "tables/table3.tex"]
+    others = [str(done.folder / name) for name in ("report.html", "runs.csv", *tables)]
+    assert main(whole) == 0
+    warned, counted = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        f"warning: {done.folder}/.* and [0-9]+ more: made for another choice of tables or seeds, "
+        "and in agreement with its runs; verify with that choice, TABLES=table3 SEEDS=0,1,2, or "
+        "render again",
+        warned,
+    )
+    assert counted == "4 of 8 runs finished: 4 verified, 0 wrong."
+    # As it is the other way round, of seeds alone.
+    assert main(["verify", "--set", "seeds=[0, 1]"]) == 0
+    assert "verify with that choice, SEEDS=0,1,2, or" in capsys.readouterr().out
+    # What agrees with neither choice is wrong, and so is a table that the other one does not have.
+    table = done.folder / "tables/table1.md"
+    table.write_text("**Table 1**\n")
+    page = done.folder / "report.html"
+    page.write_text(page.read_text().replace("22.0 ± 2.0", "12.0 ± 2.0", 1))
+    assert main(whole) == 1
+    wrong = [line for line in capsys.readouterr().out.splitlines() if line.startswith("wrong: ")]
+    assert [line.split(": ")[1] for line in wrong] == [str(page), str(table)]
+    # A list of runs that is no such list leaves all of it wrong, as a choice cannot be read off it.
+    (done.folder / "runs.csv").write_text("run\n1\n")
+    assert main(whole) == 1
+    out = capsys.readouterr().out
+    assert all(f"wrong: {path}: not what its runs give now" in out for path in others)
+    assert "another choice" not in out
 
 
 def test_verify_holds_the_page_and_the_count_of_every_network(

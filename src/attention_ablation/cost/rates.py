@@ -23,6 +23,9 @@ DETECTOR_STEPS = 8  # a detector's step over one of its backbone's classificatio
 METHOD_STEPS = 4 / 3  # a step with a method, which has another forward pass, over one without
 OTHER_BRANCHES = 4  # of a gate whose inside the plan does not know, as a user's: as many as CBAM's
 
+# What an assumption concerns.
+Assumed = Literal["gates", "methods", "ratios", "sizes", "launches", "order", "detectors"]
+
 
 class Hardware(Model):
     """A device's published rate for ResNet50 at 224 px, images/s, by precision."""
@@ -52,7 +55,7 @@ class Published(Model):
     hardware: dict[str, Hardware]
     backbones: dict[str, Relative]
     gates: dict[str, Gate]
-    assumptions: list[str]
+    assumptions: dict[Assumed, str]
 
 
 @dataclass(frozen=True)
@@ -73,33 +76,47 @@ class PublishedRates:
     def images_per_second(self, spec: AnySpec) -> float | None:
         """Return the estimate; None without a published rate, as of detectors and front-ends."""
         relative = self._relative(spec)
-        if relative is None or isinstance(spec, FrontEndSpec):
+        if relative is None or not isinstance(spec, Spec):
             return None
-        recipe, gate = spec.recipe, spec.attention
-        work = (recipe.dataset.image_size / 224) ** 2 * spec.backbone.width
-        if spec.backbone.stem == "cifar":
-            work *= 16  # every map is four times as high and as wide
-        if gate != Attention():
-            channel = gate.pooling and not gate.descriptor
-            work *= self.table.gates["se" if channel else "cbam"].factor
-        if gate.method:
+        work = _work(spec)
+        if gate := _rated_as(spec.attention):
+            work *= self.table.gates[gate].factor
+        if spec.attention.method:
             work *= METHOD_STEPS
-        plain = self.table.hardware[self.hardware].resnet50[recipe.precision] * relative.relative
-        return min(plain / work, fastest(spec))
+        plain = self.table.hardware[self.hardware].resnet50[spec.recipe.precision]
+        return min(plain * relative.relative / work, fastest(spec))
 
     def sources(self, specs: Iterable[AnySpec]) -> list[str]:
-        """Return where the figures that `specs` need come from, a line each."""
-        found = {
-            spec.backbone.name: n
-            for spec in specs
-            if isinstance(spec, Spec) and (n := self._relative(spec))
+        """Return where the figures that `specs` need come from and what is assumed, a line each."""
+        specs = list(specs)
+        known = [spec for spec in specs if isinstance(spec, Spec) and self._relative(spec)]
+        unknown = len(known) < len(specs)
+        networks = {spec.backbone.name for spec in known} - {"resnet50"}
+        gates = {_rated_as(spec.attention) for spec in known} - {None}
+        concerned: dict[Assumed, bool] = {
+            "gates": bool(gates),
+            "methods": any(spec.attention.method for spec in known),
+            "ratios": bool(networks or gates),
+            "sizes": any(_work(spec) != 1 for spec in known),
+            "launches": unknown
+            or any(self.images_per_second(spec) == fastest(spec) for spec in known),
+            "order": unknown,
+            "detectors": any(isinstance(spec, DetectionSpec) for spec in specs),
         }
-        found.pop("resnet50", None)
-        return [
-            f"ResNet50: {self.table.hardware[self.hardware].source}",
-            *(f"{name} at {n.relative:g} x ResNet50: {n.source}" for name, n in found.items()),
-            *(f"{name}, time x {g.factor:g}: {g.source}" for name, g in self.table.gates.items()),
-            *(f"assumed: {line}" for line in self.table.assumptions),
+        table = self.table
+        lines = [f"ResNet50: {table.hardware[self.hardware].source}"] * bool(known)
+        lines += [
+            f"{name} at {n.relative:g} x ResNet50: {n.source}"
+            for name, n in table.backbones.items()
+            if name in networks
+        ]
+        lines += [
+            f"{name}, time x {gate.factor:g}: {gate.source}"
+            for name, gate in table.gates.items()
+            if name in gates
+        ]
+        return lines + [
+            f"assumed: {text}" for about, text in table.assumptions.items() if concerned[about]
         ]
 
     def _relative(self, spec: AnySpec) -> Relative | None:
@@ -131,6 +148,20 @@ class Calibration(Model):
 
     def sources(self, specs: Iterable[AnySpec]) -> list[str]:
         return []
+
+
+def _work(spec: Spec) -> float:
+    """Return a plain network's work for an image over that at full size and 224 px."""
+    work = (spec.recipe.dataset.image_size / 224) ** 2 * spec.backbone.width
+    # With that stem every map is four times as high and as wide.
+    return work * 16 if spec.backbone.stem == "cifar" else work
+
+
+def _rated_as(gate: Attention) -> Literal["se", "cbam"] | None:
+    """Return the gate whose published time a gate takes."""
+    if gate == Attention():
+        return None
+    return "se" if gate.pooling and not gate.descriptor else "cbam"
 
 
 def fastest(spec: AnySpec) -> float:

@@ -69,9 +69,10 @@ class JudgedPair:
 
     @property
     def margin(self) -> float | None:
-        """Within what the rows would be equivalent, None where that is not asked."""
+        """Within what our runs would be equivalent, None where that is not asked."""
         comparison = self.pair.comparison
-        return comparison.margin if comparison.directed else None
+        asked = comparison.directed and self.exact is None and not self.reference
+        return comparison.margin if asked else None
 
     @cached_property
     def seeds_needed(self) -> int | Literal[">1000"] | None:

@@ -50,7 +50,7 @@ class Samples:
         completed = self.runs["status"] == "completed"
         known = column in self.runs and self.runs.loc[completed, column].notna().any()
         if not known and (completed.any() or column not in self.runs):
-            return Sample(obstacle=f"no run has {column}")
+            return Sample(obstacle=self._missing(pair, column))
         both = pd.concat([self._lines(row) for row in pair.rows])
         unlike = [k for k in CHANGES_NUMBERS if k in both and both[k].dropna().nunique() > 1]
         if unlike:
@@ -62,13 +62,24 @@ class Samples:
             return Sample(obstacle="a run diverged", hypothesis=asked)
         values = pd.concat([self._values(row, column) for row in pair.rows], axis=1, join="inner")
         if values.empty:
-            return Sample(obstacle="no seed has all rows")
+            return Sample(obstacle=self._missing(pair, column))
         array, seeds = values.to_numpy().T, list(values.index)
         difference, spread = array[0] - array[1], self._spread(pair.rows[:2], column, seeds)
         if len(array) == 4:
             difference = difference - (array[2] - array[3])
             spread = added(spread, self._spread(pair.rows[2:], column, seeds))
         return Sample(tuple(difference.tolist()), spread, hypothesis=asked)
+
+    def _missing(self, pair: Pair, column: str) -> str:
+        """Return the rows that no run has numbers of, or the seeds that each row has."""
+        named = dict(zip(pair.names, pair.rows, strict=True))
+        if not_run := [n for n, row in named.items() if self._completed(row).empty]:
+            return f"no completed run of {' and '.join(not_run)}"
+        seeds = {n: list(self._values(row, column).index) for n, row in named.items()}
+        if without := [name for name, found in seeds.items() if not found]:
+            return f"no run of {' and '.join(without)} has {column}"
+        each = (f"{name}: {', '.join(map(str, found))}" for name, found in seeds.items())
+        return f"no seed has all rows ({'; '.join(each)})"
 
     def _hypothesis(self, pair: Pair) -> Hashable:
         """Return what a test is: its runs, a metric and where the predicate turns."""
@@ -94,11 +105,14 @@ class Samples:
     def _lines(self, row: Place) -> pd.DataFrame:
         return self.runs.loc[[run.path for run in self.plan.row_runs(*row)]]
 
-    def _values(self, row: Place, column: str) -> "pd.Series[float]":
+    def _completed(self, row: Place) -> pd.DataFrame:
         lines = self._lines(row)
-        lines = lines[lines["status"] == "completed"].set_index("seed")
-        # As floats by way of pandas' own, which knows NA.
-        return lines[column].astype("Float64").astype(float).dropna()
+        return lines[lines["status"] == "completed"].set_index("seed")
+
+    def _values(self, row: Place, column: str) -> "pd.Series[float]":
+        # As floats by way of pandas' own, which knows NA; a column that no run has is empty.
+        found = self._completed(row).reindex(columns=[column])[column]
+        return found.astype("Float64").astype(float).dropna()
 
 
 def alike(plan: Plan) -> dict[Place, list[Place]]:

@@ -77,7 +77,7 @@ def page_claims(plan: Plan, runs: pd.DataFrame) -> dict[str, Any] | None:
     wrong = sum(claim.paper_verdict == "does not hold" for claim in judged.claims)
     return {
         "summary": f"Claims: {_counts(judged.claims)}. Comparisons: {_counts(pairs)}."
-        + f" In the paper's own cells, claims that do not hold: {wrong}." * plan.study.has_printed,
+        + f" In the printed cells, claims that do not hold: {wrong}." * plan.study.has_printed,
         "notes": [judged.method, *_doubts(plan, judged, runs)],
         "claims": [
             {
@@ -113,8 +113,8 @@ def _line(plan: Plan, judged: JudgedPair) -> str:
             low, high = (written(end, form) for end in judged.interval)
             facts.append(f"95 % interval {low} to {high}")
         facts.append("counted" if metric.counted else f"n = {judged.n}")
-    if judged.verdict == "equivalent":
-        facts.append(f"margin ±{judged.margin:g}{unit}")
+        if judged.margin is not None:
+            facts.append(f"margin ±{judged.margin:g}{unit}")
     needed = judged.seeds_needed if judged.verdict == "undecided" else None
     open_ = f"{needed} seeds would decide it".replace(">", "more than ") if needed else ""
     line = f"{judged.text}, {metric.heading} ({pair.table}): {', '.join(facts)}"
@@ -126,25 +126,28 @@ def _line(plan: Plan, judged: JudgedPair) -> str:
 
 
 def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
-    """Return a line for each claim, the comparisons of those that are run, and the method."""
+    """Return a line for each claim, its comparisons or why they are not run, and the method."""
     printed, claims = plan.study.has_printed, decided_first(judged.claims)
     records = []
     for claim in claims:
         record = {
             "Claim": claim.key,
             "Place": claim.claim.place,
-            "What the paper says" if printed else "What it says": claim.claim.says,
+            "What it says": claim.claim.says,
             "Our runs": claim.verdict + f" ({_mixed(claim)})" * bool(_mixed(claim)),
         }
         if printed:
-            record["The paper's cells"] = _paper(claim)
+            record["Printed cells"] = _paper(claim)
         records.append({name: escape(text) for name, text in record.items()})
     body = tabulate(records, "keys", tablefmt="pipe", disable_numparse=True)
     lists = []
     for claim in claims:
         made = [pair for pair in decided_first(claim.pairs) if pair.verdict != "not run"]
-        if lines := [f"{pair.verdict}: {_line(plan, pair)}" for pair in made]:
-            lists.append(f"**{escape(claim.key)}**: {claim.verdict}\n\n{bullets(lines)}\n")
+        lines = [f"{pair.verdict}: {_line(plan, pair)}" for pair in made]
+        reasons = Counter(pair.reason for pair in claim.pairs if pair.verdict == "not run")
+        for reason, n in reasons.items():
+            lines.append(f"not run: {n} comparison{'s' * (n > 1)}: {reason}")
+        lists.append(f"**{escape(claim.key)}**: {claim.verdict}\n\n{bullets(lines)}\n")
     seeds = len(plan.seeds)
     notes = [
         judged.method,
@@ -154,12 +157,11 @@ def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
         *_published(plan, judged),
         plan.tier.limits,
     ]
-    title = "Claims" + " of the paper" * printed
-    return f"**{title}**\n\n{body}\n\n{''.join(lists)}{bullets(notes)}"
+    return f"**Claims**\n\n{body}\n\n{''.join(lists)}{bullets(notes)}"
 
 
 def _paper(claim: JudgedClaim) -> str:
-    """Return what the paper's own cells say of a claim, with counts where they disagree."""
+    """Return what the printed cells say of a claim, with counts where they disagree."""
     counts = Counter(pair.paper_verdict for pair in claim.pairs)
     printed = counts["holds"] + counts["does not hold"]
     parts = [f"{counts['holds']} of {printed} hold"] * bool(counts["does not hold"])

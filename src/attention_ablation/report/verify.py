@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -10,12 +11,12 @@ from attention_ablation.base.errors import UserError
 from attention_ablation.base.io import read_text
 from attention_ablation.evidence.complexity import COMPLEXITY_CSV, complexity_csv, count_rows
 from attention_ablation.report.claims import CLAIMS_CSV, CLAIMS_MD, rendered_claims
-from attention_ablation.report.collect import RUNS_CSV
+from attention_ablation.report.collect import RUNS_CSV, collect
 from attention_ablation.report.html import REPORT, rendered_report
 from attention_ablation.report.notes import conditions, confounds
 from attention_ablation.report.tables import FORMS, rendered
-from attention_ablation.runs.verify import LEVELS, NOTE, WRONG, Finding, check_run
-from attention_ablation.study.expand import Plan
+from attention_ablation.runs.verify import LEVELS, NOTE, WARNING, WRONG, Finding, check_run
+from attention_ablation.study.expand import Plan, load_plan
 
 
 def verify(plan: Plan, runs: pd.DataFrame, *, weights: bool = True) -> list[Finding]:
@@ -29,6 +30,25 @@ def verify(plan: Plan, runs: pd.DataFrame, *, weights: bool = True) -> list[Find
         for path in plan.runs
         for finding in check_run(plan.runs_folder / path, weights=weights)
     ]
+    for table in plan.tables:
+        for line in conditions(plan, table, runs):
+            what = f"its runs were made under several conditions: {line}"
+            findings.append(Finding(NOTE, table, what))
+        for line in confounds(plan, table, runs):
+            what = f"rows that are compared were not trained alike: {line}"
+            findings.append(Finding(WRONG, table, what))
+    checked = _check(plan, runs)
+    if any(checked.values()) and (other := _rendered_for(plan)):
+        text = "made for another choice of tables or seeds, and in agreement with its runs"
+        remedy = f"verify with that choice, {_choice(other, plan)}, or render again"
+        for where, finding in _check(other, collect(other)).items():
+            if not finding and checked.get(where):
+                checked[where] = Finding(WARNING, where, text, remedy)
+    return findings + [finding for finding in checked.values() if finding]
+
+
+def _check(plan: Plan, runs: pd.DataFrame) -> dict[str, Finding | None]:
+    """Return what is wrong with each rendered file that is there, None where it is as made now."""
     # Files that are made together, below the study's folder, and what gives their texts.
     made: dict[tuple[str, ...], Callable[[], Mapping[str, str]]] = {
         (COMPLEXITY_CSV,): lambda: {COMPLEXITY_CSV: complexity_csv(count_rows(plan.study))},
@@ -41,19 +61,37 @@ def verify(plan: Plan, runs: pd.DataFrame, *, weights: bool = True) -> list[Find
         if plan.study.figures[name].numbers:
             made[(f"figures/{name}.csv",)] = partial(_figure, plan, name)
     for table in plan.tables:
-        for line in conditions(plan, table, runs):
-            what = f"its runs were made under several conditions: {line}"
-            findings.append(Finding(NOTE, table, what))
-        unlike = confounds(plan, table, runs)
-        for line in unlike:
-            what = f"rows that are compared were not trained alike: {line}"
-            findings.append(Finding(WRONG, table, what))
-        if not unlike:  # else it is not rendered
+        if not confounds(plan, table, runs):  # else it is not rendered
             names = tuple(f"tables/{table}.{form}" for form in FORMS)
             made[names] = partial(rendered, plan, table, runs)
+    checked: dict[str, Finding | None] = {}
     for names, texts in made.items():
-        findings += _compare(plan.folder, names, texts)
-    return findings
+        checked |= _compare(plan.folder, names, texts)
+    return checked
+
+
+def _rendered_for(plan: Plan) -> Plan | None:
+    """Return the plan of the tables and seeds that runs.csv shows, None if it has no others."""
+    try:
+        text = read_text(plan.folder / RUNS_CSV)
+        frame = pd.read_csv(StringIO(text), usecols=["rows", "seed"], dtype=str)
+        shown = {
+            place.partition(":")[0] for places in frame["rows"].dropna() for place in places.split()
+        }
+        tables = [table for table in plan.study.tables if table in shown]
+        seeds = [int(seed) for seed in frame["seed"].unique()]
+        if (tables, seeds) == (plan.tables, plan.seeds):
+            return None
+        return load_plan(plan.config.model_dump() | {"tables": tables, "seeds": seeds}, plan.root)
+    except (UserError, ValueError):  # it is wrong itself
+        return None
+
+
+def _choice(plan: Plan, beside: Plan) -> str:
+    """Return what makes a plan another one than the one beside it, as `make` takes it."""
+    tables, seeds = ",".join(plan.tables), ",".join(map(str, plan.seeds))
+    parts = [f"TABLES={tables}"] * (plan.tables != beside.tables)
+    return " ".join(parts + [f"SEEDS={seeds}"] * (plan.seeds != beside.seeds))
 
 
 def _figure(plan: Plan, name: str) -> dict[str, str]:
@@ -94,22 +132,23 @@ def trustworthy(findings: list[Finding]) -> bool:
 
 def _compare(
     folder: Path, names: Sequence[str], texts: Callable[[], Mapping[str, str]]
-) -> Iterator[Finding]:
-    """Yield each file that is there and is not what `texts` gives now, made only if any is."""
+) -> Iterator[tuple[str, Finding | None]]:
+    """Yield each file that is there, and why it is not what `texts` gives, made only if any is."""
     # A plain `render` leaves out what takes long.
     what = " complexity" * (COMPLEXITY_CSV in names)
     remedy = f"`attention-ablation render{what}` writes it again"
-    there = [name for name in names if (folder / name).exists()]
+    there = {name: str(folder / name) for name in names if (folder / name).exists()}
     try:
         expected = dict(zip(names, texts().values(), strict=True)) if there else {}
     except UserError as error:  # of another file that it is made from
-        for name in there:
-            yield Finding(WRONG, str(folder / name), f"it cannot be made again: {error}")
+        for where in there.values():
+            yield where, Finding(WRONG, where, f"it cannot be made again: {error}")
         return
-    for name in there:
+    for name, where in there.items():
+        wrong = ""
         try:
             if read_text(folder / name) != expected[name]:
                 wrong = "not what its runs give now: edited, old, or of other tables or seeds"
-                yield Finding(WRONG, str(folder / name), wrong, remedy)
         except UserError as error:
-            yield Finding(WRONG, str(folder / name), str(error), remedy)
+            wrong = str(error)
+        yield where, Finding(WRONG, where, wrong, remedy) if wrong else None

@@ -169,12 +169,15 @@ class Pair:
         return [self.first, self.second, *self.comparison.beside]
 
     @property
+    def names(self) -> list[str]:
+        """What `rows` are called: their keys, after the table of those of another one."""
+        return [key if table == self.table else f"{table}:{key}" for table, key in self.rows]
+
+    @property
     def text(self) -> str:
         """The comparison in words, such as 'resnet50+cbam < resnet50+se'."""
         c = self.comparison
-        first, second, *than = (
-            key if table == c.table else f"{table}:{key}" for table, key in self.rows
-        )
+        first, second, *than = self.names
         if than:
             first, second = f"({first} {MINUS} {second})", f"({than[0]} {MINUS} {than[1]})"
         return {
@@ -188,9 +191,12 @@ class Pair:
 
 
 class Claim(Model):
-    """Something that the paper says, with its place, and the comparisons that it comes to."""
+    """Something that a paper or the study says, its place, and the comparisons that it comes to."""
 
-    place: Line = Field(description="Where the paper says it, such as 'section 4.1, Table 2'.")
+    place: Line = Field(
+        description="Where a paper says it, such as 'section 4.1, Table 2', or what it is where "
+        "none does, such as 'control'."
+    )
     says: Prose = Field(description="What it says, in other words than the paper's.")
     comparisons: list[Comparison] = Field(min_length=1)
 
