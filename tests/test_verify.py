@@ -275,9 +275,6 @@ def test_files_of_another_choice_are_told_from_wrong_ones(
         warned,
     )
     assert counted == "4 of 8 runs finished: 4 verified, 0 wrong."
-    # As it is the other way round, of seeds alone.
-    assert main(["verify", "--set", "seeds=[0, 1]"]) == 0
-    assert "verify with that choice, SEEDS=0,1,2, or" in capsys.readouterr().out
     # What agrees with neither choice is wrong, and so is a table that the other one does not have.
     table = done.folder / "tables/table1.md"
     table.write_text("**Table 1**\n")
