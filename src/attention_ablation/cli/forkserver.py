@@ -1,8 +1,8 @@
-"""A process that has imported torch, and forks trainings: short ones start at once.
+"""A process that has imported torch, and forks the workflow's jobs: short trainings start at once.
 
-The workflow starts it where all of its runs are short, and it ends after the workflow.
-`attention-ablation train` and `gradcam` then hand themselves over: the forked process takes their
-arguments, folder, environment and output, and goes on as they would have. A crash ends one alone.
+The workflow starts it where all of its runs are short, and it ends after the workflow. A verb of
+VERBS then hands itself over: the forked process takes its arguments, folder, environment and
+output, and goes on as it would have. A crash ends one alone.
 """
 
 import gc
@@ -23,7 +23,7 @@ from attention_ablation.base.signals import STOPS, end_with
 ADDRESS = "ATTENTION_ABLATION_FORKSERVER"  # the path of its socket
 # Read when torch is imported: who has another value imports it for itself.
 THREADS = {"OMP_NUM_THREADS": "1"}
-VERBS = {"train", "gradcam"}
+VERBS = {"prepare", "render", "train", "gradcam"}
 NUMBER = 8  # bytes of each number that is sent
 
 
