@@ -24,6 +24,7 @@ from attention_ablation.cost.cost import load_cost
 from attention_ablation.runs.folder import BACKBONE, FAILURE, METRICS, read_run
 from attention_ablation.study.expand import load_plan
 from attention_ablation.study.files import merged
+from attention_ablation.training.slots import granted
 
 # Before it a priority cannot be a function.
 min_version("9.17")
@@ -107,7 +108,8 @@ onstart:
         with suppress(OSError):  # none, or a folder, which the training refuses
             (PLAN.runs_folder / path / FAILURE).unlink()
     ended = [(PLAN.runs_folder / path / METRICS).exists() for path in PLAN.runs]
-    if workflow.local_exec and COST.all_short and not all(ended):
+    # Not beside a GPU, where it was never tried.
+    if workflow.local_exec and COST.all_short and not all(ended) and not granted():
         forkserver.start()
 
 

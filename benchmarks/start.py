@@ -19,7 +19,7 @@ from statistics import median
 
 import pandas as pd
 
-from attention_ablation.cli.forkserver import ADDRESS, THREADS
+from attention_ablation.cli.forkserver import ADDRESS, ONE_THREAD, PACKAGE
 from attention_ablation.datasets.contract import Folders, load
 from attention_ablation.study.expand import load_plan
 from attention_ablation.study.files import merged
@@ -116,8 +116,12 @@ def start_server(folder: Path) -> None:
         listener.listen()
         number = listener.fileno()
         command = [sys.executable, "-c", SERVER, str(folder), str(number)]
-        SERVERS.append(subprocess.Popen(command, pass_fds=[number], stdin=subprocess.PIPE))
-    os.environ |= THREADS | {ADDRESS: str(folder / "socket")}
+        SERVERS.append(
+            subprocess.Popen(
+                command, pass_fds=[number], stdin=subprocess.PIPE, env=os.environ | ONE_THREAD
+            )
+        )
+    os.environ |= ONE_THREAD | {ADDRESS: f"{folder / 'socket'}{os.pathsep}{PACKAGE}"}
 
 
 def seconds(command: list[str]) -> tuple[float, float]:

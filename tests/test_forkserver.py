@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from attention_ablation.base.signals import STOPS
-from attention_ablation.cli.forkserver import ADDRESS
+from attention_ablation.cli.forkserver import ADDRESS, PACKAGE
 from attention_ablation.runs.folder import steps_saved
 from attention_ablation.study.expand import Plan
 from tests.test_training import small_run, spec_file
@@ -23,7 +23,7 @@ WORKFLOW = """
 import os, sys
 from attention_ablation.cli import forkserver
 forkserver.start()
-print(os.environ[forkserver.ADDRESS], flush=True)
+print(os.environ[forkserver.ADDRESS].partition(os.pathsep)[0], flush=True)
 sys.stdin.read()
 """
 
@@ -57,7 +57,7 @@ def train(spec: Path, address: Path, **environment: str) -> subprocess.Popen[str
     with (spec.parent / "train.log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "attention_ablation.cli.main", "train", str(spec)],
-            env=os.environ | {ADDRESS: str(address), "OMP_NUM_THREADS": "1"} | environment,
+            env=os.environ | {ADDRESS: f"{address}{os.pathsep}{PACKAGE}", "OMP_NUM_THREADS": "1"} | environment,
             stdout=log, stderr=log, text=True,
         )  # fmt: skip
 

@@ -65,6 +65,7 @@ rule train:
         """
         trap : TERM INT USR1 USR2 # a shell that dies of it takes the training along before it has saved
         log=$(dirname {input.spec:q})/train.log
+        [ -z {resources.launcher:q} ] || unset ATTENTION_ABLATION_FORKSERVER # a launcher is meant for the training
         OMP_NUM_THREADS={threads} {resources.launcher} attention-ablation train {input.spec:q} \
             --data {PLAN.data_folder:q} --datasets {PLAN.datasets_folder:q} \
             --threads {threads} --workers {threads} --device {resources.device} \

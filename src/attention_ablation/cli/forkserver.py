@@ -13,54 +13,84 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import attention_ablation
 from attention_ablation.base.signals import STOPS, end_with
 
-ADDRESS = "ATTENTION_ABLATION_FORKSERVER"  # the path of its socket
-# Read when torch is imported: who has another value imports it for itself.
-THREADS = {"OMP_NUM_THREADS": "1"}
+# Where its socket is, and the package whose code it runs.
+ADDRESS = "ATTENTION_ABLATION_FORKSERVER"
+PACKAGE = Path(attention_ablation.__file__).parent
 VERBS = {"prepare", "render", "train", "gradcam"}
+# Libraries read it when they are imported: who has another value imports them for itself.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 NUMBER = 8  # bytes of each number that is sent
 
 
+class Job(NamedTuple):
+    """A forked process: its number, a descriptor that is readable at its end, and who called."""
+
+    process: int
+    ended: int
+    caller: socket.socket
+
+
 def start() -> None:
-    """Start a server for the trainings that this process calls; it ends after this process."""
+    """Start a server for the commands that this process calls; it ends after this process.
+
+    Where the system refuses one there is none, and commands import torch for themselves.
+    """
     import atexit
     import subprocess
+    from shutil import rmtree
     from tempfile import mkdtemp
 
     if not hasattr(os, "pidfd_open"):  # not Linux
         return
     folder = Path(mkdtemp(prefix="attention-ablation-"))  # of this user alone
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "socket"))
-        listener.listen()  # who calls before torch is imported waits
-        server = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(folder), str(listener.fileno())],
-            env=os.environ | THREADS,
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # where it fails, trainings do not need it
-            start_new_session=True,  # Ctrl-C reaches trainings by who handed them over
-        )
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(folder / "socket"))
+            listener.listen()  # who calls before torch is imported waits
+            server = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(folder), str(listener.fileno())],
+                # Snakemake gives its jobs the first three.
+                env=os.environ
+                | {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "MKL", "NUMEXPR")}
+                | {"PYTHONUTF8": "1"}
+                | ONE_THREAD,
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C reaches its jobs by who handed them over
+            )
+    except OSError:
+        rmtree(folder, ignore_errors=True)
+        return
     assert server.stdin is not None
     atexit.register(server.stdin.close)
-    os.environ[ADDRESS] = str(folder / "socket")
+    os.environ[ADDRESS] = f"{folder / 'socket'}{os.pathsep}{PACKAGE}"
 
 
 def hand_over(arguments: Sequence[str]) -> int | None:
     """Let the server run a command; return its exit code, None where no server does."""
-    address = os.environ.pop(ADDRESS, None)
-    alone = "LOCAL_RANK" in os.environ or not THREADS.items() <= os.environ.items()
-    if address is None or alone or not VERBS & {*arguments[:1]}:
+    address, _, package = os.environ.pop(ADDRESS, "").rpartition(os.pathsep)
+    alone = "LOCAL_RANK" in os.environ or not ONE_THREAD.items() <= os.environ.items()
+    if not address or alone or not VERBS & {*arguments[:1]}:
         return None
     with socket.socket(socket.AF_UNIX) as server:
         try:
+            # Code that was edited since would be recorded as what ran.
+            began = Path(address).stat().st_mtime
+            if package != str(PACKAGE) or any(
+                path.stat().st_mtime > began for path in PACKAGE.rglob("*.py")
+            ):
+                return None
             server.connect(address)
             request = json.dumps([list(arguments), str(Path.cwd()), dict(os.environ)]).encode()
             socket.send_fds(server, [_bytes(len(request))], [0, 1, 2])
@@ -86,61 +116,83 @@ def serve(listener: socket.socket, workflow: int) -> None:
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     poll.register(workflow, select.POLLHUP)
-    called: dict[int, tuple[int, socket.socket]] = {}  # by the descriptor of the process
-    callers: dict[int, int] = {}  # the same descriptors by those of the sockets
-    listening, server = True, os.getpid()
-    while listening or called:
+    jobs: dict[int, Job] = {}  # by each of their descriptors
+    listening = True
+    while listening or jobs:
         for descriptor, _ in poll.poll():
             if descriptor == workflow:
                 poll.unregister(workflow)
                 poll.unregister(listener)
+                listener.close()
                 listening = False
-            elif descriptor in callers:  # who called was killed
+            elif descriptor in jobs:
+                job = jobs.pop(descriptor)
                 poll.unregister(descriptor)
-                signal.pidfd_send_signal(callers[descriptor], signal.SIGTERM)
-            elif descriptor in called:
-                poll.unregister(descriptor)
-                process, caller = called.pop(descriptor)
-                code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+                if descriptor == job.ended:
+                    if jobs.pop(job.caller.fileno(), None):
+                        poll.unregister(job.caller)
+                    _conclude(job)
+                else:  # who called was killed
+                    signal.pidfd_send_signal(job.ended, signal.SIGTERM)
+            elif listening and descriptor == listener.fileno():
+                # Where the system refuses a process or a descriptor, who called goes on alone.
                 with suppress(OSError):
-                    caller.sendall(_bytes(code if code >= 0 else 128 - code))
-                with suppress(KeyError):
-                    poll.unregister(caller)
-                del callers[caller.fileno()]
-                caller.close()
-                os.close(descriptor)
-            elif listening:
-                caller = listener.accept()[0]
-                process = os.fork()
-                if not process:
-                    _become(caller, server, [listener.fileno(), *called, *callers])
-                descriptor = os.pidfd_open(process)
-                called[descriptor], callers[caller.fileno()] = (process, caller), descriptor
-                poll.register(descriptor, select.POLLIN)
-                poll.register(caller, select.POLLRDHUP)
-                with suppress(OSError):
-                    caller.sendall(_bytes(process))
+                    job = _fork(listener, [*jobs])
+                    jobs |= {job.ended: job, job.caller.fileno(): job}
+                    poll.register(job.ended, select.POLLIN)
+                    poll.register(job.caller, select.POLLRDHUP)
 
 
-def _become(caller: socket.socket, server: int, unneeded: list[int]) -> None:
+def _fork(listener: socket.socket, others: list[int]) -> Job:
+    """Answer a call. `others` are the descriptors of other jobs."""
+    caller, server = listener.accept()[0], os.getpid()
+    process = 0
+    try:
+        process = os.fork()
+        if not process:
+            listener.close()
+            _become(caller, server, others)
+        ended = os.pidfd_open(process)
+    except OSError:
+        caller.close()
+        if process:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+        raise
+    with suppress(OSError):
+        caller.sendall(_bytes(process))
+    return Job(process, ended, caller)
+
+
+def _conclude(job: Job) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(job.process, 0)[1])
+    with suppress(OSError):
+        job.caller.sendall(_bytes(code if code >= 0 else 128 - code))
+    job.caller.close()
+    os.close(job.ended)
+
+
+def _become(caller: socket.socket, server: int, others: list[int]) -> None:
     """Be the command that called, from its arguments to its exit."""
-    from attention_ablation.cli.main import script
-
     try:
         end_with(server, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         length, descriptors, _, _ = socket.recv_fds(caller, NUMBER, 3)
-        request = _received(caller, int.from_bytes(length))
-        arguments, folder, environment = json.loads(request)
+        arguments, folder, environment = json.loads(_received(caller, int.from_bytes(length)))
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
-        for descriptor in (caller.detach(), *descriptors, *unneeded):
+        for descriptor in (caller.detach(), *descriptors, *others):
             os.close(descriptor)
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
         attention_ablation.STARTED = time.perf_counter()
         sys.argv = ["attention-ablation", *arguments]
+        from attention_ablation.cli.main import script
+
         script()
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(1)
 
@@ -164,11 +216,13 @@ def _received(sender: socket.socket, length: int) -> bytes:
 
 
 def main(folder: str, descriptor: str) -> None:
+    from shutil import rmtree
+
+    # They are its jobs', also where all processes get them, as at a time limit.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     # Importing makes millions of objects that stay; the collector would go through them again and
     # again, and, in each forked process, copy their pages.
     gc.disable()
-    from shutil import rmtree
-
     import attention_ablation.training.attempt
     import attention_ablation.training.classify
     import attention_ablation.training.run  # noqa: F401
