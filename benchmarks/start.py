@@ -116,12 +116,10 @@ def start_server(folder: Path) -> None:
         listener.listen()
         number = listener.fileno()
         command = [sys.executable, "-c", SERVER, str(folder), str(number)]
-        SERVERS.append(
-            subprocess.Popen(
-                command, pass_fds=[number], stdin=subprocess.PIPE, env=os.environ | ONE_THREAD
-            )
-        )
-    os.environ |= ONE_THREAD | {ADDRESS: f"{folder / 'socket'}{os.pathsep}{PACKAGE}"}
+        os.environ |= ONE_THREAD
+        server = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.PIPE)
+    SERVERS.append(server)
+    os.environ |= {ADDRESS: f"{folder / 'socket'}{os.pathsep}{PACKAGE}"}
 
 
 def seconds(command: list[str]) -> tuple[float, float]:

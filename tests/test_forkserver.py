@@ -54,10 +54,11 @@ def workflow() -> Iterator[Workflow]:
 
 
 def train(spec: Path, address: Path, **environment: str) -> subprocess.Popen[str]:
+    called = {ADDRESS: f"{address}{os.pathsep}{PACKAGE}", "OMP_NUM_THREADS": "1"}
     with (spec.parent / "train.log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "attention_ablation.cli.main", "train", str(spec)],
-            env=os.environ | {ADDRESS: f"{address}{os.pathsep}{PACKAGE}", "OMP_NUM_THREADS": "1"} | environment,
+            env=os.environ | called | environment,
             stdout=log, stderr=log, text=True,
         )  # fmt: skip
 
