@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from attention_ablation.gates.parts import hidden_units, weighted
+from attention_ablation.gates.parts import hidden_units, mean_of_map, weighted
 
 
 class BA(nn.Module):
@@ -31,7 +31,7 @@ class BA(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         first, *others = (
-            bridge(x.mean(dim=(2, 3))) for bridge, x in zip(self.bridges, maps, strict=True)
+            bridge(mean_of_map(x)) for bridge, x in zip(self.bridges, maps, strict=True)
         )
         raw = self.expand(sum(others, first).relu())
         return weighted(maps[-1], raw[:, :, None, None], self.gain)

@@ -5,7 +5,7 @@ import operator
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.gates.parts import hidden_units
+from attention_ablation.gates.parts import hidden_units, mean_of_map
 
 COMBINE = {"sum": operator.add, "product": operator.mul}
 
@@ -53,7 +53,7 @@ class BAM(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        channel = self.channel(x.mean(dim=(2, 3))).to(x.dtype)
+        channel = self.channel(mean_of_map(x)).to(x.dtype)
         spatial = self.spatial(x).to(x.dtype)
         # Broadcast with the channels last, as trainings have their maps in memory.
         raw = COMBINE[self.combine](channel[:, None, None], spatial.movedim(1, 3)).movedim(3, 1)

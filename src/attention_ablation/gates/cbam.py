@@ -6,14 +6,14 @@ Channel attention with average pooling alone is squeeze-and-excitation (Hu et al
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.gates.parts import hidden_units, largest, weighted
+from attention_ablation.gates.parts import hidden_units, largest, mean_of_map, weighted
 from attention_ablation.gates.record import Attention
 
 NORM_MOMENTUM = 0.01  # of the BatchNorm after the spatial convolution, in the authors' code
 
 
 POOLS = {
-    "avg": lambda x: x.mean(dim=(2, 3)),
+    "avg": mean_of_map,
     # Not adaptive_max_pool2d, whose gradient is not deterministic on a GPU.
     "max": lambda x: largest(x.flatten(2), 2).squeeze(2),
 }

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from attention_ablation.gates.parts import hidden_units, weighted_sum
+from attention_ablation.gates.parts import hidden_units, mean_of_map, weighted_sum
 
 
 class DA2(nn.Module):
@@ -32,7 +32,7 @@ class DA2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x, *(branch(x) for branch in self.branches)]
-        first, *others = (branch.mean(dim=(2, 3)) for branch in maps)
+        first, *others = (mean_of_map(branch) for branch in maps)
         scores = self.select(self.squeeze(sum(others, first)))
         return weighted_sum(maps, scores.unflatten(1, (3, -1)).softmax(dim=1))
 

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from attention_ablation.gates.parts import weighted
+from attention_ablation.gates.parts import mean_of_map, weighted
 
 ADAPTIVE = "adaptive"
 
@@ -36,7 +36,7 @@ class ECA(nn.Module):
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean(dim=(2, 3))
+        pooled = mean_of_map(x)
         raw = self.conv(pooled[:, None]).squeeze(1)
         return weighted(x, raw[:, :, None, None], self.gain)
 

@@ -39,6 +39,13 @@ def filtered(x: Tensor, filters: Tensor) -> Tensor:
     return sums.flatten(1)
 
 
+def mean_of_map(x: Tensor) -> Tensor:
+    """Return the mean of each channel: (N, C, H, W) -> (N, C)."""
+    # Compiled, the sum would go through the whole map for every few channels; a row stays in the
+    # cache.
+    return x.mean(3).mean(2) if torch.compiler.is_compiling() else x.mean(dim=(2, 3))
+
+
 def largest(x: Tensor, dim: int) -> Tensor:
     """Return the maximum over a dimension, which stays with size 1.
 
@@ -81,6 +88,9 @@ def weighted(x: Tensor, raw: Tensor, gain: int = 1) -> Tensor:
     map. With g = 2 (start: identity) it leaves the map as it is.
     """
     weights = raw.sigmoid() if gain == 1 else gain * raw.sigmoid()
+    if torch.compiler.is_compiling() and weights.shape[2:] == (1, 1):
+        # So that its gradient is summed row by row, as in `mean_of_map`.
+        weights = weights.expand(-1, -1, x.shape[2], 1)
     # Autocast makes sums and pools single precision, which the product would hand on to all that
     # follows. In this order the product keeps the memory layout of x.
     return x * weights.to(x.dtype)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.gates.parts import hidden_units
+from attention_ablation.gates.parts import hidden_units, mean_of_map
 
 START_STD = 0.02  # of the layers before the softmaxes, so that both attentions start near 1
 
@@ -38,7 +38,7 @@ class SCA(nn.Module):
         self.spatial = nn.Sequential(nn.Conv2d(channels, units, 1), nn.Tanh(), last)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean(dim=(2, 3))[:, :, None]  # (N, C, 1)
+        pooled = mean_of_map(x)[:, :, None]  # (N, C, 1)
         scores = (self.u * pooled + self.c).tanh() @ self.w  # (N, C)
         b = _softmax_of_mean_one(scores)[:, :, None, None]
         y = x * b.to(x.dtype)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from attention_ablation.gates.parts import hidden_units, weighted_sum
+from attention_ablation.gates.parts import hidden_units, mean_of_map, weighted_sum
 
 
 class SDA(nn.Module):
@@ -36,6 +36,6 @@ class SDA(nn.Module):
         self.blocks = blocks
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        first, *others = (x.mean(dim=(2, 3)) for x in maps)
+        first, *others = (mean_of_map(x) for x in maps)
         scores = self.select(self.squeeze(sum(others, first)))
         return weighted_sum(maps, scores.unflatten(1, (self.blocks, -1)).softmax(dim=1))
