@@ -275,6 +275,18 @@ def test_files_of_another_choice_are_told_from_wrong_ones(
         warned,
     )
     assert counted == "4 of 8 runs finished: 4 verified, 0 wrong."
+    # A run of that choice alone, whose number was edited before it was rendered.
+    metrics = done.runs_folder / done.row_runs("table3", "resnet50+se")[1].path / "metrics.json"
+    before = metrics.read_text()
+    metrics.write_text(
+        before.replace('"validation_top1_error": 22.0', '"validation_top1_error": 2.0')
+    )
+    assert main(["render", *SEEDS]) == 0
+    assert main(whole) == 1
+    assert f"wrong: {metrics.parent}" in capsys.readouterr().out
+    metrics.write_text(before)
+    assert main(["render", *SEEDS]) == 0
+    capsys.readouterr()
     # What agrees with neither choice is wrong, and so is a table that the other one does not have.
     table = done.folder / "tables/table1.md"
     table.write_text("**Table 1**\n")

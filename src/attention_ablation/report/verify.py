@@ -1,6 +1,6 @@
 """Every number that the tables show, held to the folders of the runs that it came from."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -25,11 +25,12 @@ def verify(plan: Plan, runs: pd.DataFrame, *, weights: bool = True) -> list[Find
     Every file that is there must be what the runs, or a new count of the networks, give now. Of
     figures that holds for their numbers; pictures are in the page as they are on the disk.
     """
-    findings = [
-        finding
-        for path in plan.runs
-        for finding in check_run(plan.runs_folder / path, weights=weights)
-    ]
+
+    def check(runs: Iterable[str]) -> list[Finding]:
+        folders = [plan.runs_folder / path for path in runs]
+        return [finding for folder in folders for finding in check_run(folder, weights=weights)]
+
+    findings = check(plan.runs)
     for table in plan.tables:
         for line in conditions(plan, table, runs):
             what = f"its runs were made under several conditions: {line}"
@@ -41,6 +42,7 @@ def verify(plan: Plan, runs: pd.DataFrame, *, weights: bool = True) -> list[Find
     if any(checked.values()) and (other := _rendered_for(plan)):
         text = "made for another choice of tables or seeds, and in agreement with its runs"
         remedy = f"verify with that choice, {_choice(other, plan)}, or render again"
+        findings += check(path for path in other.runs if path not in plan.runs)
         for where, finding in _check(other, collect(other)).items():
             if not finding and checked.get(where):
                 checked[where] = Finding(WARNING, where, text, remedy)
