@@ -149,7 +149,7 @@ def alone(
             for fast in seconds:
                 seconds[fast] += places * min(found[fast][WARM:])
         rows.append(
-            {"network": backbone, "gate": name, "bare step, s": step_s}
+            {"batch": batch, "network": backbone, "gate": name, "bare step, s": step_s}
             | {"gates, s": seconds[False], "over no gate": 1 + seconds[False] / step_s}
             | {"compiled, s": seconds[True], "compiled over no gate": 1 + seconds[True] / step_s}
         )
