@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from attention_ablation.base.signals import STOPS
+from attention_ablation.cli import forkserver
 from attention_ablation.cli.forkserver import ADDRESS, PACKAGE
 from attention_ablation.runs.folder import steps_saved
 from attention_ablation.study.expand import Plan
@@ -111,6 +112,20 @@ def test_a_forked_training_is_that_of_a_process_of_its_own(tiny: Plan, server: P
     assert "epoch 3/3" in (spec.parent / "train.log").read_text()
     faster = json.loads((spec.parent / "metrics.json").read_text())["startup_seconds"]
     assert faster < startup / 2  # torch was there
+
+
+@pytest.mark.parametrize("name", ["missing", "x" * 120])
+def test_where_the_system_refuses_a_server_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """No folder for temporary files, or one whose name is too long for a socket's."""
+    if name != "missing":
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
+    monkeypatch.delenv(ADDRESS, raising=False)
+    forkserver.start()
+    assert ADDRESS not in os.environ
+    assert not list(tmp_path.glob(f"{name}/*"))
 
 
 def test_a_mistake_is_told_as_ever(tiny: Plan, server: Path) -> None:

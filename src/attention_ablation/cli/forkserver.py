@@ -51,8 +51,9 @@ def start() -> None:
 
     if not hasattr(os, "pidfd_open"):  # not Linux
         return
-    folder = Path(mkdtemp(prefix="attention-ablation-"))  # of this user alone
+    folder = None
     try:
+        folder = Path(mkdtemp(prefix="attention-ablation-"))  # of this user alone
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(folder / "socket"))
             listener.listen()  # who calls before torch is imported waits
@@ -70,7 +71,8 @@ def start() -> None:
                 start_new_session=True,  # Ctrl-C reaches its jobs by who handed them over
             )
     except OSError:
-        rmtree(folder, ignore_errors=True)
+        if folder:
+            rmtree(folder, ignore_errors=True)
         return
     assert server.stdin is not None
     atexit.register(server.stdin.close)
