@@ -147,6 +147,24 @@ def test_a_signal_reaches_the_training_which_stops_with_a_checkpoint(
     assert steps_saved(spec.parent) > 0
 
 
+def test_the_terminal_pauses_the_training_and_goes_on_with_it(tiny: Plan, server: Path) -> None:
+    spec = spec_file(small_run(tiny, epochs=1000))
+    client = train(spec, server)
+    until(lambda: [1] * (spec.parent / "history.csv").exists())
+    training = forked(client, server)
+
+    def state(pid: int) -> str:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    client.send_signal(signal.SIGTSTP)  # Ctrl-Z
+    until(lambda: [1] * (state(client.pid) == state(training) == "T"))
+    client.send_signal(signal.SIGCONT)
+    until(lambda: [1] * (state(training) != "T"))
+    client.send_signal(signal.SIGINT)
+    assert client.wait(60) == 128 + signal.SIGINT
+    assert steps_saved(spec.parent) > 0
+
+
 def test_one_that_is_killed_ends_nothing_but_itself(tiny: Plan, server: Path) -> None:
     spec, other = (spec_file(small_run(tiny, epochs=n)) for n in (1000, 3))
     client = train(spec, server)

@@ -105,8 +105,14 @@ def hand_over(arguments: Sequence[str]) -> int | None:
             with suppress(ProcessLookupError):  # it has just ended
                 os.kill(process, number)
 
+        def pause(_: int, __: object) -> None:  # Ctrl-Z, until `fg` or `bg`
+            forward(signal.SIGSTOP, None)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            forward(signal.SIGCONT, None)
+
         for stop in STOPS:
             signal.signal(stop, forward)
+        signal.signal(signal.SIGTSTP, pause)
         try:
             return _number(server)
         except OSError:  # the server was killed, which stops what it forked
