@@ -45,7 +45,7 @@ from tests.test_report import markdown
 
 COLUMNS = (
     "claim,table,metric,comparison,difference,ci_low,ci_high,n,verdict,"
-    "paper_difference,paper_verdict,seeds_needed,p_adjusted,margin,published"
+    "reason,paper_difference,paper_verdict,seeds_needed,p_adjusted,margin,published"
 )
 
 
@@ -239,6 +239,8 @@ def test_render_claims_writes_both_files(tiny: Plan) -> None:
     assert found["seeds_needed"].isdigit()
     absent = next(r for r in records if r["table"] == "table6")
     assert (absent["difference"], absent["n"], absent["verdict"]) == ("", "0", "not run")
+    assert absent["reason"] == "table6 is not selected"
+    assert not found["reason"]
     assert (absent["paper_difference"], absent["paper_verdict"]) == ("2", "holds")
     text = (tiny.folder / "claims.md").read_text()
     by_claim = {line.split()[1]: line for line in text.splitlines() if re.match(r"\| [TF]\d", line)}

@@ -57,6 +57,7 @@ def claims_frame(judged: Ledger) -> pd.DataFrame:
                     "ci_high": rounded(high),
                     "n": pair.n,
                     "verdict": pair.verdict,
+                    "reason": pair.reason or None,
                     "paper_difference": printed,
                     "paper_verdict": pair.paper_verdict,
                     "seeds_needed": pair.seeds_needed,
