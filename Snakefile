@@ -67,6 +67,15 @@ if workflow.is_main_process:
     logger.addFilter(
         lambda record: getattr(record, "exception", None) != "RuleException"
     )
+    # Bars that move once a second, not eight times, which takes a tenth of a core.
+    for handler in getattr(workflow.logger_manager, "plugin_handlers", []):
+        if live := getattr(handler, "live_display", None):
+            live.refresh_per_second = 1
+    # Its own limit, 100 jobs a second, lets Snakemake (9.27) look for new jobs once a second for
+    # every job that has ever ended, so that it is the busier the longer it runs.
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and limit.max_jobs == 100:
+        workflow.scheduling_settings.max_jobs_per_timespan = None
 
 
 include: "workflow/rules/common.smk"
