@@ -49,6 +49,7 @@ export PYTHONUTF8 := 1
 tables: $(READY)
 	@test -f $(call quoted,workflow/profiles/$(PROFILE)/config.yaml) || { \
 	    echo $(call quoted,PROFILE=$(PROFILE)): expected one of $$(ls workflow/profiles). >&2; exit 2; }
+	@mkdir -p results
 	@$(RUN) $(LOCK) $(SNAKEMAKE) $$([ ! -t 2 ] || echo --logger rich) --nolock $(OPTIONS) \
 	    $(call given,CORES,--cores,$(CORES)) $(if $(strip $(choice)),--config $(choice)) || { code=$$?; \
 	    [ $$code != 75 ] || echo "Another 'make tables' is running in this folder; wait for it." >&2; \
