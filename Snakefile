@@ -71,11 +71,6 @@ if workflow.is_main_process:
     for handler in getattr(workflow.logger_manager, "plugin_handlers", []):
         if live := getattr(handler, "live_display", None):
             live.refresh_per_second = 1
-    # Its own limit, 100 jobs a second, lets Snakemake (9.27) look for new jobs once a second for
-    # every job that has ever ended, so that it is the busier the longer it runs.
-    limit = workflow.scheduling_settings.max_jobs_per_timespan
-    if limit and limit.max_jobs == 100:
-        workflow.scheduling_settings.max_jobs_per_timespan = None
 
 
 include: "workflow/rules/common.smk"
@@ -120,6 +115,11 @@ onstart:
     # Not beside a GPU, where it was never tried.
     if workflow.local_exec and COST.all_short and not all(ended) and not granted():
         forkserver.start()
+    # With its own limit, 100 jobs a second, Snakemake (9.27) looks for new jobs once a second for
+    # every job that has ever ended, so that it is the busier the longer it runs.
+    limiter = workflow.scheduler.job_rate_limiter
+    if limiter and limiter.max_jobs == 100:
+        workflow.scheduler.job_rate_limiter = None
 
 
 onsuccess:
