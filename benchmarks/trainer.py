@@ -37,7 +37,7 @@ from attention_ablation.training.run import seed_everything
 from benchmarks.loader import CPU, OWN, recipe, reference_loader, write_photos
 from benchmarks.quick import header
 
-BATCH, STEPS = 8, 2
+BATCH, STEPS = 4, 2
 GATES = {"none": Attention(), "CBAM": Attention(pooling="avg&max", descriptor="pool")}
 RATE = 1e-4
 

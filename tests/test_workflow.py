@@ -88,8 +88,10 @@ def small_study(project: Path, study: Study) -> Path:
 
 def test_the_whole_dag_and_what_makes_parts_of_it_again(small_study: Path) -> None:
     project, out = small_study, small_study / "results/tiny/cbam"
-    done = snakemake(project)
+    done = snakemake(project, "--verbose")
     assert done.returncode == 0, done.stdout
+    # It looks for new jobs at the start and when one has ended, and does not poll.
+    assert 1 < done.stdout.count("Ready jobs: ") <= int(re.findall(r"of (\d+) steps", done.stdout)[-1])
     names = {f"{table}.{kind}" for table in ("table1", "table4", "table5") for kind in KINDS}
     assert {path.name for path in (out / "tables").iterdir()} == names
     kinds = {"figure4": ("svg", "png"), "figure5": ("svg", "png", "csv")}
