@@ -91,7 +91,8 @@ def test_the_whole_dag_and_what_makes_parts_of_it_again(small_study: Path) -> No
     done = snakemake(project, "--verbose")
     assert done.returncode == 0, done.stdout
     # It looks for new jobs at the start and when one has ended, and does not poll.
-    assert 1 < done.stdout.count("Ready jobs: ") <= int(re.findall(r"of (\d+) steps", done.stdout)[-1])
+    jobs = int(re.findall(r"of (\d+) steps", done.stdout)[-1])
+    assert 1 < done.stdout.count("Ready jobs: ") <= jobs
     names = {f"{table}.{kind}" for table in ("table1", "table4", "table5") for kind in KINDS}
     assert {path.name for path in (out / "tables").iterdir()} == names
     kinds = {"figure4": ("svg", "png"), "figure5": ("svg", "png", "csv")}
