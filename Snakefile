@@ -67,7 +67,7 @@ if workflow.is_main_process:
     logger.addFilter(
         lambda record: getattr(record, "exception", None) != "RuleException"
     )
-    # Bars that move once a second, not eight times, which takes a tenth of a core.
+    # Bars that move once a second, not eight times, which takes 8 % of a core.
     for handler in getattr(workflow.logger_manager, "plugin_handlers", []):
         if live := getattr(handler, "live_display", None):
             live.refresh_per_second = 1
