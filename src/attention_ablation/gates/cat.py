@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_ablation.gates.parts import hidden_units, largest
+from attention_ablation.gates.parts import hidden_units, largest, largest_of_map
 
 SIGMA = 1.0  # of the 5x5 Gaussian blur
 
@@ -45,7 +45,7 @@ class CAT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         blurred = F.conv2d(x, self.blur, padding=2, groups=x.shape[1])
         places = x.flatten(2)
-        traits = [places.mean(2), largest(blurred.flatten(2), 2).squeeze(2), entropy(places, 2)]
+        traits = [places.mean(2), largest_of_map(blurred), entropy(places, 2)]
         channel = (self.a[:, None, None] * self.mlp(torch.stack(traits))).sum(0)  # (N, C)
         mean, most = x.mean(dim=1), largest(blurred, 1).squeeze(1)
         spatial = self.b[0] * mean + self.b[1] * most + self.b[2] * entropy(x, 1)  # (N, H, W)

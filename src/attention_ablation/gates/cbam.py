@@ -6,17 +6,19 @@ Channel attention with average pooling alone is squeeze-and-excitation (Hu et al
 import torch
 from torch import Tensor, nn
 
-from attention_ablation.gates.parts import hidden_units, largest, mean_of_map, weighted
+from attention_ablation.gates.parts import (
+    hidden_units,
+    largest,
+    largest_of_map,
+    mean_of_channels,
+    mean_of_map,
+    weighted,
+)
 from attention_ablation.gates.record import Attention
 
 NORM_MOMENTUM = 0.01  # of the BatchNorm after the spatial convolution, in the authors' code
 
-
-POOLS = {
-    "avg": mean_of_map,
-    # Not adaptive_max_pool2d, whose gradient is not deterministic on a GPU.
-    "max": lambda x: largest(x.flatten(2), 2).squeeze(2),
-}
+POOLS = {"avg": mean_of_map, "max": largest_of_map}
 
 
 class ChannelAttention(nn.Module):
@@ -45,7 +47,7 @@ class ChannelPool(nn.Module):
     """The maximum and the mean over the channels, in that order: (N, C, H, W) -> (N, 2, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([largest(x, 1), x.mean(dim=1, keepdim=True)], dim=1)
+        return torch.cat([largest(x, 1), mean_of_channels(x)], dim=1)
 
 
 class SpatialAttention(nn.Module):

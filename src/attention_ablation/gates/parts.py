@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -43,7 +44,35 @@ def mean_of_map(x: Tensor) -> Tensor:
     """Return the mean of each channel: (N, C, H, W) -> (N, C)."""
     # Compiled, the sum would go through the whole map for every few channels; a row stays in the
     # cache.
-    return x.mean(3).mean(2) if torch.compiler.is_compiling() else x.mean(dim=(2, 3))
+    return x.mean(3).mean(2) if torch.compiler.is_compiling() else mean(x, (2, 3))
+
+
+def mean_of_channels(x: Tensor) -> Tensor:
+    """Return the mean over the channels: (N, C, H, W) -> (N, 1, H, W)."""
+    return mean(x, (1,), keepdim=True)
+
+
+def mean(x: Tensor, dims: tuple[int, ...], keepdim: bool = False) -> Tensor:
+    """Return the mean over dimensions, in the dtype of x, with the digits of `Tensor.mean`.
+
+    The gradient of a sum is expanded and added to others in one pass; the gradient of torch's mean
+    is written as a map, and not channels-last, which takes ten times as long.
+    """
+    # Half precision would overflow, and autocast would copy the map.
+    wide = torch.promote_types(x.dtype, torch.float32)
+    sums = x.sum(dims, keepdim, dtype=wide)
+    return (sums / (x.numel() // sums.numel())).to(x.dtype)
+
+
+def largest_of_map(x: Tensor) -> Tensor:
+    """Return the maximum of each channel: (N, C, H, W) -> (N, C).
+
+    Of equal ones the first gets the gradient; see `largest`.
+    """
+    # A CPU's `max` compares number by number. A GPU's pooling has no deterministic gradient.
+    if x.is_cpu and not torch.compiler.is_compiling():
+        return F.max_pool2d(x, x.shape[2:]).flatten(1)
+    return largest(x.flatten(2), 2).squeeze(2)
 
 
 def largest(x: Tensor, dim: int) -> Tensor:
