@@ -283,7 +283,8 @@ def test_what_is_decided_comes_first(tiny: Plan) -> None:
     close = by_text(judged)["T3b", "top1_error", f"{CBAM} < {SPATIAL_FIRST}"]
     line = f"{CBAM} < {SPATIAL_FIRST}, Top-1 error (table3): \N{MINUS SIGN}0.13 points, "
     assert line in text
-    assert f"n = 3; {close.seeds_needed} seeds would decide it; paper: holds (" in text
+    needed = f"about {close.seeds_needed} seeds would decide such a difference"
+    assert f"n = 3; {needed}; paper: holds (" in text
     assert f"undecided</span> {line.replace('<', '&lt;')}" in page
     assert "Claims: 1 supported, 1 contradicted, 1 undecided, 15 not run." in page
 

@@ -117,7 +117,8 @@ def _line(plan: Plan, judged: JudgedPair) -> str:
         if judged.margin is not None:
             facts.append(f"margin ±{judged.margin:g}{unit}")
     needed = judged.seeds_needed if judged.verdict == "undecided" else None
-    open_ = f"{needed} seeds would decide it".replace(">", "more than ") if needed else ""
+    seeds = f"about {needed}".replace("about >", "more than ")
+    open_ = f"{seeds} seeds would decide such a difference" if needed else ""
     line = f"{judged.text}, {metric.heading} ({pair.table}): {', '.join(facts)}"
     line += "; " * bool(facts and (open_ or judged.reason)) + (open_ or judged.reason)
     if judged.paper_difference is not None:
