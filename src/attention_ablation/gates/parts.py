@@ -1,5 +1,6 @@
 """What several gates are made of: an MLP, filtered or weighted sums, a maximum, a weighted map."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,8 +61,8 @@ def mean(x: Tensor, dims: tuple[int, ...], keepdim: bool = False) -> Tensor:
     """
     # Half precision would overflow, and autocast would copy the map.
     wide = torch.promote_types(x.dtype, torch.float32)
-    sums = x.sum(dims, keepdim, dtype=wide)
-    return (sums / (x.numel() // sums.numel())).to(x.dtype)
+    count = math.prod([x.shape[dim] for dim in dims])  # torch.compile takes no generator
+    return (x.sum(dims, keepdim, dtype=wide) / count).to(x.dtype)
 
 
 def largest_of_map(x: Tensor) -> Tensor:
