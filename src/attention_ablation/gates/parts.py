@@ -54,15 +54,15 @@ def mean_of_channels(x: Tensor) -> Tensor:
 
 
 def mean(x: Tensor, dims: tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """Return the mean over dimensions, in the dtype of x, with the digits of `Tensor.mean`.
+    """Return the mean over dimensions; on a CPU with the digits of `Tensor.mean`.
 
     The gradient of a sum is expanded and added to others in one pass; the gradient of torch's mean
     is written as a map, and not channels-last, which takes ten times as long.
     """
-    # Half precision would overflow, and autocast would copy the map.
-    wide = torch.promote_types(x.dtype, torch.float32)
+    if x.dtype.itemsize < 4:  # a sum of them may overflow
+        return x.mean(dims, keepdim)
     count = math.prod([x.shape[dim] for dim in dims])  # torch.compile takes no generator
-    return (x.sum(dims, keepdim, dtype=wide) / count).to(x.dtype)
+    return x.sum(dims, keepdim) / count
 
 
 def largest_of_map(x: Tensor) -> Tensor:

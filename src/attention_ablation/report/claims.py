@@ -155,7 +155,7 @@ def _markdown(plan: Plan, judged: Ledger, runs: pd.DataFrame) -> str:
         judged.method,
         *_doubts(plan, judged, runs),
         f"Tier {plan.config.tier} ({plan.tier.title}); n = {seeds} seed{'s' * (seeds > 1)}. Every "
-        "comparison, with its numbers and the seeds that would decide it, is in claims.csv.",
+        "comparison, with its numbers and about how many seeds would decide it, is in claims.csv.",
         *_published(plan, judged),
         plan.tier.limits,
     ]
