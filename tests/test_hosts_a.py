@@ -236,8 +236,23 @@ def test_zero_init_makes_a_residual_block_its_shortcut(
 ) -> None:
     model = build(backbone(name, width=0.25), NONE, 10)
     initialise(model, 0, zero_init_residual=True)
-    ends: Any = [m for m in model.modules() if hasattr(m, "last_norm")]
+    ends: Any = [m for m in model.modules() if hasattr(m, "last_norms")]
     assert len(ends) == HOSTS[name]
-    assert not any(end.last_norm.weight.any() for end in ends)
+    assert not any(norm.weight.any() for end in ends for norm in end.last_norms)
     x = torch.randn(2, channels, 4, 4)
     torch.testing.assert_close(model.get_submodule(block)(x.clone()), x.relu())
+
+
+def test_a_ghost_branch_at_zero_has_the_gradients_of_its_own_maps_alone() -> None:
+    model: Any = build(backbone("ghost-resnet50", width=0.25), NONE, 10)
+    initialise(model, 0, zero_init_residual=True)
+    block = model.layer1[1]
+    own = block.conv3.primary_conv[1]
+    x, direction = torch.randn(16, 64, 8, 8), torch.randn(16, 64, 8, 8)
+    found = []
+    for towards in (direction, torch.cat([direction[:, :32], torch.zeros(16, 32, 8, 8)], dim=1)):
+        model.zero_grad()
+        (block(x.clone()) * towards).sum().backward()
+        found.append(own.weight.grad.clone())
+    # The others are normalised: at 0 a gradient through them would be 316 times as large.
+    torch.testing.assert_close(*found)

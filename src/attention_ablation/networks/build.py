@@ -91,7 +91,7 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
     for block in model.modules() if zero_init_residual else ():
-        if (norm := getattr(block, "last_norm", None)) is not None:
+        for norm in getattr(block, "last_norms", ()):
             nn.init.zeros_(norm.weight)
 
 

@@ -42,6 +42,12 @@ class GhostBottleneck(Bottleneck):
             self.downsample = ghost(self.downsample[0], nn.Identity)  # type: ignore[index]
 
     @property
-    def last_norm(self) -> Any:
-        """The BatchNorm of the last module's own maps; where they are 0, its others are."""
-        return self.get_submodule("conv3.primary_conv.1")
+    def last_norms(self) -> Sequence[Any]:
+        """Those of the last module's own maps and of the others, which are made from them.
+
+        Where the own maps are 0, the second norm divides by the root of its epsilon: if it did not
+        start at 0 as well, gradients through it would be 316 times as large.
+        """
+        return [
+            self.get_submodule(f"conv3.{part}.1") for part in ("primary_conv", "cheap_operation")
+        ]

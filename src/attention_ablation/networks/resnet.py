@@ -45,8 +45,8 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
 
     @property
-    def last_norm(self) -> Any:
-        return getattr(self, f"bn{len(self.kernels)}")
+    def last_norms(self) -> Sequence[Any]:
+        return [getattr(self, f"bn{len(self.kernels)}")]
 
     def added(self, x: Tensor) -> Tensor:
         """Return the gated map with the shortcut added, before the last ReLU."""

@@ -56,8 +56,8 @@ class HaloNet(Network):
             """A residual branch's last convolution, and the gate after it."""
 
             @property
-            def last_norm(self) -> Any:
-                return self[0].bn
+            def last_norms(self) -> list[Any]:
+                return [self[0].bn]
 
         given = model_cfgs["halonet26t"]
         block_size = self.block_size(backbone, image_size)

@@ -51,8 +51,8 @@ class Res2Net(Network):
             """timm's block, which says where a residual branch ends."""
 
             @property
-            def last_norm(self) -> Any:
-                return self.bn3
+            def last_norms(self) -> list[Any]:
+                return [self.bn3]
 
         stem, planes = int(STEM * backbone.width), self.planes(backbone.width)
         small = backbone.stem == "cifar"
