@@ -43,10 +43,10 @@ class GhostBottleneck(Bottleneck):
 
     @property
     def last_norms(self) -> Sequence[Any]:
-        """Those of the last module's own maps and of the others, which are made from them.
+        """The BatchNorms of the last module: of its own maps, and of the maps made from them.
 
-        Where the own maps are 0, the second norm divides by the root of its epsilon: if it did not
-        start at 0 as well, gradients through it would be 316 times as large.
+        Where the own maps are 0, the second divides by the root of its epsilon, 1e-5. Were its
+        weight not 0 as well, gradients would come through it 316 times as large.
         """
         return [
             self.get_submodule(f"conv3.{part}.1") for part in ("primary_conv", "cheap_operation")
