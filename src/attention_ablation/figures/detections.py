@@ -20,7 +20,7 @@ ROOM = 0.1  # of an image's height, for a line of text
 
 
 class DetectionsFigure(RowsFigure):
-    """What detectors of one table find in the same validation images, a line for each row."""
+    """What detectors of one table find in the first validation images, a line for each row."""
 
     kind: Literal["detections"]
 
@@ -49,8 +49,8 @@ class DetectionsFigure(RowsFigure):
                     _draw(ax, kept, number)
         caption = (
             f"Blue, dashed: true boxes. Orange: found ones with a score of at least "
-            f"{LEAST_SCORE:g}, with class and score. The first {COLUMNS} images of the validation "
-            f"set. Seed {plan.seeds[0]}."
+            f"{LEAST_SCORE:g}, with class and score. The first {COLUMNS} images of each row's "
+            f"validation set. Seed {plan.seeds[0]}."
         )
         drawing.finish_images(plan, name, figure, caption)
 
