@@ -1,5 +1,7 @@
 """BA-Net, SDA-xNet, CAT, SCA-CNN and DA2-Net: options, what is refused, start, degenerate maps."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from attention_ablation.gates.cat import entropy, gaussian
 from attention_ablation.gates.parts import weighted_sum
 from attention_ablation.gates.record import Attention
 from attention_ablation.gates.source import builtin_gates
+from attention_ablation.networks.build import build, initialise
 from attention_ablation.networks.record import Backbone
 from tests.test_gates_of_maps import COUNTS, make, maps_for, randomised
 
@@ -172,3 +175,14 @@ def test_the_blur_keeps_a_flat_map_and_is_symmetric() -> None:
     assert torch.equal(kernel, kernel.T)
     assert torch.equal(kernel, kernel.flip(0))
     assert kernel[2, 2] / kernel[2, 1] == pytest.approx(2.71828**0.5, abs=1e-4)
+
+
+def test_the_branches_of_da2_at_zero_have_the_gradient_of_the_map_alone() -> None:
+    model: Any = build(Backbone(name="resnet18", width=0.25), Attention(gate="da2"), 10)
+    initialise(model, 0, zero_init_residual=True)
+    gate = model.layer1[0].gate.gate
+    x, direction = torch.zeros(8, 16, 8, 8, requires_grad=True), torch.randn(8, 16, 8, 8)
+    (gate(x) * direction).sum().backward()
+    shares = gate.select(gate.squeeze(torch.zeros(8, 16))).unflatten(1, (3, 16)).softmax(1)
+    # A norm of a map of zeros would make it 316 times as large.
+    torch.testing.assert_close(x.grad, direction * shares[:, 0, :, None, None])

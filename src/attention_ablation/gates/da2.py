@@ -1,5 +1,8 @@
 """DA2-Net: branches with receptive fields of several sizes, weighted for each channel."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
 from attention_ablation.gates.parts import hidden_units, mean_of_map, weighted_sum
@@ -29,6 +32,16 @@ class DA2(nn.Module):
             nn.Linear(channels, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU()
         )
         self.select = nn.Linear(hidden, 3 * channels, bias=False)  # all V_i
+
+    @property
+    def last_norms(self) -> Sequence[Any]:
+        """The branches' BatchNorms.
+
+        Of a map of zeros, at the end of a residual branch that starts so, they divide by the root
+        of their epsilon, 1e-5: were their weights not 0 as well, gradients would come through them
+        316 times as large.
+        """
+        return [norm for norm in self.branches.modules() if isinstance(norm, nn.BatchNorm2d)]
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x, *(branch(x) for branch in self.branches)]

@@ -60,9 +60,9 @@ def initialise(model: nn.Module, seed: int, *, zero_init_residual: bool = False)
     name has 'conv' in it, and a shortcut's is 'downsample.0'. These, and the linear layers of
     gates: Kaiming uniform with slope sqrt(5), torch's default. The classifier: Kaiming normal,
     fan-in. Biases: 0. BatchNorm stays as it was made; `zero_init_residual` starts those that end a
-    residual block (`last_norms`) at 0. A gate of a class in a file keeps what its constructor gives
-    it, and so does, gates and those norms apart, a network that starts by its own rule
-    (`own_init`).
+    residual block, or branches of a gate at its end (`last_norms`), at 0. Those apart, a gate of a
+    class in a file keeps what its constructor gives it, and so does, gates apart, a network that
+    starts by its own rule (`own_init`).
 
     A stream depends on the seed and the weight's name only: two networks of one seed start equal
     wherever their shapes agree.
